@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+# One Makefile for the whole tree. `make help` lists what it can do.
+#
+# Each directory of the map becomes one archive $(OUT)/lib<dir>.a; programs and tests link the archives of the layers
+# they may see (LAYERS_<dir>), so that a forbidden dependency does not link. SAN=address|thread|undefined builds the same
+# things into a directory of their own.
+
+SAN    ?=
+OUT    ?= out$(if $(SAN),/san-$(SAN))
+PREFIX ?= /usr/local
+CC     ?= gcc
+VERSION := 0.1.0
+
+WARN   := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wimplicit-fallthrough -Wvla -Wno-unused-parameter
+HARDEN := $(if $(SAN),,-D_FORTIFY_SOURCE=2) -fstack-protector-strong -fPIE
+OPT    ?= -O2 -g
+CFLAGS := -std=gnu11 $(OPT) $(WARN) $(if $(CI),-Werror) $(HARDEN) $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer) -pthread
+CPPFLAGS := -I. -D_GNU_SOURCE -DLODGE_VERSION='"$(VERSION)"' -DLODGE_PREFIX='"$(PREFIX)"' \
+	$(shell pkg-config --cflags slirp sqlite3 jansson libseccomp libpng libcrypto 2>/dev/null)
+LDFLAGS := -pie -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN)) -pthread
+
+DIRS  := base bus block net cpu dev machine display vm host
+# What an archive needs to link: itself and the layers below it (doc/architecture.md).
+LAYERS_base    := base
+LAYERS_bus     := bus base
+LAYERS_block   := block base
+LAYERS_net     := net base
+LAYERS_cpu     := cpu bus base
+LAYERS_dev     := dev bus block net base
+LAYERS_display := display bus base
+LAYERS_machine := machine display dev cpu bus block net base
+LAYERS_vm      := vm machine display dev cpu bus block net base
+LAYERS_host    := host block net base
+
+LIBS_block :=
+LIBS_net   := $(shell pkg-config --libs slirp 2>/dev/null || echo -lslirp)
+LIBS_cpu   := -lZydis -lZycore
+LIBS_display := -lpng -lz -lcrypto
+LIBS_vm    := -lseccomp -ljansson
+LIBS_host  := -lsqlite3 -ljansson
+LIBS_base  := -lm
+
+src = $(filter-out %/main.c,$(wildcard $(1)/*.c $(1)/*/*.c))
+obj = $(patsubst %.c,$(OUT)/obj/%.o,$(1))
+archives = $(foreach d,$(1),$(OUT)/lib$(d).a)
+syslibs = $(foreach d,$(1),$(LIBS_$(d)))
+
+PROGRAMS := $(OUT)/bin/lodge $(OUT)/bin/VBoxManage $(OUT)/bin/vboxmanage $(OUT)/bin/lodge-vm
+
+.PHONY: all help demo check check-long bench lint test clean install deps format fuzz
+all: $(PROGRAMS)
+
+help: ## this text
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+
+# ---- archives, one a directory ----
+define archive
+$(OUT)/lib$(1).a: $(call obj,$(call src,$(1)))
+	@mkdir -p $$(@D)
+	@rm -f $$@
+	@echo "  AR  $$@"
+	@ar rcs $$@ $$^
+endef
+$(foreach d,$(DIRS),$(eval $(call archive,$(d))))
+
+$(OUT)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	@echo "  CC  $<"
+	@$(CC) $(CPPFLAGS) $(CFLAGS) $(CFLAGS_$(subst /,_,$*)) -MMD -MP -c -o $@ $<
+
+# ---- programs ----
+define link
+	@mkdir -p $(@D)
+	@echo "  LD  $@"
+	@$(CC) $(LDFLAGS) -o $@ $(1) -Wl,--start-group $(call archives,$(2)) -Wl,--end-group $(call syslibs,$(2))
+endef
+
+HOST_LAYERS := $(LAYERS_host)
+$(OUT)/bin/VBoxManage: $(call obj,$(wildcard front/vboxmanage/*.c)) $(call archives,$(HOST_LAYERS))
+	$(call link,$(filter %.o,$^),$(HOST_LAYERS))
+$(OUT)/bin/vboxmanage: $(OUT)/bin/VBoxManage
+	@ln -sf VBoxManage $@
+# `lodge` runs throw-away machines in its own process (lodge boot), so it also has the machine.
+LODGE_LAYERS := host $(LAYERS_vm)
+$(OUT)/bin/lodge: $(call obj,$(wildcard front/lodge/*.c)) $(call archives,$(LODGE_LAYERS))
+	$(call link,$(filter %.o,$^),$(LODGE_LAYERS))
+$(OUT)/bin/lodge-vm: $(call obj,vm/main.c) $(call archives,$(LAYERS_vm))
+	$(call link,$(filter %.o,$^),$(LAYERS_vm))
+
+# ---- unit tests: test/unit/<dir>/<name>.c links the layers of <dir> ----
+UNIT_SRC := $(wildcard test/unit/*/*.c)
+UNIT_BIN := $(patsubst test/unit/%.c,$(OUT)/unit/%,$(UNIT_SRC))
+define unit
+$(OUT)/unit/$(1)/%: $(OUT)/obj/test/unit/$(1)/%.o $$(call archives,$$(LAYERS_$(1)))
+	@mkdir -p $$(@D)
+	@echo "  LD  $$@"
+	@$$(CC) $$(LDFLAGS) -o $$@ $$< -Wl,--start-group $$(call archives,$$(LAYERS_$(1))) -Wl,--end-group -lcmocka $$(call syslibs,$$(LAYERS_$(1)))
+endef
+$(foreach d,$(DIRS),$(eval $(call unit,$(d))))
+
+unit: $(UNIT_BIN) ## build and run the unit tests
+	@set -e; for t in $(UNIT_BIN); do echo "  RUN $$t"; $$t; done
+
+clean: ## remove everything that was built
+	rm -rf $(OUT)
+
+format: ## rewrite the sources as .clang-format says
+	clang-format -i $$(git ls-files '*.c' '*.h')
+
+-include $(shell find $(OUT)/obj -name '*.d' 2>/dev/null)
+.SECONDARY:

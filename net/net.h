@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Frames in and out. A network adapter (device) and what it is plugged into (backend) are the two ends of a link:
+ *
+ *	adapter --net_send()--> backend          backend --net_deliver()--> adapter
+ *
+ * Frames are Ethernet without FCS, 14 to NET_FRAME_MAX bytes. Everything runs under the machine lock on whichever
+ * thread calls. The tap (`nictrace`) sees both directions. A cable can be unplugged: frames are then dropped and the
+ * adapter is told.
+ */
+#ifndef NET_NET_H
+#define NET_NET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/loop.h"
+
+#define NET_FRAME_MAX 65550 /* 64 KiB of payload and a header, for segmentation offload later */
+
+struct pcap;
+
+/* The adapter's side. */
+struct net_adapter {
+	void *opaque;
+	/* A frame from the network. False: no room now; the link keeps it and retries after net_adapter_ready(). */
+	bool (*receive)(void *opaque, const uint8_t *frame, size_t len);
+	void (*link_changed)(void *opaque, bool up);
+};
+
+/* The network's side: nat, ... Each kind is one constant. */
+struct net_backend_class {
+	const char *name;
+	void (*send)(void *backend, const uint8_t *frame, size_t len);
+	void (*ready)(void *backend); /* the adapter has room again; may be NULL */
+	void (*close)(void *backend);
+};
+
+struct net_stats {
+	uint64_t tx_frames, tx_bytes, rx_frames, rx_bytes, dropped;
+};
+
+struct net_link {
+	const struct net_backend_class *class; /* NULL: nothing plugged in */
+	void *backend;
+	struct net_adapter adapter;
+	struct pcap *trace;
+	bool cable; /* plugged in */
+	uint8_t mac[6];
+	struct net_stats stats;
+	struct net_queue *queue; /* frames the adapter had no room for; bounded, then dropped */
+};
+
+void net_link_init(struct net_link *l, const uint8_t mac[6]);
+void net_link_close(struct net_link *l);				/* closes the backend and the trace */
+void net_send(struct net_link *l, const uint8_t *frame, size_t len);	/* adapter calls */
+void net_deliver(struct net_link *l, const uint8_t *frame, size_t len); /* backend calls */
+void net_adapter_ready(struct net_link *l);				/* adapter calls */
+void net_set_cable(struct net_link *l, bool plugged);
+static inline bool
+net_link_up(const struct net_link *l)
+{
+	return l->cable && l->class;
+}
+
+/* ---- NAT through libslirp: VirtualBox's layout for adapter n (0-based): network 10.0.(2+n).0/24, gateway .2, DNS .3,
+ * TFTP .4, first lease .15 ---- */
+
+struct nat_rule {
+	char name[64]; /* may be empty for lodge boot */
+	bool udp;
+	char host_ip[16]; /* "" = all addresses (0.0.0.0) */
+	uint16_t host_port;
+	char guest_ip[16]; /* "" = the first lease */
+	uint16_t guest_port;
+};
+#define NAT_RULES_MAX 64
+
+struct nat_options {
+	int adapter;		  /* 0-based, picks the network */
+	const char *network;	  /* "192.168.1.0/24" instead, or NULL */
+	const char *hostname;	  /* given by DHCP; may be NULL */
+	const char *tftp_root;	  /* may be NULL */
+	const char *bootfile;	  /* may be NULL */
+	bool localhost_reachable; /* guest may reach services on the host's loopback through .2 */
+	struct nat_rule rules[NAT_RULES_MAX];
+	int rule_count;
+};
+/* Plug `l` into a new NAT. A port that is taken is an error that names it. */
+int nat_open(struct net_link *l, struct loop *loop, const struct nat_options *o, struct err *e);
+/* On a running machine. */
+int nat_rule_add(struct net_link *l, const struct nat_rule *r, struct err *e);
+int nat_rule_remove(struct net_link *l, const char *name, struct err *e);
+/* "name,tcp|udp,hostip,hostport,guestip,guestport" as VBoxManage --natpf has it. */
+int nat_rule_parse(const char *text, struct nat_rule *out, struct err *e);
+
+/* ---- pcap (libpcap file format 2.4, nanoseconds magic no: microseconds, linktype 1) ---- */
+struct pcap *pcap_open(const char *path, struct err *e);
+void pcap_frame(struct pcap *p, const uint8_t *frame, size_t len);
+void pcap_close(struct pcap *p);
+
+#endif
