@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A PC, put together: board, processors, memory, the devices a user asked for, firmware or a kernel.
+ *
+ * Life of a `struct pc`:
+ *	pc_open()	lock, loop, clock; nothing in it. Back ends (disks, networks) attach to pc->m.loop now
+ *	pc_build()	memory, chips, CPUs, devices, tables, firmware: everything at its power-on state, CPUs parked
+ *	pc_power_on()	CPU threads start; the first guest instruction runs after this
+ *	pc_pause() / pc_resume() / pc_reset()
+ *	pc_close()	ends the threads, destroys devices; the back ends are still the caller's
+ *
+ * The caller runs pc->m.loop (loop_run) on a thread of its own and must have stopped it before pc_close().
+ * All of these functions are called without the machine lock, not from a CPU thread, and one at a time.
+ */
+#ifndef MACHINE_MACHINE_H
+#define MACHINE_MACHINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/str.h"
+#include "block/block.h"
+#include "bus/machine.h"
+#include "cpu/cpu.h"
+#include "net/net.h"
+
+#define PC_MODULES_MAX 16
+#define PC_DRIVES_MAX 32
+#define PC_DEVICES_MAX 64
+#define PC_SERIAL_MAX 4
+#define PC_RAM_BELOW_4G 0xe0000000u /* memory above this size continues at 4 GiB */
+
+struct fwcfg;
+
+/* What SMBIOS tells about maker and product; NULL or "" is left out (SMBIOS 2.8 string number 0). */
+struct smbios_strings {
+	char bios_vendor[65], bios_version[65];
+	char vendor[65], product[65], product_version[65], serial[65], family[65];
+	char board_vendor[65], board_product[65];
+	char chassis_vendor[65];
+};
+/* As VirtualBox has them; guests and provisioning tools look at the product's name. */
+void smbios_defaults(struct smbios_strings *s);
+
+/* A drive at place `unit` of a controller (IDE: channel * 2 + device; AHCI: the port; virtio-blk: 0). */
+struct pc_drive {
+	int unit;
+	struct block *block; /* NULL: an empty DVD drive */
+	bool dvd, readonly, nonrotational, discard;
+	char serial[21];
+};
+
+/* One device a user can name. `type` is a row of the catalogue (pc_device_types). */
+struct pc_device {
+	const char *type;
+	int slot; /* PCI slot, -1: the first free one */
+	int ports;
+	int drive_count;
+	struct pc_drive drives[PC_DRIVES_MAX];
+	struct net_link *link;
+	uint64_t vram; /* bytes */
+	void *made;    /* filled in: the device's object */
+};
+
+/* The far end of a serial line: bytes out of the guest; bytes into it come through pc_serial_input(). */
+struct pc_serial {
+	uint16_t base; /* 0: no such port */
+	int irq;
+	void (*output)(void *opaque, uint8_t byte); /* machine lock held; may be NULL */
+	void *opaque;
+};
+
+enum pc_boot { PC_BOOT_NONE, PC_BOOT_FLOPPY, PC_BOOT_DISK, PC_BOOT_DVD, PC_BOOT_NET }; /* numbers of CMOS 0x3d */
+
+struct pc_config {
+	uint64_t ram; /* bytes, multiple of 1 MiB */
+	struct cpu_options cpu;
+	const struct cpu_engine *engine;
+	bool hpet;
+	int64_t rtc_offset_ms; /* RTC = host's UTC + this */
+	struct uuid uuid;
+	struct smbios_strings smbios;
+
+	const char *firmware; /* file; NULL: found by firmware_find() */
+	enum pc_boot boot[4];
+	bool boot_menu;
+	bool firmware_log; /* port 0x402 to the log, group "firmware" */
+
+	/* Direct boot: NULL kernel means that the firmware boots. */
+	const char *kernel, *initrd, *append;
+	const char *modules[PC_MODULES_MAX];
+	int module_count;
+
+	struct pc_serial serial[PC_SERIAL_MAX];
+	struct pc_device *devices; /* the caller's, stays until pc_close() */
+	int device_count;
+};
+
+struct pc;
+
+struct pc *pc_open(const char *name, struct err *e);
+/* -1 and *e: then pc_close() is what is left to do. `c` must stay until pc_close(). */
+int pc_build(struct pc *p, const struct pc_config *c, struct err *e);
+int pc_power_on(struct pc *p, struct err *e);
+void pc_pause(struct pc *p);
+void pc_resume(struct pc *p);
+/* All devices and CPUs to power-on state, kernel loaded again; leaves the machine as it was, running or paused. */
+int pc_reset(struct pc *p, struct err *e);
+void pc_close(struct pc *p); /* NULL: nothing */
+
+struct machine *pc_machine(struct pc *p);
+struct cpus *pc_cpus(struct pc *p);
+
+/* Machine lock held. Returns how many of the `len` bytes the port had room for. */
+size_t pc_serial_input(struct pc *p, int port, const uint8_t *data, size_t len);
+/* Called (machine lock held) when a port that was full has room again. */
+void pc_serial_on_room(struct pc *p, int port, void (*room)(void *opaque), void *opaque);
+/* Press the power button. False: the guest does not listen to it. Machine lock held. */
+bool pc_power_button(struct pc *p);
+/* One byte of a keyboard's set 1 scan code. False: the queue is full. Machine lock held. */
+bool pc_key(struct pc *p, uint8_t code);
+
+/* Names of the catalogue of devices, NULL-terminated. */
+const char *const *pc_device_types(void);
+
+/* The path of the firmware to use: `wanted`, or SeaBIOS where distributions put it. NULL and *e. free() it. */
+char *firmware_find(const char *wanted, struct err *e);
+
+#endif

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Everything about one machine, as read from the JSON document that vm/protocol.h describes. The parser is strict: a
+ * key nobody knows, a wrong type, a value out of range are errors that name the place ("storage[0].attachments[1]:
+ * unknown key ...").
+ */
+#ifndef VM_CONFIG_H
+#define VM_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/str.h"
+#include "machine/machine.h"
+#include "net/net.h"
+
+#define VM_NICS_MAX 8
+#define VM_SERIAL_MAX 4
+#define VM_CONTROLLERS_MAX 8
+#define VM_ATTACHMENTS_MAX 64
+#define VM_BOOT_MAX 4
+#define VM_DEVICES_MAX 16
+
+enum vm_boot { VM_BOOT_NONE, VM_BOOT_DISK, VM_BOOT_DVD, VM_BOOT_NET, VM_BOOT_FLOPPY };
+enum vm_controller_type { VM_IDE, VM_AHCI, VM_VIRTIO };
+enum vm_drive_type { VM_DISK, VM_DVD };
+enum vm_nic_model { VM_E1000, VM_VIRTIO_NET };
+enum vm_nic_backend { VM_NET_NONE, VM_NET_NAT };
+enum vm_serial_mode {
+	VM_SERIAL_DISCONNECTED,
+	VM_SERIAL_FILE,
+	VM_SERIAL_STDIO,
+	VM_SERIAL_PTY,
+	VM_SERIAL_SERVER,
+	VM_SERIAL_CLIENT,
+	VM_SERIAL_TCP_SERVER,
+	VM_SERIAL_TCP_CLIENT,
+	VM_SERIAL_DEVICE,
+};
+
+/* All strings are owned by the configuration and never NULL ("" when not given) unless it says so. */
+struct vm_attachment {
+	int port, device;
+	enum vm_drive_type type;
+	char *path; /* "": an empty drive */
+	char *format;
+	bool readonly, nonrotational, discard;
+	char *serial;
+};
+
+struct vm_controller {
+	char *name;
+	enum vm_controller_type type;
+	int ports;
+	bool bootable;
+	int attachment_count;
+	struct vm_attachment attachments[VM_ATTACHMENTS_MAX];
+};
+
+struct vm_nic {
+	int slot;
+	enum vm_nic_model model;
+	uint8_t mac[6];
+	bool cable;
+	enum vm_nic_backend backend;
+	char *network, *hostname, *tftp, *bootfile;
+	bool localhost_reachable;
+	struct nat_rule rules[NAT_RULES_MAX];
+	int rule_count;
+	char *trace;
+	bool trace_on;
+};
+
+struct vm_serial {
+	int port;
+	uint16_t base;
+	int irq;
+	enum vm_serial_mode mode;
+	char *path;
+};
+
+struct vm_config {
+	char *name;
+	struct uuid uuid;
+	uint64_t memory_mib;
+	int cpus;
+	char *engine, *cpu_model;
+	bool hpet, rtc_utc, sandbox, boot_menu, triple_fault_reset;
+	int64_t rtc_offset_ms;
+	char *user, *log;
+	int boot_count;
+	enum vm_boot boot[VM_BOOT_MAX];
+	char *firmware;
+	char *kernel, *initrd, *append; /* kernel "": none */
+	int module_count;
+	char *modules[PC_MODULES_MAX];
+	struct smbios_strings smbios;
+	uint64_t vga_mib; /* 0: none */
+	int controller_count;
+	struct vm_controller controllers[VM_CONTROLLERS_MAX];
+	int nic_count;
+	struct vm_nic nics[VM_NICS_MAX];
+	int serial_count;
+	struct vm_serial serial[VM_SERIAL_MAX];
+	bool vrde, vrde_enabled;
+	char *vrde_address, *vrde_ports, *vrde_password;
+	int device_count;
+	char *devices[VM_DEVICES_MAX];
+};
+
+/* The defaults of vm/protocol.h, with `name`. Free with vm_config_free(). Never NULL. */
+struct vm_config *vm_config_new(const char *name);
+void vm_config_free(struct vm_config *c); /* NULL: nothing */
+
+/* NULL and *e when the text is not such a document. */
+struct vm_config *vm_config_parse(const char *text, size_t len, struct err *e);
+struct vm_config *vm_config_read(const char *path, struct err *e);
+
+/* The document of `c`, for vm_config_parse(). free() it. */
+char *vm_config_dump(const struct vm_config *c);
+
+/* What the parser cannot see in one value: places taken twice, a kernel without image... 0, or -1 and *e. */
+int vm_config_check(const struct vm_config *c, struct err *e);
+
+/* A new MAC address: 08:00:27 and three random bytes. */
+void vm_mac_random(uint8_t mac[6]);
+
+#endif

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Everything that the process of one machine (lodge-vm) and the host library agree on: how it is started, the files of
+ * its run directory, the control protocol, and the JSON document that describes a machine.
+ *
+ * This header has constants and text only, so that host/ can include it without linking vm/.
+ *
+ * ---- Starting --------------------------------------------------------------------------------------------------
+ *
+ *	lodge-vm --config FILE --run-dir DIR [--log FILE] [--ready-fd N] [--foreground]
+ *
+ * FILE is the JSON document described below; it is read once, before lodge-vm reports, and may be removed after that.
+ * Give it mode 0600: it may hold the console's password. DIR must exist and belong to the caller. lodge-vm forks, calls
+ * setsid() and points descriptors 0, 1 and 2 at /dev/null (not with --foreground); the process that was started exits
+ * with 0 when the machine runs and 1 when it does not. With --ready-fd the writing end of an inherited pipe gets
+ * exactly one line and is then closed:
+ *
+ *	{"ok":true,"pid":4711,"engine":"interp","engine_reason":"...","vrde_port":5901}
+ *	{"error":{"code":"VBOX_E_FILE_ERROR","text":"Cannot open ..."}}
+ *
+ * End of file without a line means that the process died. Nothing of the machine is left in that case.
+ *
+ * ---- The run directory -----------------------------------------------------------------------------------------
+ *
+ *	lock          Held (OFD write lock on byte 0, F_OFD_SETLK) by the process of the machine for its whole life.
+ *	              Its text is the process number and a newline. When the lock is free and the last status is not
+ *	              final, the machine was aborted.
+ *	status.json   Replaced atomically at every change of state; see below.
+ *	control.sock  The control socket, mode 0600; removed at a clean end.
+ *
+ * ---- status.json -----------------------------------------------------------------------------------------------
+ *
+ *	{"pid":4711, "state":"running", "since":"2024-05-01T10:00:00.000000000", "engine":"interp",
+ *	 "engine_reason":"...", "vrde_port":5901, "reason":"guest power-off"}
+ *
+ * `state` is one of VM_STATES. Final are "poweroff" and "aborted"; `reason` (a sentence) goes with them and with
+ * "gurumeditation". `since` is UTC. vrde_port is 0 when the console server is off.
+ *
+ * ---- The control protocol --------------------------------------------------------------------------------------
+ *
+ * A unix stream socket. Each message, both ways, is a 4-byte little-endian length (1 .. VM_MESSAGE_MAX) and that many
+ * bytes of one JSON object:
+ *
+ *	-> {"id":1, "method":"pause", "params":{}}
+ *	<- {"id":1, "result":{}}       or      {"id":1, "error":{"code":"VBOX_E_INVALID_VM_STATE","text":"..."}}
+ *
+ * `params` may be left out when it is empty. Answers come in the order of the requests of a connection. A client that
+ * sends something else is told so (id null) and disconnected, as is one that does not read its answers. The methods are
+ * VM_METHODS below.
+ */
+#ifndef VM_PROTOCOL_H
+#define VM_PROTOCOL_H
+
+#define VM_FILE_LOCK "lock"
+#define VM_FILE_STATUS "status.json"
+#define VM_FILE_CONTROL "control.sock"
+
+#define VM_MESSAGE_MAX (1u << 20)
+
+/*
+ * The life cycle of a machine, as VirtualBox names the states. X(name, text, final)
+ *
+ *	state           allowed next             what is allowed in it
+ *	starting        running aborted          nothing: the control socket does not answer yet
+ *	running         paused stopping gurum.   everything
+ *	paused          running stopping         everything that does not need the guest to act
+ *	stopping        poweroff                 status
+ *	poweroff        -                        final
+ *	aborted         -                        final; also concluded by host/ from a free lock without a final status
+ *	gurumeditation  running stopping         status, screenshot, stats, poweroff, reset. The CPUs stopped for good
+ *	                                         (triple fault, engine error); the machine is kept for inspection
+ */
+#define VM_STATES(X)                                                                                                   \
+	X(VM_STARTING, "starting", 0)                                                                                  \
+	X(VM_RUNNING, "running", 0)                                                                                    \
+	X(VM_PAUSED, "paused", 0)                                                                                      \
+	X(VM_STOPPING, "stopping", 0)                                                                                  \
+	X(VM_POWEROFF, "poweroff", 1)                                                                                  \
+	X(VM_ABORTED, "aborted", 1)                                                                                    \
+	X(VM_GURU, "gurumeditation", 0)
+#define VM_STATE_ENUM(name, text, final) name,
+enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
+#undef VM_STATE_ENUM
+
+/*
+ * X(method, function suffix, text). Parameters and results; a ? marks an optional member:
+ *
+ *	status                      -> the members of status.json, and "name", "uuid", "cpus", "memory" (MiB),
+ *	                               "width","height" (of the screen), "uptime_ms",
+ *	                               "nics":[{"slot":0,"cable":true,"forwards":["name,tcp,ip,port,ip,port",...]}],
+ *	                               "vrde_clients":n
+ *	pause, resume               -> {}
+ *	reset                       -> {}        all devices and CPUs to their power-on state
+ *	poweroff                    -> {}        answered when the disks are closed and status.json says poweroff
+ *	acpipowerbutton             -> {"handled":bool}   handled: the guest has enabled ACPI and the button's event
+ *	quit                        -> {}        the same as poweroff
+ *	screenshot                  -> {"width":w, "height":h, "png":"base64..."}
+ *	keyboard.scancodes {codes:[int,...]} -> {}   set 1 bytes, 0-255, as they come from a keyboard
+ *	keyboard.string  {text}     -> {"skipped":n}   n characters have no key on a US keyboard
+ *	keyboard.file    {text}     -> as keyboard.string; the client reads the file
+ *	setlinkstate     {slot, cable:bool} -> {}
+ *	natpf.add        {slot, rule:"name,tcp,ip,port,ip,port"} -> {}
+ *	natpf.remove     {slot, name} -> {}
+ *	nictrace         {slot, enable:bool} -> {}   the file is the "trace" of that NIC in the configuration
+ *	medium.change    {controller, port, device, path, force?:bool} -> {}   dvd drives; path null: eject. force:
+ *	                               also when the guest has locked the tray
+ *	vrde.set         {enable:bool} -> {"port":n}   as configured in "vrde"
+ *	stats                       -> {"cpus":[{counter:n,...}],
+ *	                                "disks":[{"controller","port","device","reads","writes",...}],
+ *	                                "nics":[{"slot","tx_frames","tx_bytes","rx_frames",...}]}
+ */
+#define VM_METHODS(X)                                                                                                  \
+	X("status", status)                                                                                            \
+	X("pause", pause)                                                                                              \
+	X("resume", resume)                                                                                            \
+	X("reset", reset)                                                                                              \
+	X("poweroff", poweroff)                                                                                        \
+	X("quit", poweroff)                                                                                            \
+	X("acpipowerbutton", acpipowerbutton)                                                                          \
+	X("screenshot", screenshot)                                                                                    \
+	X("keyboard.scancodes", keyboard_scancodes)                                                                    \
+	X("keyboard.string", keyboard_string)                                                                          \
+	X("keyboard.file", keyboard_string)                                                                            \
+	X("setlinkstate", setlinkstate)                                                                                \
+	X("natpf.add", natpf_add)                                                                                      \
+	X("natpf.remove", natpf_remove)                                                                                \
+	X("nictrace", nictrace)                                                                                        \
+	X("medium.change", medium_change)                                                                              \
+	X("vrde.set", vrde_set)                                                                                        \
+	X("stats", stats)
+
+/*
+ * ---- The configuration document ----------------------------------------------------------------------------------
+ *
+ * One JSON object. Unknown keys, wrong types and values out of range are refused. Everything but "version" and "name"
+ * may be left out; the default is behind the colon. Paths are absolute.
+ *
+ * {
+ *   "version": 1,
+ *   "name": "web1",                     1-255 bytes
+ *   "uuid": "xxxxxxxx-...",             : random. The guest sees it in SMBIOS
+ *   "memory": 512,                      MiB, 4-1048576 : 128
+ *   "cpus": 2,                          1-64 : 1
+ *   "engine": "auto",                   auto kvm jit interp : auto
+ *   "cpu_model": "host",                : host
+ *   "hpet": true,                       : true
+ *   "rtc_utc": true,                    false: the RTC shows local time : true
+ *   "rtc_offset_ms": 0,                 added to the RTC : 0
+ *   "sandbox": true,                    false for debugging only : true
+ *   "user": "lodge",                    when started as root: become this user before the first guest instruction : ""
+ *   "log": "/…/VBox.log",               as --log : stderr with --foreground, else none
+ *   "triple_fault": "reset",            reset, stop (gurumeditation) : stop
+ *   "boot": ["dvd","disk"],             disk dvd net floppy none, at most 4, in this order : ["disk","dvd"]
+ *   "boot_menu": false,                 true: "Press ESC for boot menu", 2 s : false
+ *   "firmware": "/…/bios-256k.bin",     : SeaBIOS of the host's package
+ *   "kernel": {"image": "/…", "initrd": "/…", "append": "console=ttyS0", "modules": ["/… args", …]},
+ *                                       boot this bzImage, multiboot or PVH ELF, not what the firmware finds :
+ *                                       none. A module is a path, a blank, and its command line (multiboot)
+ *   "smbios": {"bios_vendor","bios_version","vendor","product","product_version","serial","family",
+ *              "board_vendor","board_product","chassis_vendor"}
+ *                                       strings of at most 64 bytes : "innotek GmbH","VirtualBox",
+ *                                       "innotek GmbH","VirtualBox","1.2","0","Virtual Machine",...
+ *   "vga": {"memory": 16},              MiB, 1-256, rounded up to a power of two; null: no VGA : 16
+ *   "storage": [                        controllers, in order
+ *     {"name": "SATA", "type": "ahci",  ide (PIIX4: ports 0-1, devices 0-1), ahci (ports 0-29), virtio (virtio-blk, one
+ *                                       PCI device an attached disk; ports 0-29)
+ *      "ports": 4,                      ahci: how many : highest used + 1
+ *      "bootable": true,                : true
+ *      "attachments": [
+ *        {"port": 0, "device": 0, "type": "disk", "path": "/…", "format": "vdi", "readonly": false,
+ *         "serial": "VB12345678-9abcdef0", "nonrotational": false, "discard": false}
+ *                                       type: disk or dvd. A dvd with path "" or none is an empty drive.
+ *                                       format: raw vdi : found out. serial: at most 20 characters
+ *      ]}],
+ *   "nics": [
+ *     {"slot": 0,                       0-7, also decides the PCI slot and NAT's 10.0.(2+slot).0/24
+ *      "model": "e1000",                e1000 (82540EM) virtio
+ *      "mac": "080027aabbcc",           12 hex digits : random with 080027
+ *      "cable": true,                   : true
+ *      "backend": {"type": "nat", "network": "192.168.5.0/24", "hostname": "", "tftp": "/…", "bootfile": "",
+ *                  "localhost_reachable": true,
+ *                  "forwards": ["name,tcp,127.0.0.1,8080,,80", …]},
+ *                                       or {"type": "none"} : none
+ *      "trace": "/…/nic.pcap", "trace_on": true}    : no trace
+ *   ],
+ *   "serial": [
+ *     {"port": 0, "base": 1016, "irq": 4, "mode": "file", "path": "/…"}
+ *                                       port 0-3; base and irq : those of COM1-COM4. mode: disconnected, file,
+ *                                       stdio (with --foreground), pty (path: a symlink to make), server (path: unix
+ *                                       socket to listen on), client (path: unix socket), tcpserver (path: port),
+ *                                       tcpclient (path: host:port), device (path: a host tty)
+ *   ],
+ *   "vrde": {"enabled": true, "address": "127.0.0.1", "ports": "5900-5999", "password": ""},
+ *                                       left out: there is none. enabled : true. ports: a list of ports and ranges
+ *                                       ("5900,6000-6010"), the first free one is taken : 5900-5999
+ *   "devices": ["virtio-rng"]           also virtio-balloon virtio-console debug-exit testdev : none
+ * }
+ *
+ * null is the same as leaving the member out, apart from "vga".
+ */
+#define VM_CONFIG_VERSION 1
+
+#endif
