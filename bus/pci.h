@@ -102,5 +102,11 @@ void pci_config_write(struct pci_bus *b, unsigned devfn, unsigned reg, uint32_t 
 void pci_add_ports(struct machine *m);
 /* Power-on state of one device's configuration space (its dev_class reset calls this). */
 void pci_reset(struct pci_dev *d);
+/*
+ * What saves a machine: pci_fields for every function, and, where msix_vectors is not 0, msix_table (16 bytes a vector)
+ * and msix_pba (a bit a vector, whole 8 bytes). After restoring them pci_loaded() maps the BARs and drives INTx.
+ */
+extern const struct field pci_fields[];
+void pci_loaded(struct pci_dev *d);
 
 #endif

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The parts of a PC: every chip's constructor, with its pins as arguments.
+ *
+ * Rules that hold for all of them:
+ * - Constructors are called while the machine is built (machine lock held or no other thread yet), register the device
+ *   with device_add() and claim its ports and memory. They cannot fail, apart from running out of memory (abort),
+ *   unless they take a `struct err *`. The machine owns what they return; machine_close() destroys it.
+ * - A `struct irq` argument is an output pin of the chip: the wire it drives. `<chip>_input()` gives a wire that ends
+ *   at the chip. A zeroed wire is an unconnected pin.
+ * - All functions are called with the machine lock held, unless they say otherwise.
+ * - The order in which pc.c builds: lapic (one a CPU), i8259, ioapic, isairq, i440fx, piix3, then the rest.
+ */
+#ifndef DEV_DEV_H
+#define DEV_DEV_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bus/machine.h"
+#include "dev/chardev.h"
+
+/* ---- interrupt controllers ---- */
+
+#define LAPIC_BASE 0xfee00000u
+#define IOAPIC_BASE 0xfec00000u
+#define IOAPIC_PINS 24
+#define ISA_IRQS 16
+
+/*
+ * The local APIC of CPU `cpu` (also its APIC ID): xAPIC, x2APIC and timer. Fills m->intc.lapic[cpu], and m->intc.msi;
+ * raises m->intc.cpus to cpu + 1. CPU 0 is the boot processor. No ports; its register page is handled by the CPU
+ * through m->intc.lapic, not by a memory region.
+ */
+struct lapic;
+struct lapic *lapic_create(struct machine *m, int cpu);
+struct irq lapic_input(struct lapic *a, int lint); /* LINT0 or LINT1 */
+
+/*
+ * The 8259A pair, ports 0x20-21, 0xa0-a1 and the edge/level registers 0x4d0-4d1. `intr`: the master's INT output, to
+ * LINT0 of the boot processor. Fills m->intc.pic_ack.
+ */
+struct i8259;
+struct i8259 *i8259_create(struct machine *m, struct irq intr);
+struct irq i8259_input(struct i8259 *p, int n); /* 0-15, not 2 */
+
+/* An 82093AA with 24 pins at `base` (4 KiB claimed). Sends its messages through m->intc.msi. Fills m->intc.eoi. */
+struct ioapic;
+struct ioapic *ioapic_create(struct machine *m, uint8_t id, gpa_t base);
+struct irq ioapic_input(struct ioapic *a, int pin);
+
+/*
+ * Splits ISA interrupt n to input n of the 8259s and of the I/O APIC (0 goes to pin 2, as the ACPI override says).
+ * Every isairq_input() is a source of its own; sources of one interrupt are ORed. At most 16 sources an interrupt.
+ */
+struct isairq;
+struct isairq *isairq_create(struct machine *m, struct i8259 *pic, struct ioapic *ioapic);
+struct irq isairq_input(struct isairq *b, int n);
+
+/* ---- north and south bridge ---- */
+
+/*
+ * 82441FX host bridge, PCI 0:0.0, ports 0xcf8-0xcff. `ram` is mapped at 0 by the caller (one region, priority 0,
+ * added before this call), also across 0xa0000-0xfffff; this chip covers that hole: 0xc0000-0xfffff by the PAM
+ * registers, 0xa0000-0xbffff by SMRAM (a VGA card's region of priority 1 covers the empty hole). `bios`: the firmware;
+ * its last 128 KiB (less if it is smaller) show at the top of the first MiB where PAM says PCI. The caller maps it
+ * below 4 GiB.
+ */
+struct device *i440fx_create(struct machine *m, struct ram *ram, struct ram *bios);
+
+/*
+ * PIIX3 ISA bridge, PCI `slot`.0 (multifunction), reset control port 0xcf9. Takes over m->pci.set_intx: INTx goes to
+ * PIRQ (slot + pin - 1) & 3 and, where 0x60-0x63 route it, on to that ISA interrupt of `isa` (8259 and I/O APIC).
+ * Reset leaves PIRQs unrouted; firmware routes them.
+ */
+struct device *piix3_create(struct machine *m, int slot, struct isairq *isa);
+
+/*
+ * PIIX4 power management, PCI `slot`.3 (8086:7113). Ports: 64 at the base that firmware programs at 0x40 and enables
+ * at 0x80 (PM1a event +0, control +4, PM timer +8), GPE0 status and enable at 0xafe0 (4), APMC 0xb2-0xb3: writing
+ * PIIX4PM_ACPI_ENABLE there sets SCI_EN, PIIX4PM_ACPI_DISABLE clears it. There is no SMM: register 0x58 says so the way
+ * SeaBIOS looks at it (APMC_EN already set). `sci`: interrupt 9, level, active high.
+ * SLP_TYP (for ACPI's \_Sx packages): 0 = S5, MACHINE_POWEROFF; 1 = S3, MACHINE_SUSPEND; others are ignored.
+ */
+#define PIIX4PM_ACPI_ENABLE 0xf1
+#define PIIX4PM_ACPI_DISABLE 0xf0
+#define PIIX4PM_GPE_BASE 0xafe0
+struct piix4pm;
+struct piix4pm *piix4pm_create(struct machine *m, int slot, struct irq sci);
+void piix4pm_power_button(struct piix4pm *p);
+bool piix4pm_acpi_enabled(struct piix4pm *p);	    /* SCI_EN: a guest will see the power button */
+void piix4pm_gpe(struct piix4pm *p, int bit);	    /* set GPE0 status bit 0-15 */
+void piix4pm_woken(struct piix4pm *p, bool by_rtc); /* leave S3: WAK_STS */
+
+/* ---- timers and clocks ---- */
+
+/* 8254 with ports 0x40-0x43 and the gate and speaker bits of port 0x61. `irq0`: output of counter 0. */
+struct device *i8254_create(struct machine *m, struct irq irq0);
+
+/*
+ * MC146818 clock and 256 bytes of CMOS: ports 0x70-0x71 and 0x72-0x73 (upper bank). `irq8`: alarm, periodic, update.
+ * The clock starts at the host's time plus `offset_s` seconds, in UTC or, if `local_time`, in the host's time zone,
+ * and runs on with the virtual clock. CMOS survives reset; bytes 0x00-0x0d belong to the clock, the others are the
+ * accessor's (memory sizes 0x15-0x18, 0x30-0x31, 0x34-0x35, 0x5b-0x5d; boot order 0x38, 0x3d; CPUs - 1 in 0x5f).
+ */
+struct mc146818;
+struct mc146818 *mc146818_create(struct machine *m, struct irq irq8, bool local_time, int64_t offset_s);
+void mc146818_cmos_set(struct mc146818 *r, uint8_t index, uint8_t value);
+uint8_t mc146818_cmos_get(struct mc146818 *r, uint8_t index);
+
+/*
+ * IA-PC HPET at `base` (1 KiB), three comparators, 64-bit counter of 10 ns periods. `isa`: where legacy replacement
+ * sends timers 0 and 1 (interrupts 0 and 8); `ioapic`: its pins 16-23 (and ISA ones) by the routing fields. When there
+ * is an HPET, the 8254 and the MC146818 are wired through it: hpet_legacy_input(h, 0) and (h, 1), so that legacy
+ * replacement cuts them off.
+ */
+struct hpet;
+#define HPET_BASE 0xfed00000u
+struct hpet *hpet_create(struct machine *m, gpa_t base, struct isairq *isa, struct ioapic *ioapic);
+struct irq hpet_legacy_input(struct hpet *h, int n);
+
+/* ---- keyboard, mouse, serial ---- */
+
+/* 8042 controller, ports 0x60, 0x64 and 0x92, with a PS/2 keyboard (`irq1`) and a PS/2 wheel mouse (`irq12`). */
+struct i8042;
+struct i8042 *i8042_create(struct machine *m, struct irq irq1, struct irq irq12);
+/*
+ * What a person types, as scan code set 1 bytes (prefixes e0, e1; break codes with bit 7), whatever set the guest
+ * chose. They queue on the host's side (64 KiB) and are fed to the guest key by key as it reads them. Returns how many
+ * bytes were taken: fewer than n when the queue is full.
+ */
+size_t i8042_type(struct i8042 *k, const uint8_t *set1, size_t n);
+/* Motion relative to the last call (dy > 0: towards the user), wheel (dz > 0: towards the user), buttons as a mask:
+ * 1 left, 2 right, 4 middle. Motion that the guest has not fetched yet adds up. */
+void i8042_mouse(struct i8042 *k, int dx, int dy, int dz, unsigned buttons);
+/* LEDs as the guest set them: 1 scroll, 2 num, 4 caps. */
+unsigned i8042_leds(struct i8042 *k);
+
+/* 16550A at ports `port`-`port` + 7. Owns `cd` (NULL: nothing is connected). */
+struct device *ns16550_create(struct machine *m, uint16_t port, struct irq irq, struct chardev *cd);
+
+/* ---- for firmware and test kernels ---- */
+
+/* One-byte debug output port of SeaBIOS (0x402): reads 0xe9. Owns `cd`; NULL: lines go to the log. */
+struct device *debugcon_create(struct machine *m, uint16_t port, struct chardev *cd);
+
+/* isa-debug-exit at `port`, 1 to 8 ports: a write of v raises MACHINE_DEBUG_EXIT with status (v << 1) | 1. */
+struct device *debugexit_create(struct machine *m, uint16_t port, unsigned ports);
+
+/*
+ * pc-testdev: 32-bit scratch register 0xe0-0xe3, TLB flush port 0xe4-0xe7, byte scratch 0xe8-0xeb, interrupt lines
+ * 0x2000-0x2017 (I/O APIC pins; the first 16 also reach the 8259s), 64 KiB scratch memory at 0xff000000.
+ */
+struct device *testdev_create(struct machine *m, struct isairq *isa, struct ioapic *ioapic);
+
+#endif
