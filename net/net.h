@@ -36,6 +36,9 @@ struct net_backend_class {
 	void (*send)(void *backend, const uint8_t *frame, size_t len);
 	void (*ready)(void *backend); /* the adapter has room again; may be NULL */
 	void (*close)(void *backend);
+	/* TCP frames longer than the network's MTU may be sent as they are: the far end is a TCP/IP stack, not a wire.
+	 */
+	bool takes_tso;
 };
 
 struct net_stats {
@@ -85,6 +88,8 @@ struct nat_options {
 	const char *tftp_root;	  /* may be NULL */
 	const char *bootfile;	  /* may be NULL */
 	bool localhost_reachable; /* guest may reach services on the host's loopback through .2 */
+	bool ipv6;		  /* fd17:625c:f037:<2+adapter>::/64 besides IPv4 */
+	bool isolated;		  /* DHCP, TFTP and the rules work; nothing else leaves */
 	struct nat_rule rules[NAT_RULES_MAX];
 	int rule_count;
 };
@@ -95,6 +100,27 @@ int nat_rule_add(struct net_link *l, const struct nat_rule *r, struct err *e);
 int nat_rule_remove(struct net_link *l, const char *name, struct err *e);
 /* "name,tcp|udp,hostip,hostport,guestip,guestport" as VBoxManage --natpf has it. */
 int nat_rule_parse(const char *text, struct nat_rule *out, struct err *e);
+
+/* ---- Checksums and segmentation, for adapters that offer them to their guest (RFC 1071, RFC 9293) ---- */
+
+/* Add `len` bytes to the one's complement sum `sum` (0 to begin). Pieces but the last must be of even length. */
+uint64_t net_sum(uint64_t sum, const void *data, size_t len);
+/* The 16 bits to store (in memory order, use memcpy) for a sum; the complement. */
+uint16_t net_sum_fold(uint64_t sum);
+
+/* What was found about a frame's checksums. NET_CSUM_IP: it has an IPv4 header; NET_CSUM_L4: it has a TCP or UDP
+ * checksum, and is not a fragment; the _BAD bits: that checksum is wrong. */
+enum { NET_CSUM_IP = 1, NET_CSUM_IP_BAD = 2, NET_CSUM_L4 = 4, NET_CSUM_L4_BAD = 8 };
+int net_checksum_verify(const uint8_t *frame, size_t len);
+
+/*
+ * Cut a TCP frame (IPv4 or IPv6 at offset `l3`, TCP at `l4`, payload at `payload`) into frames of at most `mss` bytes
+ * of payload, with lengths, IPv4 identifications, sequence numbers, flags and checksums put right, and net_send() each.
+ * `scratch` is the caller's, of at least payload + mss bytes. The caller has checked l3 < l4 < payload <= len, that the
+ * headers lie within these bounds (40 and 20 bytes), and mss > 0. With mss >= len - payload, one frame is sent.
+ */
+void net_send_tso(struct net_link *l, const uint8_t *frame, size_t len, unsigned l3, unsigned l4, unsigned payload,
+	unsigned mss, uint8_t *scratch);
 
 /* ---- pcap (libpcap file format 2.4, nanoseconds magic no: microseconds, linktype 1) ---- */
 struct pcap *pcap_open(const char *path, struct err *e);

@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory of operation: a link joins one adapter and one network (net.h). Frames from the adapter go straight through.
+ * Frames for the adapter go straight through as well while it takes them; from the first one it has no room for, they
+ * wait in a bounded queue, in order, until net_adapter_ready(). A full queue drops the newest frame, as a wire does:
+ * TCP slows down on its own.
+ *
+ * The queue is one ring of bytes, allocated when it is first needed: a record is a 4-byte length and the frame, padded
+ * to 4 bytes, never split; a length of QUEUE_WRAP says "go on at the start". No allocation per frame.
+ */
+#include "net/net.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/str.h"
+
+#define QUEUE_BYTES (512u << 10)
+#define QUEUE_WRAP UINT32_MAX
+
+struct net_queue {
+	size_t head, tail; /* next to take, next to fill; equal: empty */
+	bool flushing;	   /* a frame is being offered: do not start again from within */
+	uint8_t bytes[QUEUE_BYTES];
+};
+
+static size_t
+record_size(size_t len)
+{
+	return 4 + ((len + 3) & ~(size_t)3);
+}
+
+/* Where a record of `size` bytes can go, contiguously, without the tail meeting the head; SIZE_MAX: nowhere. */
+static size_t
+queue_place(const struct net_queue *q, size_t size)
+{
+	if (q->tail < q->head)
+		return size < q->head - q->tail ? q->tail : SIZE_MAX;
+	/* 4 bytes stay for the wrap mark */
+	if (size + 4 <= QUEUE_BYTES - q->tail)
+		return q->tail;
+	return size < q->head ? 0 : SIZE_MAX;
+}
+
+static bool
+queue_put(struct net_queue *q, const uint8_t *frame, size_t len)
+{
+	uint32_t len32 = (uint32_t)len, wrap = QUEUE_WRAP;
+	size_t at = queue_place(q, record_size(len));
+
+	if (at == SIZE_MAX)
+		return false;
+	if (at != q->tail)
+		memcpy(q->bytes + q->tail, &wrap, 4);
+	memcpy(q->bytes + at, &len32, 4);
+	memcpy(q->bytes + at + 4, frame, len);
+	q->tail = at + record_size(len);
+	return true;
+}
+
+/* The oldest frame, left in the queue; NULL when there is none. */
+static const uint8_t *
+queue_peek(struct net_queue *q, size_t *len)
+{
+	uint32_t len32;
+
+	if (q->head == q->tail)
+		return NULL;
+	memcpy(&len32, q->bytes + q->head, 4);
+	if (len32 == QUEUE_WRAP) {
+		q->head = 0;
+		memcpy(&len32, q->bytes, 4);
+	}
+	*len = len32;
+	return q->bytes + q->head + 4;
+}
+
+static void
+queue_drop(struct net_queue *q, size_t len)
+{
+	q->head += record_size(len);
+	if (q->head == q->tail)
+		q->head = q->tail = 0;
+}
+
+/* ---- the link ---- */
+
+void
+net_link_init(struct net_link *l, const uint8_t mac[6])
+{
+	*l = (struct net_link){ .cable = true };
+	memcpy(l->mac, mac, 6);
+}
+
+void
+net_link_close(struct net_link *l)
+{
+	if (l->class)
+		l->class->close(l->backend);
+	l->class = NULL;
+	l->backend = NULL;
+	pcap_close(l->trace);
+	l->trace = NULL;
+	free(l->queue);
+	l->queue = NULL;
+}
+
+void
+net_send(struct net_link *l, const uint8_t *frame, size_t len)
+{
+	if (!net_link_up(l) || len < 14 || len > NET_FRAME_MAX) {
+		l->stats.dropped++;
+		return;
+	}
+	l->stats.tx_frames++;
+	l->stats.tx_bytes += len;
+	if (l->trace)
+		pcap_frame(l->trace, frame, len);
+	l->class->send(l->backend, frame, len);
+}
+
+static bool
+offer(struct net_link *l, const uint8_t *frame, size_t len)
+{
+	if (!l->adapter.receive || !l->adapter.receive(l->adapter.opaque, frame, len))
+		return false;
+	l->stats.rx_frames++;
+	l->stats.rx_bytes += len;
+	return true;
+}
+
+/* True when the queue is empty afterwards. */
+static bool
+flush(struct net_link *l)
+{
+	struct net_queue *q = l->queue;
+	const uint8_t *frame;
+	size_t len;
+
+	if (!q)
+		return true;
+	if (q->flushing)
+		return false;
+	q->flushing = true;
+	while ((frame = queue_peek(q, &len)) && offer(l, frame, len))
+		queue_drop(q, len);
+	q->flushing = false;
+	return q->head == q->tail;
+}
+
+void
+net_deliver(struct net_link *l, const uint8_t *frame, size_t len)
+{
+	if (!l->cable || !l->adapter.receive || len < 14 || len > NET_FRAME_MAX) {
+		l->stats.dropped++;
+		return;
+	}
+	if (l->trace)
+		pcap_frame(l->trace, frame, len);
+	if (flush(l) && offer(l, frame, len))
+		return;
+	if (!l->queue)
+		l->queue = xcalloc(1, sizeof(*l->queue));
+	if (!queue_put(l->queue, frame, len))
+		l->stats.dropped++;
+}
+
+void
+net_adapter_ready(struct net_link *l)
+{
+	if (flush(l) && l->class && l->class->ready)
+		l->class->ready(l->backend);
+}
+
+void
+net_set_cable(struct net_link *l, bool plugged)
+{
+	if (l->cable == plugged)
+		return;
+	l->cable = plugged;
+	if (!plugged && l->queue && !l->queue->flushing)
+		l->queue->head = l->queue->tail = 0;
+	if (l->adapter.link_changed)
+		l->adapter.link_changed(l->adapter.opaque, net_link_up(l));
+}
