@@ -15,7 +15,8 @@
  *
  * Requests are bits in `requests`, set by anyone (cpu_request), looked at by the engine at least once every few
  * microseconds of guest execution: when (requests & ~hold) != 0, run() returns CPU_EXIT_REQUEST. An engine computes
- * `hold` itself: REQ_INTR is held while RFLAGS.IF is 0 or an interrupt shadow (STI, MOV SS) lasts; then it has to look
+ * `hold` itself: REQ_INTR is held while RFLAGS.IF is 0 or an interrupt shadow (STI, MOV SS) lasts,
+ * REQ_NMI while state.nmi_blocked; then it has to look
  * again as soon as that changes.
  */
 #ifndef CPU_CPU_H
@@ -50,7 +51,6 @@ enum cpu_request {
 	REQ_FLUSH = 1 << 5, /* the memory map changed: drop everything cached of it */
 	REQ_PAUSE = 1 << 6, /* park */
 	REQ_STOP = 1 << 7,  /* end the thread */
-	REQ_RESET = 1 << 8, /* power-on state */
 };
 
 enum vcpu_run_state { VCPU_WAIT_SIPI, VCPU_RUN, VCPU_HALT, VCPU_PARKED, VCPU_DEAD };
@@ -91,7 +91,8 @@ struct vcpu {
 	const struct cpu_engine *engine;
 	pthread_t thread;
 	pthread_cond_t wake; /* with cpus->park_lock: sleeping vCPUs wait here */
-	bool sleeping;
+	_Atomic bool sleeping;
+	bool started; /* the thread exists */
 	struct cpu_counters count;
 	char error[256]; /* text of CPU_EXIT_ERROR */
 };
@@ -141,7 +142,6 @@ struct cpus {
 	pthread_mutex_t park_lock;
 	pthread_cond_t parked; /* signalled when a vCPU parks or ends */
 	int running_threads, parked_count;
-	bool pausing;
 	struct cpu_model model;
 };
 

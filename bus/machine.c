@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "bus/machine.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int
+machine_open(struct machine *m, const char *name)
+{
+	pthread_mutexattr_t attr;
+	int r;
+
+	memset(m, 0, sizeof(*m));
+	snprintf(m->name, sizeof(m->name), "%s", name);
+	m->devices_tail = &m->devices;
+	/* Recursive: a handler may use code that is also entered from outside, such as mem_load() of another device. */
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_RECURSIVE);
+	pthread_mutex_init(&m->lock, &attr);
+	pthread_mutexattr_destroy(&attr);
+	m->loop = loop_open(&m->lock);
+	if (!m->loop) {
+		pthread_mutex_destroy(&m->lock);
+		return -ENOMEM;
+	}
+	clock_open(&m->clock, m->loop);
+	r = mem_open(&m->mem);
+	if (r) {
+		clock_close(&m->clock);
+		loop_close(m->loop);
+		pthread_mutex_destroy(&m->lock);
+	}
+	return r;
+}
+
+static void
+destroy_devices(struct machine *m, struct device *d)
+{
+	if (!d)
+		return;
+	destroy_devices(m, d->next);
+	if (d->class->destroy)
+		d->class->destroy(d);
+	else
+		free(d);
+}
+
+void
+machine_close(struct machine *m)
+{
+	machine_lock(m);
+	destroy_devices(m, m->devices);
+	m->devices = NULL;
+	m->devices_tail = &m->devices;
+	machine_unlock(m);
+	clock_close(&m->clock);
+	mem_close(&m->mem);
+	loop_close(m->loop);
+	pthread_mutex_destroy(&m->lock);
+}
+
+void
+machine_event(struct machine *m, enum machine_event what, int status)
+{
+	if (m->event)
+		m->event(m->event_opaque, what, status);
+}
