@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "bus/display.h"
 #include "bus/machine.h"
 #include "dev/chardev.h"
 
@@ -153,5 +154,15 @@ struct device *debugexit_create(struct machine *m, uint16_t port, unsigned ports
  * 0x2000-0x2017 (I/O APIC pins; the first 16 also reach the 8259s), 64 KiB scratch memory at 0xff000000.
  */
 struct device *testdev_create(struct machine *m, struct isairq *isa, struct ioapic *ioapic);
+
+/* ---- display ---- */
+
+/*
+ * VGA with Bochs VBE, PCI 1234:1111 in `slot`; `vram_bytes` is rounded up to a power of two from 1 to 256 MiB. `rom` (copied;
+ * rom_len 0: none): its video BIOS, shown as the expansion ROM. NULL when there is no memory or the slot is taken.
+ */
+struct vga;
+struct vga *vga_create(struct machine *m, int slot, uint64_t vram_bytes, const void *rom, size_t rom_len);
+struct display_source vga_display(struct vga *v); /* for consoles; valid as long as the machine */
 
 #endif
