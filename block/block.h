@@ -69,7 +69,10 @@ struct block_req {
 	int result;
 	struct block_req *next;
 };
-/* Completion goes to `loop`. Call once before the first submit. */
+/*
+ * Completion goes to `loop`: before the first submit. NULL: no longer, block_drain() delivers alone. The machine's
+ * owner attaches an image before power-on, and takes it off (or closes the image) before the loop is closed.
+ */
 void block_attach_loop(struct block *b, struct loop *loop);
 void block_submit(struct block *b, struct block_req *r);
 /* Returns when nothing is in flight; completions run on the caller (machine lock held by it). */
@@ -77,7 +80,7 @@ void block_drain(struct block *b);
 
 struct block_create {
 	const char *path;   /* must not exist */
-	const char *format; /* "raw", "vdi" */
+	const char *format; /* "raw", "vdi", any case */
 	bool fixed;
 	uint64_t size;
 	const struct uuid *uuid; /* NULL: random */

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See file.h. The kernel may transfer less than asked: every call here goes on until all is done or an error says no.
+ */
+#include "block/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/str.h"
+#include "block/block.h"
+
+/* The part [skip, skip+len) of `iov` as an iov of its own; returns the count. `out` has BLOCK_IOV_MAX entries. */
+static int
+slice(const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, struct iovec *out)
+{
+	int n = 0;
+
+	for (int i = 0; i < iovcnt && len && n < BLOCK_IOV_MAX; i++) {
+		size_t part;
+
+		if (skip >= iov[i].iov_len) {
+			skip -= iov[i].iov_len;
+			continue;
+		}
+		part = MIN(iov[i].iov_len - skip, len);
+		out[n].iov_base = (char *)iov[i].iov_base + skip;
+		out[n++].iov_len = part;
+		skip = 0;
+		len -= part;
+	}
+	return n;
+}
+
+void
+iov_zero(const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len)
+{
+	for (int i = 0; i < iovcnt && len; i++) {
+		size_t part;
+
+		if (skip >= iov[i].iov_len) {
+			skip -= iov[i].iov_len;
+			continue;
+		}
+		part = MIN(iov[i].iov_len - skip, len);
+		memset((char *)iov[i].iov_base + skip, 0, part);
+		skip = 0;
+		len -= part;
+	}
+}
+
+int
+file_readv(int fd, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, uint64_t off)
+{
+	struct iovec part[BLOCK_IOV_MAX];
+
+	while (len) {
+		int cnt = slice(iov, iovcnt, skip, len, part);
+		ssize_t n = preadv(fd, part, cnt, (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0) {
+			iov_zero(iov, iovcnt, skip, len);
+			return 0;
+		}
+		skip += (uint64_t)n;
+		off += (uint64_t)n;
+		len -= (uint64_t)n;
+	}
+	return 0;
+}
+
+int
+file_writev(int fd, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, uint64_t off)
+{
+	struct iovec part[BLOCK_IOV_MAX];
+
+	while (len) {
+		int cnt = slice(iov, iovcnt, skip, len, part);
+		ssize_t n = pwritev(fd, part, cnt, (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			return -EIO;
+		skip += (uint64_t)n;
+		off += (uint64_t)n;
+		len -= (uint64_t)n;
+	}
+	return 0;
+}
+
+int
+file_pread(int fd, void *buf, uint64_t len, uint64_t off)
+{
+	struct iovec iov = { buf, len };
+
+	return file_readv(fd, &iov, 1, 0, len, off);
+}
+
+int
+file_pwrite(int fd, const void *buf, uint64_t len, uint64_t off)
+{
+	struct iovec iov = { (void *)buf, len };
+
+	return file_writev(fd, &iov, 1, 0, len, off);
+}
+
+static bool
+not_offered(int errnum)
+{
+	return errnum == EOPNOTSUPP || errnum == ENOSYS || errnum == EINVAL || errnum == ENODEV || errnum == ENOTTY;
+}
+
+static int
+write_zeroes(int fd, uint64_t off, uint64_t len, void (*progress)(void *, int), void *opaque)
+{
+	static const uint8_t zeroes[65536];
+	uint64_t done = 0;
+
+	while (done < len) {
+		uint64_t n = MIN(len - done, sizeof(zeroes));
+		int r = file_pwrite(fd, zeroes, n, off + done);
+
+		if (r)
+			return r;
+		done += n;
+		if (progress && done % (16 << 20) < n)
+			progress(opaque, (int)(done * 100 / len));
+	}
+	return 0;
+}
+
+int
+file_zero(int fd, uint64_t off, uint64_t len)
+{
+	int r;
+
+	if (!len)
+		return 0;
+	do
+		r = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len);
+	while (r && errno == EINTR);
+	if (!r)
+		return 0;
+	if (!not_offered(errno))
+		return -errno;
+	return write_zeroes(fd, off, len, NULL, NULL);
+}
+
+int
+file_reserve(int fd, uint64_t off, uint64_t len, void (*progress)(void *opaque, int percent), void *opaque)
+{
+	const uint64_t step = 256 << 20;
+	uint64_t done = 0;
+
+	/* In steps, so that the caller can show how far it is and a signal does not start it all over. */
+	while (done < len) {
+		uint64_t n = MIN(len - done, step);
+
+		if (fallocate(fd, 0, (off_t)(off + done), (off_t)n)) {
+			if (errno == EINTR)
+				continue;
+			if (!not_offered(errno))
+				return -errno;
+			return write_zeroes(fd, off + done, len - done, progress, opaque);
+		}
+		done += n;
+		if (progress)
+			progress(opaque, (int)(done / 1024 * 100 / (len / 1024 + 1)));
+	}
+	return 0;
+}
+
+int64_t
+file_size(int fd)
+{
+	struct stat st;
+	uint64_t bytes;
+
+	if (fstat(fd, &st))
+		return -errno;
+	if (!S_ISBLK(st.st_mode))
+		return st.st_size;
+	if (ioctl(fd, BLKGETSIZE64, &bytes))
+		return -errno;
+	return (int64_t)bytes;
+}

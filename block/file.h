@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Whole transfers on the file behind an image, for the format drivers. Private to block/. Any thread. */
+#ifndef BLOCK_FILE_H
+#define BLOCK_FILE_H
+
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/err.h"
+
+/*
+ * Transfer exactly `len` bytes, which start `skip` bytes into the iov, at `off` in the file. What lies past the end of
+ * the file reads as zeroes. 0 or -errno.
+ */
+int file_readv(int fd, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, uint64_t off);
+int file_writev(int fd, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, uint64_t off);
+int file_pread(int fd, void *buf, uint64_t len, uint64_t off);
+int file_pwrite(int fd, const void *buf, uint64_t len, uint64_t off);
+
+/* Store zeroes into the bytes of the iov from `skip` on. */
+void iov_zero(const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len);
+
+/* The range reads as zeroes afterwards: a hole where the file system can, zeroes written where it cannot. */
+int file_zero(int fd, uint64_t off, uint64_t len);
+
+/* Reserve space for [off, off+len), growing the file: reading zeroes. `progress` gets percents, may be NULL. */
+int file_reserve(int fd, uint64_t off, uint64_t len, void (*progress)(void *opaque, int percent), void *opaque);
+
+/* Size of a regular file or a block device; -errno. */
+int64_t file_size(int fd);
+
+#endif

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a disk format is to block.c: a constant table of calls. Private to block/.
+ *
+ * A driver keeps its own state behind `b->state` and reaches the file only through `b->fd` and the helpers of file.h.
+ * Its calls may come from several worker threads at once; it locks what it has to. Ranges given to it are within
+ * [0, b->size).
+ */
+#ifndef BLOCK_FORMAT_H
+#define BLOCK_FORMAT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "block/block.h"
+
+/* The first bytes of a file, for probes: `len` may be less than sizeof(head) at the end of a short file. */
+struct block_head {
+	uint8_t bytes[32768 + 2048];
+	size_t len;
+};
+
+struct block_format {
+	const char *name;
+	bool read_only; /* cannot be written even when asked */
+
+	/* Do the contents say that the file is of this format? NULL: never found by looking (raw). */
+	bool (*probe)(const struct block_head *h);
+	/* Check everything the file says, set b->size, b->variant, b->state. */
+	int (*open)(struct block *b, struct err *e);
+	/* Free b->state; the file is already flushed. */
+	void (*close)(struct block *b);
+	/* 0 or -errno. The iov holds exactly `len` bytes. */
+	int (*read)(struct block *b, const struct iovec *iov, int iovcnt, uint64_t off, uint64_t len);
+	int (*write)(struct block *b, const struct iovec *iov, int iovcnt, uint64_t off, uint64_t len);
+	/* Data and metadata on stable storage. */
+	int (*flush)(struct block *b);
+	/* The range reads as zeroes afterwards; space is given back where that is possible. */
+	int (*zero)(struct block *b, uint64_t off, uint64_t len);
+	/* Is there metadata in memory that a flush would write? Asked when the workers are idle; may be NULL. */
+	bool (*dirty)(struct block *b);
+	/* Lay out a new image in the empty file `fd`; NULL: this format cannot be created. */
+	int (*create)(int fd, const struct block_create *c, struct err *e);
+};
+
+extern const struct block_format block_raw, block_iso, block_vdi;
+
+struct block {
+	const struct block_format *format;
+	void *state;
+	int fd;
+	bool read_only;
+	uint64_t size;
+	const char *variant;
+	struct uuid uuid;
+	char *path;
+
+	/* The queue; see block.c. */
+	pthread_mutex_t lock;
+	pthread_cond_t work; /* queue is not empty, or stop */
+	pthread_cond_t idle; /* a request was finished */
+	struct block_req *queue, **queue_tail;
+	struct block_req *finished, **finished_tail;
+	unsigned in_flight; /* submitted and not yet given to done() */
+	unsigned sleeping;  /* workers waiting for work */
+	bool stop;
+	int workers;
+	pthread_t threads[4];
+	struct loop *loop;
+	struct loop_watch *watch;
+	int bell; /* eventfd: the finished list is not empty */
+
+	_Atomic uint64_t reads, writes, flushes, bytes_read, bytes_written, errors;
+};
+
+#endif
