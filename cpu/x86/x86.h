@@ -54,10 +54,30 @@ struct soft_tlb_entry {
 	gpa_t gpa;     /* of the page's first byte */
 };
 
+/* What mmu.c knows of a TLB entry beyond what engines look at. */
+struct soft_tlb_meta {
+	gva_t io[3];  /* like read, write, exec: the access is allowed, but the page is not plain memory */
+	gva_t global; /* (linear & ~0xfff) | tlb_global_gen for a global page: survives a change of tlb_gen */
+};
+
 struct vec_cache;
+
+/* The interpreter's hottest words (cpu/interp/op.h); here because 16-bit offsets in its operations name them. */
+struct soft_hot {
+	uint64_t zero;		    /* always 0: the base or index register that is not there */
+	uint64_t block_rip;	    /* of the block being executed */
+	struct soft_tlb_entry *tlb; /* of c->mmu */
+	uint64_t tag;		    /* tlb_gen, or SOFT_TLB_GEN to send all accesses the slow way */
+	uint16_t flags;		    /* arithmetic flags: byte 0 OF, byte 1 as LAHF gives them */
+	bool complete;		    /* v.state holds rip and flags */
+	const void *op;		    /* the operation that may be raising */
+	void *block;		    /* being executed */
+	void **link;		    /* where the block found next is to be noted */
+};
 
 struct soft_cpu {
 	struct vcpu v; /* first: a struct vcpu * of a software engine is a struct soft_cpu * */
+	struct soft_hot hot;
 
 	/* derived from v.state by x86_update_mode() */
 	enum x86_mode mode;
@@ -86,7 +106,31 @@ struct soft_cpu {
 	uint64_t pending_db; /* DR6 bits to report as #DB trap after the current instruction */
 	struct vec_cache *vec;
 	void *engine; /* the engine's own */
+
+	bool ac_check; /* derived: CPL 3, CR0.AM and EFLAGS.AC: misaligned data accesses raise #AC */
+	/* Counts everything that may change what a linear address means (CR3, INVLPG, paging bits): for caches that an
+	 * engine keys by linear address. */
+	uint64_t tlb_epoch;
+
+	/* private to cpu/x86/ */
+	bool amd;      /* CPUID shows AMD or Hygon: their flavour of SYSCALL and SYSENTER */
+	bool page_1g;  /* CPUID offers 1 GiB pages */
+	uint8_t event; /* EXT bit of error codes: 1 while an external event or exception is delivered */
+	uint64_t rsvd; /* physical address bits that must be 0 in paging structures */
+	uint16_t tlb_last_gen;
+	uint16_t tlb_global_gen;
+	uint16_t pcid_gen[4096];     /* generation of each PCID; SOFT_TLB_GEN: none */
+	uint64_t large[64], huge;    /* hashed sets of 2 or 4 MiB and 1 GiB regions with splinters in the TLB */
+	struct mem_section ram_near; /* the last RAM or ROM section used; ram NULL: none */
+	struct soft_tlb_meta tlb_meta[MMU_COUNT][SOFT_TLB_SIZE];
 };
+
+/* Where the TLB holds (or would hold) the page of `a`. */
+static inline struct soft_tlb_entry *
+x86_tlb_slot(struct soft_cpu *c, gva_t a, enum x86_mmu mmu)
+{
+	return &c->tlb[mmu][(a >> PAGE_SHIFT) & (SOFT_TLB_SIZE - 1)];
+}
 
 /* ---- life (sys.c) ---- */
 void x86_soft_open(struct soft_cpu *c); /* TLBs, vec cache; state untouched */
@@ -115,8 +159,10 @@ bool x86_deliver_interrupt(struct soft_cpu *c, int vector, bool nmi);
 /* INT n, INT3, INTO, INT1 (mode); return address is c->next_rip. */
 enum x86_int_kind { X86_INT_N, X86_INT3, X86_INTO, X86_INT1 };
 void x86_software_int(struct soft_cpu *c, int vector, enum x86_int_kind kind);
-/* After an instruction retired (rip already advanced): raise #DB for TF (value before the instruction) or data
- * breakpoints in pending_db. */
+/*
+ * After an instruction retired (rip already advanced), when TF was set before it or pending_db is not 0: raise #DB.
+ * An empty pending_db, or bit 14 (BS) in it, stands for TF.
+ */
 void x86_trap_step(struct soft_cpu *c);
 void x86_check_code_bp(struct soft_cpu *c); /* before executing at rip, if c->code_bp; raises #DB */
 
@@ -129,6 +175,8 @@ void x86_load_bytes(struct soft_cpu *c, gva_t a, void *buf, unsigned len, enum x
 void x86_store_bytes(struct soft_cpu *c, gva_t a, const void *buf, unsigned len, enum x86_mmu mmu);
 /* Raise if [a, a+len) cannot be written (or read). */
 void x86_probe(struct soft_cpu *c, gva_t a, unsigned len, enum x86_access access, enum x86_mmu mmu);
+/* Instruction bytes at linear address `a` (execute permission; what is not memory reads as 0xff). Raises #PF. */
+void x86_fetch_bytes(struct soft_cpu *c, gva_t a, void *buf, unsigned len);
 /*
  * Host pointer for len bytes inside one page, or NULL when the page is not plain memory for this access (MMIO, ROM
  * written) or crosses a page. Raises #PF. *e (may be NULL) is the TLB entry: after storing, check its flags.
@@ -199,6 +247,7 @@ void x86_cli(struct soft_cpu *c);
 void x86_sti(struct soft_cpu *c);				     /* sets the shadow where IF was 0 */
 void x86_check_io(struct soft_cpu *c, uint16_t port, unsigned size); /* IOPL and the TSS bitmap; raises #GP */
 void x86_check_hlt(struct soft_cpu *c);
+void x86_set_ac(struct soft_cpu *c, bool ac); /* STAC, CLAC after their checks (mode) */
 
 /* What CPUID shows: from the host, less what an engine cannot carry. `software`: for interp and jit. */
 void x86_model_init(struct cpu_model *m, const char *name, bool software, int cpus, uint64_t tsc_hz);
