@@ -70,8 +70,8 @@ struct block_req {
 	struct block_req *next;
 };
 /*
- * Completion goes to `loop`: before the first submit. NULL: no longer, block_drain() delivers alone. The machine's
- * owner attaches an image before power-on, and takes it off (or closes the image) before the loop is closed.
+ * Completion goes to `loop`: before the first submit. NULL: no longer, block_drain() delivers alone. The device that
+ * uses the image attaches it, and in its destroy drains it and takes it off: the loop is closed before the image is.
  */
 void block_attach_loop(struct block *b, struct loop *loop);
 void block_submit(struct block *b, struct block_req *r);

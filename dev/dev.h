@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "bus/display.h"
+#include "base/err.h"
 #include "bus/machine.h"
 #include "dev/chardev.h"
 
@@ -164,5 +165,65 @@ struct device *testdev_create(struct machine *m, struct isairq *isa, struct ioap
 struct vga;
 struct vga *vga_create(struct machine *m, int slot, uint64_t vram_bytes, const void *rom, size_t rom_len);
 struct display_source vga_display(struct vga *v); /* for consoles; valid as long as the machine */
+
+/* ---- network adapters ---- */
+
+/*
+ * Intel 8254x gigabit Ethernet in PCI `slot` (-1: any free one). `variant`: "82540EM", "82543GC", "82545EM". The link, with
+ * its MAC address, stays the caller's and must outlive the device. NULL and *e: no such variant, or the slot is taken.
+ */
+struct net_link;
+struct device *e1000_create(struct machine *m, int slot, const char *variant, struct net_link *link, struct err *e);
+
+/* ---- disks and CD-ROM drives ---- */
+
+/*
+ * What hangs on a cable. The drive uses `block` (attaches it to the machine's loop, drains it in destroy) but does not
+ * own it. Texts are copied; NULL: "VBOX HARDDISK" or "VBOX CD-ROM", firmware "1.0", a serial number after the drive's
+ * place. They are cut at 20, 40 and 8 characters.
+ */
+struct block;
+struct drive_config {
+	struct block *block; /* a disk; or the disc in a CD-ROM drive, NULL: none */
+	bool cdrom;
+	bool nonrotational; /* disks: IDENTIFY says solid state */
+	bool discard;	    /* disks: TRIM gives space back to the image */
+	const char *serial, *model, *firmware;
+	/* The guest (after its own eject) has put the disc out: the block is not used any more. May be NULL. */
+	void (*ejected)(void *opaque);
+	void *opaque;
+};
+
+/* Interrupts 14 and 15, and which chip it is. */
+struct ide_wires {
+	struct irq irq[2];
+	bool piix3; /* 8086:7010 instead of PIIX4's 8086:7111 */
+};
+
+/*
+ * PIIX4 (or PIIX3) IDE as PCI `slot`.`function` (0:1.1 on a PC): two channels of two drives, at the legacy ports
+ * 0x1f0-0x1f7, 0x3f6 and 0x170-0x177, 0x376, with bus mastering. NULL when the place is taken.
+ */
+struct ide;
+struct ide *ide_create(struct machine *m, int slot, int function, const struct ide_wires *w);
+/* Before power-on. `channel` 0 or 1, `unit` 0 (master) or 1. -1 and *e: the place is taken or does not exist. */
+int ide_attach(struct ide *ide, int channel, int unit, const struct drive_config *cfg, struct err *e);
+/*
+ * Put `medium` into a CD-ROM drive, NULL: take out what is there; at any time. When it returns 0 the old one is not
+ * used any more (this waits for reads in flight). -EBUSY: the guest has locked the door, and was told that somebody
+ * wants the disc (again later, or `force`). -ENOENT: no CD-ROM drive there.
+ */
+int ide_change_medium(struct ide *ide, int channel, int unit, struct block *medium, bool force);
+
+/*
+ * AHCI 1.3.1 controller (8086:2829, ICH8M) in PCI `slot` (-1: any free one) with 1 to 30 ports. NULL and *e: no such
+ * number of ports, or the slot is taken. Attaching and detaching work while the machine runs: the guest sees a hot plug.
+ * ahci_detach() waits for I/O in flight; when it returns the block is not used any more; -ENOENT: nothing is there.
+ */
+struct ahci;
+struct ahci *ahci_create(struct machine *m, int slot, int ports, struct err *e);
+int ahci_attach(struct ahci *a, int port, const struct drive_config *cfg, struct err *e);
+int ahci_detach(struct ahci *a, int port);
+int ahci_change_medium(struct ahci *a, int port, struct block *medium, bool force);
 
 #endif
