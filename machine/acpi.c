@@ -90,8 +90,8 @@ add_number(struct aml *a, const char *name, uint64_t v)
 	aml_int(a, v);
 }
 
-/* The area between the end of low memory and the I/O APIC, as SeaBIOS lays it out for an i440FX. */
-static uint32_t
+/* As SeaBIOS lays it out for an i440FX. */
+uint32_t
 pci_hole(uint32_t ram_below_4g)
 {
 	return ram_below_4g <= 0x80000000u ? 0x80000000u : ram_below_4g <= 0xc0000000u ? 0xc0000000u : 0xe0000000u;
@@ -199,7 +199,6 @@ add_pci_root(struct aml *a, const struct acpi_options *o)
 	aml_begin_device(a, "PCI0");
 	add_hid(a, "PNP0A03");
 	add_number(a, "_UID", 0);
-	add_number(a, "_ADR", 0);
 	add_number(a, "_BBN", 0);
 	add_root_windows(a, o);
 	add_isa_bridge(a, o);
@@ -238,12 +237,12 @@ add_link_device(struct aml *a, int n)
 	aml_op(a, AML_OR), aml_path(a, reg), aml_int(a, 0x80), aml_path(a, reg);
 	aml_end(a);
 
-	aml_begin_method(a, "_CRS", 0, true);
 	aml_name(a, "PRR0");
 	aml_begin_resources(a);
 	aml_res_interrupts(a, none, 1);
 	aml_end(a);
 	aml_op(a, AML_CREATE_DWORD_FIELD), aml_path(a, "PRR0"), aml_int(a, 5), aml_path(a, "PRRI");
+	aml_begin_method(a, "_CRS", 0, false);
 	aml_op(a, AML_STORE), aml_path(a, reg), aml_op(a, AML_LOCAL0);
 	aml_begin_if(a);
 	aml_op(a, AML_AND), aml_op(a, AML_LOCAL0), aml_int(a, 0x80), aml_op(a, AML_ZERO);
@@ -254,8 +253,8 @@ add_link_device(struct aml *a, int n)
 	aml_end(a);
 
 	aml_begin_method(a, "_SRS", 1, true);
-	aml_op(a, AML_CREATE_DWORD_FIELD), aml_op(a, AML_ARG0), aml_int(a, 5), aml_path(a, "PRRI");
-	aml_op(a, AML_STORE), aml_path(a, "PRRI"), aml_path(a, reg);
+	aml_op(a, AML_CREATE_DWORD_FIELD), aml_op(a, AML_ARG0), aml_int(a, 5), aml_path(a, "NEWI");
+	aml_op(a, AML_STORE), aml_path(a, "NEWI"), aml_path(a, reg);
 	aml_end(a);
 	aml_end(a);
 }

@@ -21,6 +21,9 @@
 #define PC_ACPI_ENABLE 0xf1 /* written to port 0xb2 */
 #define PC_ACPI_DISABLE 0xf0
 
+/* Start of the PCI devices' memory below 4 GiB; it ends at the I/O APIC. */
+uint32_t pci_hole(uint32_t ram_below_4g);
+
 struct acpi_options {
 	int cpus;
 	bool hpet;

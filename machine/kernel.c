@@ -160,7 +160,7 @@ place_linux(const struct kernel *k, const struct kernel_env *env, uint32_t *at, 
 	if (!high_memory(env, pref, size))
 		return err_set(e, ERR_INVALID,
 			"the Linux kernel needs %" PRIu64 " MiB of memory to start, the machine has %u",
-			(pref + size + MIB - 1) / MIB, (unsigned)(env->ram_below_4g / MIB));
+			(uint64_t)((pref + size + MIB - 1) / MIB), (unsigned)(env->ram_below_4g / MIB));
 	*at = (uint32_t)pref;
 	*end = pref + size;
 	return 0;

@@ -21,8 +21,10 @@
 #include "base/err.h"
 #include "base/str.h"
 #include "block/block.h"
+#include "bus/display.h"
 #include "bus/machine.h"
 #include "cpu/cpu.h"
+#include "dev/chardev.h"
 #include "net/net.h"
 
 #define PC_MODULES_MAX 16
@@ -30,8 +32,6 @@
 #define PC_DEVICES_MAX 64
 #define PC_SERIAL_MAX 4
 #define PC_RAM_BELOW_4G 0xe0000000u /* memory above this size continues at 4 GiB */
-
-struct fwcfg;
 
 /* What SMBIOS tells about maker and product; NULL or "" is left out (SMBIOS 2.8 string number 0). */
 struct smbios_strings {
@@ -51,7 +51,7 @@ struct pc_drive {
 	char serial[21];
 };
 
-/* One device a user can name. `type` is a row of the catalogue (pc_device_types). */
+/* One device a user can name. `type` is a row of the catalogue (pc_device_type). */
 struct pc_device {
 	const char *type;
 	int slot; /* PCI slot, -1: the first free one */
@@ -63,12 +63,10 @@ struct pc_device {
 	void *made;    /* filled in: the device's object */
 };
 
-/* The far end of a serial line: bytes out of the guest; bytes into it come through pc_serial_input(). */
 struct pc_serial {
 	uint16_t base; /* 0: no such port */
 	int irq;
-	void (*output)(void *opaque, uint8_t byte); /* machine lock held; may be NULL */
-	void *opaque;
+	struct chardev *cd; /* owned by the port once pc_build() has succeeded; NULL: nothing is connected */
 };
 
 enum pc_boot { PC_BOOT_NONE, PC_BOOT_FLOPPY, PC_BOOT_DISK, PC_BOOT_DVD, PC_BOOT_NET }; /* numbers of CMOS 0x3d */
@@ -78,14 +76,15 @@ struct pc_config {
 	struct cpu_options cpu;
 	const struct cpu_engine *engine;
 	bool hpet;
-	int64_t rtc_offset_ms; /* RTC = host's UTC + this */
+	bool rtc_local;	      /* the RTC shows the host's local time instead of UTC ... */
+	int64_t rtc_offset_s; /* ... plus this */
 	struct uuid uuid;
 	struct smbios_strings smbios;
 
 	const char *firmware; /* file; NULL: found by firmware_find() */
 	enum pc_boot boot[4];
 	bool boot_menu;
-	bool firmware_log; /* port 0x402 to the log, group "firmware" */
+	bool firmware_log; /* what the firmware writes to port 0x402 goes to the log */
 
 	/* Direct boot: NULL kernel means that the firmware boots. */
 	const char *kernel, *initrd, *append;
@@ -112,17 +111,14 @@ void pc_close(struct pc *p); /* NULL: nothing */
 struct machine *pc_machine(struct pc *p);
 struct cpus *pc_cpus(struct pc *p);
 
-/* Machine lock held. Returns how many of the `len` bytes the port had room for. */
-size_t pc_serial_input(struct pc *p, int port, const uint8_t *data, size_t len);
-/* Called (machine lock held) when a port that was full has room again. */
-void pc_serial_on_room(struct pc *p, int port, void (*room)(void *opaque), void *opaque);
 /* Press the power button. False: the guest does not listen to it. Machine lock held. */
 bool pc_power_button(struct pc *p);
-/* One byte of a keyboard's set 1 scan code. False: the queue is full. Machine lock held. */
-bool pc_key(struct pc *p, uint8_t code);
+/* What a person types and does with the mouse; what the screen shows (false: there is no VGA). Machine lock held. */
+struct input_sink pc_input(struct pc *p);
+bool pc_display(struct pc *p, struct display_source *out);
 
-/* Names of the catalogue of devices, NULL-terminated. */
-const char *const *pc_device_types(void);
+/* The name of row n of the catalogue of devices; NULL behind the last. */
+const char *pc_device_type(int n);
 
 /* The path of the firmware to use: `wanted`, or SeaBIOS where distributions put it. NULL and *e. free() it. */
 char *firmware_find(const char *wanted, struct err *e);
