@@ -47,7 +47,7 @@ syslibs = $(foreach d,$(1),$(LIBS_$(d)))
 
 PROGRAMS := $(OUT)/bin/lodge $(OUT)/bin/VBoxManage $(OUT)/bin/vboxmanage $(OUT)/bin/lodge-vm
 
-.PHONY: all help demo check check-long bench lint test clean install deps format fuzz
+.PHONY: all help demo check check-long bench lint clean install deps deps-demo deps-test format fuzz unit units libs print-fuzz-flags
 all: $(PROGRAMS)
 
 help: ## this text
@@ -99,7 +99,63 @@ endef
 $(foreach d,$(DIRS),$(eval $(call unit,$(d))))
 
 unit: $(UNIT_BIN) ## build and run the unit tests
-	@set -e; for t in $(UNIT_BIN); do echo "  RUN $$t"; $$t; done
+	@tools/run-tests $(UNIT_BIN)
+
+# ---- what people and CI call ----
+
+deps: ## install what building needs (Debian 12, apt)
+	@tools/install-deps build
+deps-demo:
+	@tools/install-deps demo
+deps-test:
+	@tools/install-deps test
+
+# A fresh machine has no compiler yet: the packages come first, then a second make that sees them.
+demo: deps-demo ## from nothing to a page served by a guest
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@tools/demo $(OUT)/bin $(OUT)
+
+check: deps-test ## build everything, lint it and run the tests
+	@$(MAKE) --no-print-directory -j$$(nproc) all units
+	@$(MAKE) --no-print-directory lint
+	@tools/run-tests --bin $(OUT)/bin --out $(OUT) $(UNIT_BIN) $(sort $(wildcard test/cli/*.bats test/guest/*.bats))
+
+check-long: check ## the checks that take long: boots of every kind, fuzzing, endurance
+	@tools/install-deps bench
+	@$(MAKE) --no-print-directory fuzz
+	@tools/run-tests --bin $(OUT)/bin --out $(OUT) $(sort $(wildcard test/long/*.bats))
+
+bench: ## measure, side by side with what one would use instead
+	@tools/install-deps bench
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@bench/run $(OUT)
+
+units: $(UNIT_BIN)
+
+lint: ## layers, headers alone, globals, formatting, shell scripts
+	@echo "  LINT layers";  tools/lint-layers
+	@echo "  LINT headers"; tools/lint-headers $(CC) $(CPPFLAGS)
+	@echo "  LINT globals"; tools/lint-globals $(OUT)
+	@echo "  LINT format";  clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
+	@echo "  LINT scripts"; shellcheck -S warning $$(git ls-files tools .ci 'test/*.sh' | xargs grep -lE '^#!.*sh$$')
+
+FUZZ_SECONDS ?= 120
+fuzz: ## run every fuzz target for FUZZ_SECONDS (default 120)
+	@tools/run-fuzz $(OUT) $(FUZZ_SECONDS)
+
+install: all ## install under PREFIX (default /usr/local); DESTDIR is honoured
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/lodge
+	install -m 755 $(OUT)/bin/lodge $(OUT)/bin/VBoxManage $(DESTDIR)$(PREFIX)/bin/
+	ln -sf VBoxManage $(DESTDIR)$(PREFIX)/bin/vboxmanage
+	install -m 755 $(OUT)/bin/lodge-vm $(DESTDIR)$(PREFIX)/libexec/lodge/
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	for m in doc/man/*.1; do [ ! -f "$$m" ] || install -m 644 "$$m" $(DESTDIR)$(PREFIX)/share/man/man1/; done
+	for c in front/*/completion.bash; do [ ! -f "$$c" ] || install -m 644 "$$c" \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$(case $$c in *vboxmanage*) echo VBoxManage;; *) echo lodge;; esac); done
+
+libs: $(call archives,$(DIRS))
+print-fuzz-flags:
+	@echo $(call syslibs,$(LAYERS_vm) host)
 
 clean: ## remove everything that was built
 	rm -rf $(OUT)
