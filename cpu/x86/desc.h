@@ -139,6 +139,7 @@ struct stack {
 	unsigned width; /* of SP: 2, 4, 8 */
 	enum x86_mmu mmu;
 	uint32_t error; /* code of #SS */
+	bool fresh;	/* came out of the TSS: all of ESP is new, also where SP is 16 bits wide */
 };
 struct stack x86_stack_now(const struct soft_cpu *c);
 struct stack x86_stack_new(const struct soft_cpu *c, const struct x86_seg *ss, uint64_t sp, unsigned cpl);

@@ -155,10 +155,10 @@ x86_stack_commit(struct soft_cpu *c, const struct stack *s)
 {
 	uint64_t *rsp = &c->v.state.gpr[RSP];
 
-	if (s->width == 2)
+	if (s->width == 2 && !s->fresh)
 		*rsp = (*rsp & ~0xffffULL) | (s->sp & 0xffff);
 	else
-		*rsp = s->sp & size_mask(s->width);
+		*rsp = s->width == 8 ? s->sp : (uint32_t)s->sp;
 }
 
 /* ---- descriptors ---- */
@@ -529,6 +529,7 @@ call_inner(struct soft_cpu *c, const struct gate *g, const struct desc *code)
 		x86_stack_desc(c, sel, cpl, &sd, EXC_TS);
 		ss = x86_desc_seg(sel, &sd);
 		new = x86_stack_new(c, &ss, sp, cpl);
+		new.fresh = true;
 	}
 	x86_code_check(c, code, g->sel, g->off);
 	x86_push(c, &new, c->v.state.seg[SEG_SS].sel, g->size);
