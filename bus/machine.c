@@ -48,12 +48,18 @@ destroy_devices(struct machine *m, struct device *d)
 }
 
 void
-machine_close(struct machine *m)
+machine_destroy_devices(struct machine *m)
 {
-	machine_lock(m);
 	destroy_devices(m, m->devices);
 	m->devices = NULL;
 	m->devices_tail = &m->devices;
+}
+
+void
+machine_close(struct machine *m)
+{
+	machine_lock(m);
+	machine_destroy_devices(m);
 	machine_unlock(m);
 	clock_close(&m->clock);
 	mem_close(&m->mem);

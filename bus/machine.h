@@ -49,7 +49,10 @@ struct machine {
 
 /* An empty machine: lock, loop, clock stopped at 0, no memory. 0, or -errno. */
 int machine_open(struct machine *m, const char *name);
-/* Destroys all devices and frees what open made. No vCPU or loop thread may be running. */
+/* Destroys all devices, last one first: then what they were connected to, and the loop, may be closed. Machine lock
+ * held, no vCPU or loop thread running. */
+void machine_destroy_devices(struct machine *m);
+/* Destroys what devices there are and frees what open made. No vCPU or loop thread may be running. */
 void machine_close(struct machine *m);
 
 void machine_event(struct machine *m, enum machine_event what, int status);

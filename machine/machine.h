@@ -7,9 +7,10 @@
  *	pc_build()	memory, chips, CPUs, devices, tables, firmware: everything at its power-on state, CPUs parked
  *	pc_power_on()	CPU threads start; the first guest instruction runs after this
  *	pc_pause() / pc_resume() / pc_reset()
- *	pc_close()	ends the threads, destroys devices; the back ends are still the caller's
+ *	pc_dismantle()	ends the CPUs' threads, destroys the devices; back ends are not used any more
+ *	pc_close()	the loop and the rest; back ends that use the loop are closed before
  *
- * The caller runs pc->m.loop (loop_run) on a thread of its own and must have stopped it before pc_close().
+ * The caller runs pc->m.loop (loop_run) on a thread of its own and must have stopped it before pc_dismantle().
  * All of these functions are called without the machine lock, not from a CPU thread, and one at a time.
  */
 #ifndef MACHINE_MACHINE_H
@@ -47,8 +48,11 @@ void smbios_defaults(struct smbios_strings *s);
 struct pc_drive {
 	int unit;
 	struct block *block; /* NULL: an empty DVD drive */
-	bool dvd, readonly, nonrotational, discard;
-	char serial[21];
+	bool dvd, nonrotational, discard;
+	char serial[21]; /* "": one is made up */
+	/* The guest has put the disc out; the block is not used any more. Machine lock held. May be NULL. */
+	void (*ejected)(void *opaque);
+	void *opaque;
 };
 
 /* One device a user can name. `type` is a row of the catalogue (pc_device_type). */
@@ -106,11 +110,17 @@ void pc_pause(struct pc *p);
 void pc_resume(struct pc *p);
 /* All devices and CPUs to power-on state, kernel loaded again; leaves the machine as it was, running or paused. */
 int pc_reset(struct pc *p, struct err *e);
-void pc_close(struct pc *p); /* NULL: nothing */
+void pc_dismantle(struct pc *p); /* also after pc_build() has failed */
+void pc_close(struct pc *p);	 /* NULL: nothing */
 
 struct machine *pc_machine(struct pc *p);
 struct cpus *pc_cpus(struct pc *p);
 
+/*
+ * Put `medium` (NULL: nothing) into the DVD drive at `unit` of `d`. On 0 the old one is not used any more. -1 and *e:
+ * there is no such drive, or the guest has locked its door and `force` is false. Machine lock held.
+ */
+int pc_change_medium(struct pc *p, struct pc_device *d, int unit, struct block *medium, bool force, struct err *e);
 /* Press the power button. False: the guest does not listen to it. Machine lock held. */
 bool pc_power_button(struct pc *p);
 /* What a person types and does with the mouse; what the screen shows (false: there is no VGA). Machine lock held. */

@@ -16,6 +16,7 @@
  */
 #include "machine/machine.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -175,11 +176,68 @@ make_testdev(struct pc *p, struct pc_device *d, struct err *e)
 	return 0;
 }
 
+static struct drive_config
+drive_config(const struct pc_drive *d)
+{
+	return (struct drive_config){
+		.block = d->block,
+		.cdrom = d->dvd,
+		.nonrotational = d->nonrotational,
+		.discard = d->discard,
+		.serial = d->serial[0] ? d->serial : NULL,
+		.ejected = d->ejected,
+		.opaque = d->opaque,
+	};
+}
+
+static int
+make_ide(struct pc *p, struct pc_device *d, struct err *e)
+{
+	struct ide_wires wires = { .irq = { isairq_input(p->isa, 14), isairq_input(p->isa, 15) } };
+	struct ide *ide = ide_create(&p->m, SLOT_PIIX, 1, &wires);
+
+	d->made = ide;
+	if (!ide)
+		return err_set(e, ERR_INVALID, "a machine can have one IDE controller");
+	for (int i = 0; i < d->drive_count; i++) {
+		struct drive_config c = drive_config(&d->drives[i]);
+
+		if (ide_attach(ide, d->drives[i].unit / 2, d->drives[i].unit % 2, &c, e))
+			return -1;
+	}
+	return 0;
+}
+
+static int
+make_ahci(struct pc *p, struct pc_device *d, struct err *e)
+{
+	struct ahci *ahci = ahci_create(&p->m, d->slot, d->ports, e);
+
+	d->made = ahci;
+	for (int i = 0; ahci && i < d->drive_count; i++) {
+		struct drive_config c = drive_config(&d->drives[i]);
+
+		if (ahci_attach(ahci, d->drives[i].unit, &c, e))
+			return -1;
+	}
+	return ahci ? 0 : -1;
+}
+
+static int
+make_e1000(struct pc *p, struct pc_device *d, struct err *e)
+{
+	d->made = e1000_create(&p->m, d->slot, "82540EM", d->link, e);
+	return d->made ? 0 : -1;
+}
+
 static const struct device_type {
 	const char *name;
 	int (*make)(struct pc *p, struct pc_device *d, struct err *e);
 } catalogue[] = {
 	{ "vga", make_vga },
+	{ "ide", make_ide },
+	{ "ahci", make_ahci },
+	{ "e1000", make_e1000 },
 	{ "debug-exit", make_debug_exit },
 	{ "testdev", make_testdev },
 };
@@ -484,16 +542,22 @@ pc_reset(struct pc *p, struct err *e)
 }
 
 void
-pc_close(struct pc *p)
+pc_dismantle(struct pc *p)
 {
-	if (!p)
-		return;
 	if (p->started)
 		pc_pause(p);
 	cpus_close(&p->cpus);
 	machine_lock(&p->m);
 	device_drain_all(&p->m);
+	machine_destroy_devices(&p->m);
 	machine_unlock(&p->m);
+}
+
+void
+pc_close(struct pc *p)
+{
+	if (!p)
+		return;
 	machine_close(&p->m);
 	kernel_free(p->kernel);
 	free(p);
@@ -512,6 +576,20 @@ pc_cpus(struct pc *p)
 }
 
 /* ---- people ---- */
+
+int
+pc_change_medium(struct pc *p, struct pc_device *d, int unit, struct block *medium, bool force, struct err *e)
+{
+	int r = -ENOENT;
+
+	if (!strcmp(d->type, "ide"))
+		r = ide_change_medium(d->made, unit / 2, unit % 2, medium, force);
+	else if (!strcmp(d->type, "ahci"))
+		r = ahci_change_medium(d->made, unit, medium, force);
+	if (r == -EBUSY)
+		return err_set(e, ERR_IN_USE, "the guest has locked the drive; try again, or force it");
+	return r ? err_set(e, ERR_NOT_FOUND, "there is no DVD drive at place %d of this controller", unit) : 0;
+}
 
 bool
 pc_power_button(struct pc *p)

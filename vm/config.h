@@ -27,6 +27,7 @@ enum vm_controller_type { VM_IDE, VM_AHCI, VM_VIRTIO };
 enum vm_drive_type { VM_DISK, VM_DVD };
 enum vm_nic_model { VM_E1000, VM_VIRTIO_NET };
 enum vm_nic_backend { VM_NET_NONE, VM_NET_NAT };
+enum vm_triple_fault { VM_TRIPLE_FAULT_STOP, VM_TRIPLE_FAULT_RESET };
 enum vm_serial_mode {
 	VM_SERIAL_DISCONNECTED,
 	VM_SERIAL_FILE,
@@ -86,7 +87,8 @@ struct vm_config {
 	uint64_t memory_mib;
 	int cpus;
 	char *engine, *cpu_model;
-	bool hpet, rtc_utc, sandbox, boot_menu, triple_fault_reset;
+	bool hpet, rtc_utc, sandbox, boot_menu;
+	enum vm_triple_fault triple_fault;
 	int64_t rtc_offset_ms;
 	char *user, *log;
 	int boot_count;
@@ -122,6 +124,9 @@ char *vm_config_dump(const struct vm_config *c);
 
 /* What the parser cannot see in one value: places taken twice, a kernel without image... 0, or -1 and *e. */
 int vm_config_check(const struct vm_config *c, struct err *e);
+
+/* A rule as nat_rule_parse() reads it. */
+void vm_rule_text(const struct nat_rule *r, char *out, size_t size);
 
 /* A new MAC address: 08:00:27 and three random bytes. */
 void vm_mac_random(uint8_t mac[6]);
