@@ -18,8 +18,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "bus/display.h"
 #include "base/err.h"
+#include "bus/display.h"
 #include "bus/machine.h"
 #include "dev/chardev.h"
 
@@ -73,9 +73,14 @@ struct device *i440fx_create(struct machine *m, struct ram *ram, struct ram *bio
 
 /*
  * PIIX3 ISA bridge, PCI `slot`.0 (multifunction), reset control port 0xcf9. Takes over m->pci.set_intx: INTx goes to
- * PIRQ (slot + pin - 1) & 3 and, where 0x60-0x63 route it, on to that ISA interrupt of `isa` (8259 and I/O APIC).
+ * PIRQ piix3_pirq() and, where 0x60-0x63 route it, on to that ISA interrupt of `isa` (8259 and I/O APIC).
  * Reset leaves PIRQs unrouted; firmware routes them.
  */
+static inline int
+piix3_pirq(int slot, int pin) /* pin: 1 INTA ... 4 INTD; 0 is PIRQA. SeaBIOS has the same formula. */
+{
+	return (slot - 1 + pin - 1) & 3;
+}
 struct device *piix3_create(struct machine *m, int slot, struct isairq *isa);
 
 /*
@@ -159,8 +164,9 @@ struct device *testdev_create(struct machine *m, struct isairq *isa, struct ioap
 /* ---- display ---- */
 
 /*
- * VGA with Bochs VBE, PCI 1234:1111 in `slot`; `vram_bytes` is rounded up to a power of two from 1 to 256 MiB. `rom` (copied;
- * rom_len 0: none): its video BIOS, shown as the expansion ROM. NULL when there is no memory or the slot is taken.
+ * VGA with Bochs VBE, PCI 1234:1111 in `slot`; `vram_bytes` is rounded up to a power of two from 1 to 256 MiB. `rom`
+ * (copied; rom_len 0: none): its video BIOS, shown as the expansion ROM. NULL when there is no memory or the slot is
+ * taken.
  */
 struct vga;
 struct vga *vga_create(struct machine *m, int slot, uint64_t vram_bytes, const void *rom, size_t rom_len);
@@ -169,8 +175,9 @@ struct display_source vga_display(struct vga *v); /* for consoles; valid as long
 /* ---- network adapters ---- */
 
 /*
- * Intel 8254x gigabit Ethernet in PCI `slot` (-1: any free one). `variant`: "82540EM", "82543GC", "82545EM". The link, with
- * its MAC address, stays the caller's and must outlive the device. NULL and *e: no such variant, or the slot is taken.
+ * Intel 8254x gigabit Ethernet in PCI `slot` (-1: any free one). `variant`: "82540EM", "82543GC", "82545EM". The link,
+ * with its MAC address, stays the caller's and must outlive the device. NULL and *e: no such variant, or the slot is
+ * taken.
  */
 struct net_link;
 struct device *e1000_create(struct machine *m, int slot, const char *variant, struct net_link *link, struct err *e);
@@ -217,13 +224,51 @@ int ide_change_medium(struct ide *ide, int channel, int unit, struct block *medi
 
 /*
  * AHCI 1.3.1 controller (8086:2829, ICH8M) in PCI `slot` (-1: any free one) with 1 to 30 ports. NULL and *e: no such
- * number of ports, or the slot is taken. Attaching and detaching work while the machine runs: the guest sees a hot plug.
- * ahci_detach() waits for I/O in flight; when it returns the block is not used any more; -ENOENT: nothing is there.
+ * number of ports, or the slot is taken. Attaching and detaching work while the machine runs: the guest sees a hot
+ * plug. ahci_detach() waits for I/O in flight; when it returns the block is not used any more; -ENOENT: nothing is
+ * there.
  */
 struct ahci;
 struct ahci *ahci_create(struct machine *m, int slot, int ports, struct err *e);
 int ahci_attach(struct ahci *a, int port, const struct drive_config *cfg, struct err *e);
 int ahci_detach(struct ahci *a, int port);
 int ahci_change_medium(struct ahci *a, int port, struct block *medium, bool force);
+
+/* ---- virtio, over PCI ---- */
+
+/*
+ * All of them: PCI `slot` (-1: any free one); NULL and *e when it is taken. VIRTIO_MODERN: only the 1.x interface;
+ * otherwise transitional, which also shows the legacy one to firmware and old drivers.
+ */
+enum { VIRTIO_MODERN = 1 };
+
+/* A disk. `b` stays the caller's and must outlive the device. `serial`: at most 20 characters, or NULL. */
+struct block;
+struct device *virtio_blk_create(
+	struct machine *m, int slot, unsigned flags, struct block *b, const char *serial, struct err *e);
+
+/* A network adapter; the link, with its MAC address, stays the caller's and must outlive the device. */
+struct device *virtio_net_create(struct machine *m, int slot, unsigned flags, struct net_link *link, struct err *e);
+
+/* A console of one port. Owns `cd` once it succeeded (NULL: nothing is connected). */
+struct device *virtio_console_create(
+	struct machine *m, int slot, unsigned flags, struct chardev *cd, struct err *e);
+
+/* Entropy from the host's kernel, 1 MiB a second at most. */
+struct device *virtio_rng_create(struct machine *m, int slot, unsigned flags, struct err *e);
+
+/* A memory balloon; it starts empty. */
+struct virtio_balloon;
+struct virtio_balloon *virtio_balloon_create(struct machine *m, int slot, unsigned flags, struct err *e);
+/* Ask the guest to give up `bytes` in all; what it has given up so far. */
+void virtio_balloon_set(struct virtio_balloon *d, uint64_t bytes);
+uint64_t virtio_balloon_actual(struct virtio_balloon *d);
+/* The last numbers the guest's driver told (UINT64_MAX: not told), and ask it for fresh ones. False: none yet. */
+struct balloon_stats {
+	uint64_t at; /* virtual time, ns */
+	uint64_t free, total, available, caches, swapped_in, swapped_out; /* bytes */
+	uint64_t major_faults, minor_faults;
+};
+bool virtio_balloon_stats(struct virtio_balloon *d, struct balloon_stats *out);
 
 #endif
