@@ -139,7 +139,8 @@ void x86_soft_close(struct soft_cpu *c);
 void x86_reset_state(struct x86_state *s, const struct cpu_model *model, bool bsp);
 void x86_init_state(struct x86_state *s, bool bsp);
 void x86_sipi_state(struct x86_state *s, uint8_t vector);
-/* Recompute everything derived from v.state: after put_state, reset, mode changes. */
+/* Recompute everything derived from v.state: after put_state, reset, mode changes. put_state has to flush the TLB too:
+ * x86_tlb_flush(c, true). */
 void x86_update_mode(struct soft_cpu *c);
 
 /* ---- exceptions (excp.c) ---- */
