@@ -1,0 +1,42 @@
+# Shared by the tests that boot guests. LODGE_BIN and LODGE_OUT come from tools/run-tests.
+
+setup_file_common() {
+	export PATH=$LODGE_BIN:$PATH
+	ISO=$LODGE_OUT/demo.iso
+	export ISO
+	[[ -f $ISO && $ISO -nt tools/make-iso ]] || tools/make-iso "$ISO" "$LODGE_OUT/cache"
+	export LODGE_ENGINE=${LODGE_TEST_ENGINE:-interp}
+}
+
+# A shell script as the word lodge.sh=... for the kernel's command line.
+script() {
+	printf 'lodge.sh=%s' "$(base64 -w0)"
+}
+
+# boot_linux SCRIPT OPTION...: boot the stock kernel directly, run SCRIPT in the guest, leave its console in $console.
+boot_linux() {
+	local text=$1
+	shift
+	console=$BATS_TEST_TMPDIR/console
+	timeout 120 lodge boot --memory 256 --kernel "$ISO.vmlinuz" --initrd "$ISO.initrd" \
+		--append "console=ttyS0 quiet $(script <<<"$text")" --serial "file:$console" --display none --timeout 110 "$@"
+}
+
+free_port() {
+	python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+# wait_for SECONDS COMMAND...: until the command succeeds.
+wait_for() {
+	local end=$((SECONDS + $1))
+	shift
+	until "$@"; do
+		[[ $SECONDS -lt $end ]] || return 1
+		sleep 0.2
+	done
+}
+
+show() { # what a failed test wants to see
+	echo "--- $1"
+	tail -n 30 "$1"
+}
