@@ -523,6 +523,8 @@ pci_config_read(struct pci_bus *b, unsigned devfn, unsigned reg, unsigned size)
 	struct pci_dev *d = devfn < ARRAY_LEN(b->devs) ? b->devs[devfn] : NULL;
 	uint32_t value = 0;
 
+	if (d && d->config_reading)
+		d->config_reading(d, reg, size);
 	for (unsigned i = 0; i < size; i++)
 		value |= (uint32_t)(d && reg + i < sizeof(d->config) ? d->config[reg + i] : 0xff) << (8 * i);
 	return value;

@@ -46,6 +46,9 @@ struct pci_dev {
 	/* Called after the common part took effect; may be NULL. `reg` is the byte offset. */
 	void (*config_written)(struct pci_dev *d, unsigned reg, uint32_t value, unsigned size);
 
+	/* Called before a read, so that registers that are not storage can be brought up to date; may be NULL. */
+	void (*config_reading)(struct pci_dev *d, unsigned reg, unsigned size);
+
 	/* filled in by pci_add() */
 	uint8_t slot, function;
 	uint8_t config[256];
