@@ -47,7 +47,7 @@ syslibs = $(foreach d,$(1),$(LIBS_$(d)))
 
 PROGRAMS := $(OUT)/bin/lodge $(OUT)/bin/VBoxManage $(OUT)/bin/vboxmanage $(OUT)/bin/lodge-vm
 
-.PHONY: all help demo check check-long bench lint clean install deps deps-demo deps-test format fuzz unit units libs print-fuzz-flags
+.PHONY: all help demo check check-long bench lint clean install deps deps-demo deps-test format fuzz unit units libs print-fuzz-flags bench-programs
 all: $(PROGRAMS)
 
 help: ## this text
@@ -101,6 +101,11 @@ $(foreach d,$(DIRS),$(eval $(call unit,$(d))))
 unit: $(UNIT_BIN) ## build and run the unit tests
 	@tools/run-tests $(UNIT_BIN)
 
+# ---- benchmarks written in C: bench/<name>.c ----
+BENCH_BIN := $(patsubst bench/%.c,$(OUT)/bench/%,$(wildcard bench/*.c))
+$(OUT)/bench/%: $(OUT)/obj/bench/%.o $(call archives,$(LAYERS_machine))
+	$(call link,$<,$(LAYERS_machine))
+
 # ---- what people and CI call ----
 
 deps: ## install what building needs (Debian 12, apt)
@@ -127,10 +132,11 @@ check-long: check ## the checks that take long: boots of every kind, fuzzing, en
 
 bench: ## measure, side by side with what one would use instead
 	@tools/install-deps bench
-	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@$(MAKE) --no-print-directory -j$$(nproc) all bench-programs
 	@bench/run $(OUT)
 
 units: $(UNIT_BIN)
+bench-programs: $(BENCH_BIN)
 
 lint: ## layers, headers alone, globals, formatting, shell scripts
 	@echo "  LINT layers";  tools/lint-layers
