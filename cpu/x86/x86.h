@@ -275,6 +275,20 @@ void vec_run(struct soft_cpu *c, const struct vec_op *op, gva_t a, uint64_t seg_
 unsigned vec_mem_size(const struct vec_op *op); /* 0: no memory operand */
 bool vec_mem_write(const struct vec_op *op);
 bool vec_uses_flags(const struct vec_op *op); /* reads or writes arithmetic flags: materialise them first */
+/*
+ * `a` belongs to the first memory operand in the decoder's list, hidden ones included (MASKMOVDQU: [RDI]).
+ *
+ * The guest's x87 registers may stay in the host's between x87 instructions: an engine calls vec_sync() in get_state
+ * (and before anyone else looks at state.x87), and code on vCPU threads does not use long double.
+ * Ops live until vec_flush(). When vec_full() says so the engine drops all its blocks and calls vec_flush(); if it
+ * never does, vec_compile() some day returns NULL for new encodings.
+ */
+void vec_open(struct soft_cpu *c); /* x86_soft_open(), once v.cpus is known; else with the first vec_compile() */
+void vec_close(struct soft_cpu *c);
+void vec_sync(struct soft_cpu *c);
+bool vec_full(struct soft_cpu *c);
+void vec_flush(struct soft_cpu *c);
+uint64_t vec_xinuse(struct soft_cpu *c); /* state components not in their initial configuration (XGETBV(1)) */
 /* FXSAVE, FXRSTOR, XSAVE, XSAVEC, XSAVEOPT, XSAVES, XRSTOR, XRSTORS, FNSAVE, FRSTOR, FNSTENV, FLDENV, LDMXCSR, STMXCSR,
  * FNINIT, FWAIT, EMMS...: vec_compile() accepts these too and vec_run() carries them out. */
 

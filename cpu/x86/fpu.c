@@ -1,0 +1,887 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The x87 and MMX state, and the instructions that save and restore it.
+ *
+ * x87 instructions run on the host's x87 unit. The guest's x87 registers stay there from one x87 instruction to the
+ * next (x87_live) and come home to state.x87 when somebody looks: MMX, the save instructions, vec_sync(). That is
+ * allowed because nothing else on a vCPU thread uses x87 (no long double in this program), and the kernel switches it
+ * with the thread. The guest's control word is loaded with its masks: an unmasked exception only sets ES in the status
+ * word, and the check before the next waiting instruction turns that into #MF before the host could raise its own.
+ *
+ * FIP is the guest's rip, kept here (the host's would show the thunk). FDP and FOP are updated when an instruction
+ * leaves an unmasked exception, as CPUID.7.EBX.FDP_EXCPTN_ONLY says, and FDP always where the host lacks that bit. FCS
+ * and FDS are stored as 0 (CPUID.7.EBX[13]).
+ */
+#include <string.h>
+
+#include "base/log.h"
+#include "cpu/x86/vec.h"
+
+#define FCW_RESET 0x037f
+#define FSW_ES 0x0080
+#define FSW_B 0x8000
+#define FSW_EXCEPTIONS 0x003f
+#define FSW_TOP 0x3800
+#define FXSAVE_XMM 160
+#define XSAVE_HEADER 512
+#define XSAVE_EXTENDED 576
+#define XCOMP_COMPACT (1ull << 63)
+
+enum { XC_X87, XC_SSE, XC_AVX, XC_OPMASK = 5, XC_ZMM_HI256, XC_HI16_ZMM, XC_COUNT };
+
+/* ---- the host's x87 unit ---- */
+
+#define ALL_XMM                                                                                                        \
+	"xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12",     \
+		"xmm13", "xmm14", "xmm15"
+
+static void
+x87_enter(struct soft_cpu *c)
+{
+	struct vec_cache *vc = c->vec;
+	struct x87_state *image = (struct x87_state *)vc->image;
+
+	memcpy(image, &c->v.state.x87, sizeof(*image));
+	image->fop = 0;
+	image->fip = image->fdp = 0;
+	image->mxcsr = 0x1f80;
+	__asm__ volatile("fxrstor64 %0" : : "m"(vc->image) : ALL_XMM);
+	vc->x87_live = true;
+}
+
+static void
+commit_pointers(struct soft_cpu *c)
+{
+	c->v.state.x87.fdp = c->vec->last_fdp;
+	c->v.state.x87.fop = c->vec->last_fop;
+}
+
+static void
+x87_leave(struct soft_cpu *c)
+{
+	struct vec_cache *vc = c->vec;
+	struct x87_state *image = (struct x87_state *)vc->image, *x = &c->v.state.x87;
+
+	__asm__ volatile("fxsave64 %0\n\tfninit" : "+m"(vc->image));
+	x->fcw = image->fcw;
+	x->fsw = image->fsw;
+	x->ftw = image->ftw;
+	memcpy(x->st, image->st, sizeof(x->st));
+	memset(vc->image + FXSAVE_XMM, 0, 256);
+	if (x->fsw & FSW_ES)
+		commit_pointers(c);
+	vc->x87_live = false;
+}
+
+void
+vec_sync(struct soft_cpu *c)
+{
+	if (c->vec && c->vec->x87_live)
+		x87_leave(c);
+}
+
+static uint16_t
+host_fsw(void)
+{
+	uint16_t fsw;
+
+	__asm__ volatile("fnstsw %0" : "=a"(fsw));
+	return fsw;
+}
+
+/* With CR0.NE = 0 the PC's wiring would raise IRQ 13 and the guest's handler would clear the exception; nothing made
+ * since the 486 uses that. */
+static void
+ignore_pending(struct soft_cpu *c)
+{
+	log_guest("cpu", "An x87 exception with CR0.NE = 0 was dropped: there is no FERR# here.");
+	if (c->vec->x87_live)
+		__asm__ volatile("fnclex");
+	else
+		c->v.state.x87.fsw &= ~(FSW_ES | FSW_B | FSW_EXCEPTIONS);
+}
+
+static void
+check_pending(struct soft_cpu *c)
+{
+	uint16_t fsw = c->vec->x87_live ? host_fsw() : c->v.state.x87.fsw;
+
+	if (!(fsw & FSW_ES))
+		return;
+	if (c->v.state.cr0 & CR0_NE)
+		x86_raise(c, EXC_MF);
+	ignore_pending(c);
+}
+
+static void
+store_bounced(struct soft_cpu *c, struct vec_op *op, gva_t a)
+{
+	uint8_t *buf = c->vec->bounce, untouched[16];
+
+	x86_probe(c, a, op->mem_size, X86_WRITE, c->mmu);
+	memset(buf, 0xa5, sizeof(untouched));
+	memset(untouched, 0xa5, sizeof(untouched));
+	vec_call(c, op, buf);
+	/* An unmasked exception may have kept it from storing. */
+	if (host_fsw() & FSW_ES && !memcmp(buf, untouched, sizeof(untouched)))
+		return;
+	x86_store_bytes(c, a, buf, op->mem_size, c->mmu);
+}
+
+static void
+run_x87_mem(struct soft_cpu *c, struct vec_op *op, gva_t a)
+{
+	struct soft_tlb_entry *e = NULL;
+	void *p = vec_direct(c, a, op->mem_size, op->mem_write ? X86_WRITE : X86_READ, &e);
+
+	if (!p && op->mem_write) {
+		store_bounced(c, op, a);
+		return;
+	}
+	if (!p) {
+		p = c->vec->bounce;
+		x86_load_bytes(c, a, p, op->mem_size, c->mmu);
+	}
+	vec_call(c, op, p);
+	if (op->mem_write)
+		vec_written(c, e);
+}
+
+void
+vec_run_x87(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base)
+{
+	struct vec_cache *vc = c->vec;
+	struct x87_state *x = &c->v.state.x87;
+
+	if (!vc->x87_live)
+		x87_enter(c);
+	if (!op->x87_nowait)
+		check_pending(c);
+	else if (op->mnemonic == ZYDIS_MNEMONIC_FNCLEX && host_fsw() & FSW_ES)
+		commit_pointers(c);
+	if (op->mem_size)
+		run_x87_mem(c, op, a);
+	else
+		vec_call(c, op, NULL);
+	if (op->mnemonic == ZYDIS_MNEMONIC_FNINIT) {
+		x->fip = x->fdp = vc->last_fdp = 0;
+		x->fop = vc->last_fop = 0;
+	}
+	if (op->x87_control)
+		return;
+	x->fip = c->v.state.rip;
+	vc->last_fop = op->fop;
+	if (op->mem_size)
+		vc->last_fdp = a - seg_base;
+	if (op->mem_size && !vc->host.fdp_exception_only)
+		x->fdp = a - seg_base;
+}
+
+void
+vec_run_fwait(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base)
+{
+	check_pending(c);
+}
+
+/* ---- MMX ---- */
+
+void
+vec_mmx_check(struct soft_cpu *c)
+{
+	vec_sync(c);
+	check_pending(c);
+}
+
+/* SDM 1 section 9.5.1: TOP becomes 0 and all tags valid. MMX registers are physical ones, st[] counts from TOP. */
+void
+vec_mmx_enter(struct soft_cpu *c)
+{
+	struct x87_state *x = &c->v.state.x87;
+	unsigned top = X87_TOP(x->fsw);
+	uint8_t old[8][16];
+
+	if (top) {
+		memcpy(old, x->st, sizeof(old));
+		for (unsigned i = 0; i < 8; i++)
+			memcpy(x->st[i], old[(i - top) & 7], 16);
+	}
+	x->fsw &= (uint16_t)~FSW_TOP;
+	x->ftw = 0xff;
+}
+
+void
+vec_run_emms(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base)
+{
+	vec_mmx_check(c);
+	vec_mmx_enter(c);
+	c->v.state.x87.ftw = 0;
+}
+
+void
+vec_run_zero(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base)
+{
+	unsigned regs = c->mode == X86_LONG64 ? 16 : 8, from = op->mnemonic == ZYDIS_MNEMONIC_VZEROALL ? 0 : 16;
+
+	for (unsigned i = 0; i < regs; i++)
+		memset(c->v.state.zmm[i] + from, 0, 64 - from);
+}
+
+/* ---- MXCSR ---- */
+
+static void
+check_mxcsr(struct soft_cpu *c, uint32_t value)
+{
+	if (value & ~c->vec->host.mxcsr_mask)
+		x86_gp(c, 0);
+}
+
+static void
+ldmxcsr(struct soft_cpu *c, gva_t a)
+{
+	uint32_t value = (uint32_t)x86_load(c, a, 4, c->mmu);
+
+	check_mxcsr(c, value);
+	c->v.state.x87.mxcsr = value;
+}
+
+/* ---- the legacy area ---- */
+
+/* FCW to FDP (bytes 0-23) of the FXSAVE image; `wide`: 64-bit pointers. SDM 1 table 10-2. */
+static void
+put_environment(const struct x87_state *x, uint8_t *area, bool wide)
+{
+	uint32_t ip = (uint32_t)x->fip, dp = (uint32_t)x->fdp;
+
+	memcpy(area, x, 24);
+	area[5] = 0;
+	if (wide)
+		return;
+	memset(area + 8, 0, 16);
+	memcpy(area + 8, &ip, 4);
+	memcpy(area + 16, &dp, 4);
+}
+
+/* ES follows from flags and masks, whatever was stored. */
+static uint16_t
+consistent_fsw(uint16_t fsw, uint16_t fcw)
+{
+	fsw &= (uint16_t) ~(FSW_ES | FSW_B);
+	return fsw & FSW_EXCEPTIONS & ~fcw ? fsw | FSW_ES | FSW_B : fsw;
+}
+
+static uint16_t
+consistent_fcw(uint16_t fcw)
+{
+	return (fcw & 0x1f3f) | 0x40;
+}
+
+static void
+get_environment(struct soft_cpu *c, const uint8_t *area, bool wide)
+{
+	struct x87_state *x = &c->v.state.x87;
+	uint32_t ip, dp;
+
+	memcpy(x, area, 24);
+	x->reserved = 0;
+	x->fop &= 0x7ff;
+	x->fcw = consistent_fcw(x->fcw);
+	x->fsw = consistent_fsw(x->fsw, x->fcw);
+	if (!wide) {
+		memcpy(&ip, area + 8, 4);
+		memcpy(&dp, area + 16, 4);
+		x->fip = ip;
+		x->fdp = dp;
+	}
+	c->vec->last_fdp = x->fdp;
+	c->vec->last_fop = x->fop;
+}
+
+static void
+put_registers(const struct x87_state *x, uint8_t *area)
+{
+	memcpy(area, x->st, 128);
+	for (unsigned i = 0; i < 8; i++)
+		memset(area + 16 * i + 10, 0, 6);
+}
+
+static void
+get_registers(struct x87_state *x, const uint8_t *area)
+{
+	for (unsigned i = 0; i < 8; i++) {
+		memcpy(x->st[i], area + 16 * i, 10);
+		memset(x->st[i] + 10, 0, 6);
+	}
+}
+
+static void
+init_x87(struct soft_cpu *c, bool registers)
+{
+	struct x87_state *x = &c->v.state.x87;
+
+	x->fcw = FCW_RESET;
+	x->fsw = x->ftw = 0;
+	x->fop = 0;
+	x->fip = x->fdp = 0;
+	if (registers)
+		memset(x->st, 0, sizeof(x->st));
+	c->vec->last_fdp = 0;
+	c->vec->last_fop = 0;
+}
+
+static unsigned
+xmm_count(struct soft_cpu *c)
+{
+	return c->mode == X86_LONG64 ? 16 : 8;
+}
+
+/* AMD's fast FXSAVE leaves the XMM registers alone at CPL 0 in 64-bit mode. */
+static bool
+fast_fxsave(struct soft_cpu *c)
+{
+	return c->v.state.efer & EFER_FFXSR && c->mode == X86_LONG64 && !c->cpl;
+}
+
+static void
+fxsave(struct soft_cpu *c, struct vec_op *op, gva_t a)
+{
+	struct x86_state *s = &c->v.state;
+	unsigned n = fast_fxsave(c) ? 0 : xmm_count(c);
+	uint8_t area[512];
+
+	if (a & 15)
+		x86_gp(c, 0);
+	put_environment(&s->x87, area, op->opsize == 8);
+	memcpy(area + 24, &s->x87.mxcsr, 4);
+	memcpy(area + 28, &c->vec->host.mxcsr_mask, 4);
+	put_registers(&s->x87, area + 32);
+	for (unsigned i = 0; i < n; i++)
+		memcpy(area + FXSAVE_XMM + 16 * i, s->zmm[i], 16);
+	x86_store_bytes(c, a, area, FXSAVE_XMM + 16 * n, c->mmu);
+}
+
+static void
+fxrstor(struct soft_cpu *c, struct vec_op *op, gva_t a)
+{
+	struct x86_state *s = &c->v.state;
+	unsigned n = fast_fxsave(c) ? 0 : xmm_count(c);
+	uint8_t area[512] __attribute__((aligned(16)));
+	uint32_t mxcsr;
+
+	if (a & 15)
+		x86_gp(c, 0);
+	x86_load_bytes(c, a, area, 512, c->mmu);
+	memcpy(&mxcsr, area + 24, 4);
+	if (s->cr4 & CR4_OSFXSR) {
+		check_mxcsr(c, mxcsr);
+		s->x87.mxcsr = mxcsr;
+	} else {
+		n = 0;
+	}
+	get_environment(c, area, op->opsize == 8);
+	get_registers(&s->x87, area + 32);
+	for (unsigned i = 0; i < n; i++)
+		memcpy(s->zmm[i], area + FXSAVE_XMM + 16 * i, 16);
+}
+
+/* ---- FNSTENV, FNSAVE and back (SDM 1 figures 8-9 to 8-12) ---- */
+
+/* Two bits for each physical register: 0 valid, 1 zero, 2 special, 3 empty. */
+static uint16_t
+full_tags(const struct x87_state *x)
+{
+	uint16_t tags = 0;
+
+	for (unsigned phys = 0; phys < 8; phys++) {
+		const uint8_t *r = x->st[(phys - X87_TOP(x->fsw)) & 7];
+		uint64_t mantissa;
+		uint16_t exponent;
+		unsigned tag = 0;
+
+		memcpy(&mantissa, r, 8);
+		memcpy(&exponent, r + 8, 2);
+		exponent &= 0x7fff;
+		if (!(x->ftw >> phys & 1))
+			tag = 3;
+		else if (!exponent && !mantissa)
+			tag = 1;
+		else if (!exponent || exponent == 0x7fff || !(mantissa >> 63))
+			tag = 2;
+		tags |= (uint16_t)(tag << (2 * phys));
+	}
+	return tags;
+}
+
+static uint8_t
+abridged_tags(uint16_t tags)
+{
+	uint8_t ftw = 0;
+
+	for (unsigned i = 0; i < 8; i++)
+		if ((tags >> (2 * i) & 3) != 3)
+			ftw |= (uint8_t)(1u << i);
+	return ftw;
+}
+
+/* Seven words of 16 or 32 bits; in real mode the pointers are linear and share words with FOP. */
+static void
+environment_words(const struct x87_state *x, bool real, bool narrow, uint32_t w[7])
+{
+	uint32_t fill = narrow ? 0 : 0xffff0000u, ip = (uint32_t)x->fip, dp = (uint32_t)x->fdp;
+
+	w[0] = fill | x->fcw;
+	w[1] = fill | x->fsw;
+	w[2] = fill | full_tags(x);
+	if (!real) {
+		w[3] = ip;
+		w[4] = narrow ? 0 : (uint32_t)x->fop << 16;
+		w[5] = dp;
+		w[6] = fill;
+		return;
+	}
+	w[3] = fill | (ip & 0xffff);
+	w[4] = (narrow ? ip >> 16 << 12 & 0xf000 : ip >> 16 << 12) | x->fop;
+	w[5] = fill | (dp & 0xffff);
+	w[6] = narrow ? dp >> 16 << 12 & 0xf000 : dp >> 16 << 12;
+}
+
+static bool
+real_format(struct soft_cpu *c)
+{
+	return c->mode == X86_REAL || c->mode == X86_VM86;
+}
+
+static unsigned
+put_env(struct soft_cpu *c, struct vec_op *op, uint8_t *out)
+{
+	unsigned size = op->opsize == 2 ? 2 : 4;
+	uint32_t w[7];
+
+	environment_words(&c->v.state.x87, real_format(c), size == 2, w);
+	for (unsigned i = 0; i < 7; i++)
+		memcpy(out + i * size, &w[i], size);
+	return 7 * size;
+}
+
+static unsigned
+get_env(struct soft_cpu *c, struct vec_op *op, const uint8_t *in)
+{
+	struct x87_state *x = &c->v.state.x87;
+	unsigned size = op->opsize == 2 ? 2 : 4;
+	uint32_t w[7] = { 0 };
+
+	for (unsigned i = 0; i < 7; i++)
+		memcpy(&w[i], in + i * size, size);
+	x->fcw = consistent_fcw((uint16_t)w[0]);
+	x->fsw = consistent_fsw((uint16_t)w[1], x->fcw);
+	x->ftw = abridged_tags((uint16_t)w[2]);
+	if (real_format(c)) {
+		x->fip = (w[3] & 0xffff) | (w[4] >> 12 & 0xffff) << 16;
+		x->fdp = (w[5] & 0xffff) | (w[6] >> 12 & 0xffff) << 16;
+		x->fop = w[4] & 0x7ff;
+	} else {
+		x->fip = w[3];
+		x->fdp = w[5];
+		x->fop = size == 2 ? 0 : w[4] >> 16 & 0x7ff;
+	}
+	c->vec->last_fdp = x->fdp;
+	c->vec->last_fop = x->fop;
+	return 7 * size;
+}
+
+static void
+fnstenv(struct soft_cpu *c, struct vec_op *op, gva_t a)
+{
+	struct x87_state *x = &c->v.state.x87;
+	uint8_t out[28];
+
+	x86_store_bytes(c, a, out, put_env(c, op, out), c->mmu);
+	x->fcw |= FSW_EXCEPTIONS;
+	x->fsw = consistent_fsw(x->fsw, x->fcw);
+}
+
+static void
+fnsave(struct soft_cpu *c, struct vec_op *op, gva_t a)
+{
+	uint8_t out[108];
+	unsigned n = put_env(c, op, out);
+
+	for (unsigned i = 0; i < 8; i++)
+		memcpy(out + n + 10 * i, c->v.state.x87.st[i], 10);
+	x86_store_bytes(c, a, out, n + 80, c->mmu);
+	init_x87(c, false);
+}
+
+static void
+fldenv(struct soft_cpu *c, struct vec_op *op, gva_t a)
+{
+	uint8_t in[28];
+
+	check_pending(c);
+	x86_load_bytes(c, a, in, op->opsize == 2 ? 14 : 28, c->mmu);
+	get_env(c, op, in);
+}
+
+static void
+frstor(struct soft_cpu *c, struct vec_op *op, gva_t a)
+{
+	uint8_t in[108];
+	unsigned n;
+
+	check_pending(c);
+	x86_load_bytes(c, a, in, op->opsize == 2 ? 94 : 108, c->mmu);
+	n = get_env(c, op, in);
+	for (unsigned i = 0; i < 8; i++) {
+		memset(c->v.state.x87.st[i], 0, 16);
+		memcpy(c->v.state.x87.st[i], in + n + 10 * i, 10);
+	}
+}
+
+/* ---- XSAVE (SDM 1 chapter 13) ---- */
+
+static bool
+all_zero(const uint8_t *p, unsigned n)
+{
+	uint8_t any = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		any |= p[i];
+	return !any;
+}
+
+static bool
+x87_in_use(const struct x87_state *x)
+{
+	return x->fcw != FCW_RESET || x->fsw || x->ftw || x->fop || x->fip || x->fdp ||
+	       !all_zero(x->st[0], sizeof(x->st));
+}
+
+static bool
+zmm_in_use(const struct x86_state *s, unsigned first, unsigned count, unsigned from, unsigned to)
+{
+	for (unsigned i = first; i < first + count; i++)
+		if (!all_zero(s->zmm[i] + from, to - from))
+			return true;
+	return false;
+}
+
+uint64_t
+vec_xinuse(struct soft_cpu *c)
+{
+	const struct x86_state *s = &c->v.state;
+	uint64_t use = 0;
+
+	vec_sync(c);
+	use |= (uint64_t)x87_in_use(&s->x87) << XC_X87;
+	use |= (uint64_t)zmm_in_use(s, 0, 16, 0, 16) << XC_SSE;
+	use |= (uint64_t)zmm_in_use(s, 0, 16, 16, 32) << XC_AVX;
+	use |= (uint64_t)!all_zero((const uint8_t *)s->k, sizeof(s->k)) << XC_OPMASK;
+	use |= (uint64_t)zmm_in_use(s, 0, 16, 32, 64) << XC_ZMM_HI256;
+	use |= (uint64_t)zmm_in_use(s, 16, 16, 0, 64) << XC_HI16_ZMM;
+	return use & s->xcr0;
+}
+
+/* An extended component as bytes of its area. `store`: from the state into `buf`; else the other way round. Returns how
+ * many bytes there are in this mode. */
+static unsigned
+move_component(struct soft_cpu *c, unsigned i, uint8_t *buf, bool store)
+{
+	struct x86_state *s = &c->v.state;
+	unsigned n = xmm_count(c), first = 0, from = 0, size = 0;
+
+	switch (i) {
+	case XC_OPMASK:
+		memcpy(store ? (void *)buf : (void *)s->k, store ? (void *)s->k : (void *)buf, 64);
+		return 64;
+	case XC_AVX:
+		from = 16;
+		size = 16;
+		break;
+	case XC_ZMM_HI256:
+		from = 32;
+		size = 32;
+		break;
+	case XC_HI16_ZMM:
+		first = 16;
+		n = n == 16 ? 16 : 0;
+		size = 64;
+		break;
+	default:
+		return 0;
+	}
+	for (unsigned r = 0; r < n; r++) {
+		uint8_t *reg = s->zmm[first + r] + from;
+		memcpy(store ? buf + r * size : reg, store ? reg : buf + r * size, size);
+	}
+	return n * size;
+}
+
+/* Where each component of `bv` lies. */
+static void
+layout(struct vec_cache *vc, uint64_t bv, bool compact, uint32_t off[XC_COUNT])
+{
+	uint32_t at = XSAVE_EXTENDED;
+
+	for (unsigned i = XC_AVX; i < XC_COUNT; i++) {
+		const struct vec_component *k = &vc->component[i];
+		if (!(bv >> i & 1))
+			continue;
+		if (compact && k->align)
+			at = (at + 63) & ~63u;
+		off[i] = compact ? at : k->offset;
+		at += k->size;
+	}
+}
+
+static uint64_t
+requested(struct soft_cpu *c)
+{
+	const struct x86_state *s = &c->v.state;
+
+	return s->xcr0 & ((uint32_t)s->gpr[RAX] | s->gpr[RDX] << 32) & 0xff;
+}
+
+static void
+save_legacy(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t write, bool mxcsr)
+{
+	struct x86_state *s = &c->v.state;
+	uint8_t area[256];
+
+	if (write >> XC_X87 & 1) {
+		put_environment(&s->x87, area, op->opsize == 8);
+		x86_store_bytes(c, a, area, 24, c->mmu);
+		put_registers(&s->x87, area);
+		x86_store_bytes(c, a + 32, area, 128, c->mmu);
+	}
+	if (mxcsr)
+		x86_store(c, a + 24, s->x87.mxcsr | (uint64_t)c->vec->host.mxcsr_mask << 32, 8, c->mmu);
+	if (write >> XC_SSE & 1) {
+		for (unsigned i = 0; i < xmm_count(c); i++)
+			memcpy(area + 16 * i, s->zmm[i], 16);
+		x86_store_bytes(c, a + FXSAVE_XMM, area, 16 * xmm_count(c), c->mmu);
+	}
+}
+
+static void
+xsave(struct soft_cpu *c, struct vec_op *op, gva_t a, bool compact, bool optimise)
+{
+	uint64_t rfbm = requested(c), use, write, header[2];
+	uint32_t off[XC_COUNT] = { 0 };
+	uint8_t buf[1024];
+	bool mxcsr;
+
+	if (a & 63)
+		x86_gp(c, 0);
+	layout(c->vec, rfbm, compact, off);
+	x86_probe(c, a, XSAVE_EXTENDED, X86_WRITE, c->mmu);
+	for (unsigned i = XC_AVX; i < XC_COUNT; i++)
+		if (off[i])
+			x86_probe(c, a + off[i], c->vec->component[i].size, X86_WRITE, c->mmu);
+	use = vec_xinuse(c) & rfbm;
+	if (compact && rfbm >> XC_SSE & 1 && c->v.state.x87.mxcsr != 0x1f80)
+		use |= 1u << XC_SSE; /* SDM 1 section 13.10 */
+	write = optimise ? use : rfbm;
+	mxcsr = compact ? use >> XC_SSE & 1 : (rfbm & 6) != 0;
+	save_legacy(c, op, a, write, mxcsr);
+	for (unsigned i = XC_AVX; i < XC_COUNT; i++)
+		if (off[i] && write >> i & 1)
+			x86_store_bytes(c, a + off[i], buf, move_component(c, i, buf, true), c->mmu);
+	header[0] = x86_load(c, a + XSAVE_HEADER, 8, c->mmu);
+	header[0] = compact ? use : (header[0] & ~rfbm) | use;
+	header[1] = rfbm | XCOMP_COMPACT;
+	x86_store_bytes(c, a + XSAVE_HEADER, header, compact ? 16 : 8, c->mmu);
+}
+
+static void
+check_header(struct soft_cpu *c, const uint64_t h[8], bool supervisor)
+{
+	uint64_t xcr0 = c->v.state.xcr0;
+	bool compact = h[1] >> 63;
+
+	if (compact ? !c->vec->compaction : supervisor)
+		x86_gp(c, 0);
+	if (compact && ((h[1] & ~XCOMP_COMPACT & ~xcr0) || (h[0] & ~h[1])))
+		x86_gp(c, 0);
+	if (!compact && (h[0] & ~xcr0 || h[1]))
+		x86_gp(c, 0);
+	for (unsigned i = 2; i < (compact ? 8 : 3); i++)
+		if (h[i])
+			x86_gp(c, 0);
+}
+
+static void
+restore_legacy(struct soft_cpu *c, struct vec_op *op, const uint8_t *area, uint64_t rfbm, uint64_t bv)
+{
+	struct x86_state *s = &c->v.state;
+
+	if (rfbm >> XC_X87 & 1) {
+		if (bv >> XC_X87 & 1) {
+			get_environment(c, area, op->opsize == 8);
+			get_registers(&s->x87, area + 32);
+		} else {
+			init_x87(c, true);
+		}
+	}
+	if (rfbm >> XC_SSE & 1)
+		for (unsigned i = 0; i < xmm_count(c); i++) {
+			if (bv >> XC_SSE & 1)
+				memcpy(s->zmm[i], area + FXSAVE_XMM + 16 * i, 16);
+			else
+				memset(s->zmm[i], 0, 16);
+		}
+}
+
+/* What XRSTOR does to MXCSR: true, and the value; false: nothing. SDM 1 sections 13.8.1 and 13.8.2. */
+static bool
+restored_mxcsr(const uint8_t *area, uint64_t rfbm, uint64_t bv, bool compact, uint32_t *value)
+{
+	memcpy(value, area + 24, 4);
+	if (!compact)
+		return (rfbm & 6) != 0;
+	if (!(bv >> XC_SSE & 1))
+		*value = 0x1f80;
+	return rfbm >> XC_SSE & 1;
+}
+
+static void
+xrstor(struct soft_cpu *c, struct vec_op *op, gva_t a, bool supervisor)
+{
+	uint64_t rfbm = requested(c), header[8];
+	uint32_t off[XC_COUNT] = { 0 }, mxcsr;
+	uint8_t area[XSAVE_EXTENDED] __attribute__((aligned(16))), ext[XC_COUNT][1024];
+	bool compact, set_mxcsr;
+
+	if (a & 63)
+		x86_gp(c, 0);
+	x86_load_bytes(c, a, area, sizeof(area), c->mmu);
+	memcpy(header, area + XSAVE_HEADER, sizeof(header));
+	check_header(c, header, supervisor);
+	compact = header[1] >> 63;
+	set_mxcsr = restored_mxcsr(area, rfbm, header[0], compact, &mxcsr);
+	if (set_mxcsr)
+		check_mxcsr(c, mxcsr);
+	layout(c->vec, compact ? header[1] : rfbm, compact, off);
+	for (unsigned i = XC_AVX; i < XC_COUNT; i++) {
+		if (!(rfbm >> i & 1))
+			continue;
+		memset(ext[i], 0, sizeof(ext[i]));
+		if (header[0] >> i & 1)
+			x86_load_bytes(c, a + off[i], ext[i], c->vec->component[i].size, c->mmu);
+	}
+	if (set_mxcsr)
+		c->v.state.x87.mxcsr = mxcsr;
+	restore_legacy(c, op, area, rfbm, header[0]);
+	for (unsigned i = XC_AVX; i < XC_COUNT; i++)
+		if (rfbm >> i & 1)
+			move_component(c, i, ext[i], false);
+}
+
+static void
+xsaves(struct soft_cpu *c, struct vec_op *op, gva_t a)
+{
+	if (c->cpl)
+		x86_gp(c, 0);
+	xsave(c, op, a, true, true);
+}
+
+static void
+xrstors(struct soft_cpu *c, struct vec_op *op, gva_t a)
+{
+	if (c->cpl)
+		x86_gp(c, 0);
+	xrstor(c, op, a, true);
+}
+
+/* ---- dispatch ---- */
+
+bool
+vec_fpu_handles(ZydisMnemonic m)
+{
+	switch (m) {
+	case ZYDIS_MNEMONIC_FXSAVE:
+	case ZYDIS_MNEMONIC_FXSAVE64:
+	case ZYDIS_MNEMONIC_FXRSTOR:
+	case ZYDIS_MNEMONIC_FXRSTOR64:
+	case ZYDIS_MNEMONIC_XSAVE:
+	case ZYDIS_MNEMONIC_XSAVE64:
+	case ZYDIS_MNEMONIC_XSAVEC:
+	case ZYDIS_MNEMONIC_XSAVEC64:
+	case ZYDIS_MNEMONIC_XSAVEOPT:
+	case ZYDIS_MNEMONIC_XSAVEOPT64:
+	case ZYDIS_MNEMONIC_XSAVES:
+	case ZYDIS_MNEMONIC_XSAVES64:
+	case ZYDIS_MNEMONIC_XRSTOR:
+	case ZYDIS_MNEMONIC_XRSTOR64:
+	case ZYDIS_MNEMONIC_XRSTORS:
+	case ZYDIS_MNEMONIC_XRSTORS64:
+	case ZYDIS_MNEMONIC_FNSAVE:
+	case ZYDIS_MNEMONIC_FRSTOR:
+	case ZYDIS_MNEMONIC_FNSTENV:
+	case ZYDIS_MNEMONIC_FLDENV:
+	case ZYDIS_MNEMONIC_LDMXCSR:
+	case ZYDIS_MNEMONIC_STMXCSR:
+	case ZYDIS_MNEMONIC_VLDMXCSR:
+	case ZYDIS_MNEMONIC_VSTMXCSR:
+		return true;
+	default:
+		return false;
+	}
+}
+
+void
+vec_run_fpu(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base)
+{
+	vec_sync(c);
+	switch (op->mnemonic) {
+	case ZYDIS_MNEMONIC_FXSAVE:
+	case ZYDIS_MNEMONIC_FXSAVE64:
+		fxsave(c, op, a);
+		break;
+	case ZYDIS_MNEMONIC_FXRSTOR:
+	case ZYDIS_MNEMONIC_FXRSTOR64:
+		fxrstor(c, op, a);
+		break;
+	case ZYDIS_MNEMONIC_XSAVE:
+	case ZYDIS_MNEMONIC_XSAVE64:
+		xsave(c, op, a, false, false);
+		break;
+	case ZYDIS_MNEMONIC_XSAVEOPT:
+	case ZYDIS_MNEMONIC_XSAVEOPT64:
+		xsave(c, op, a, false, true);
+		break;
+	case ZYDIS_MNEMONIC_XSAVEC:
+	case ZYDIS_MNEMONIC_XSAVEC64:
+		xsave(c, op, a, true, true);
+		break;
+	case ZYDIS_MNEMONIC_XSAVES:
+	case ZYDIS_MNEMONIC_XSAVES64:
+		xsaves(c, op, a);
+		break;
+	case ZYDIS_MNEMONIC_XRSTOR:
+	case ZYDIS_MNEMONIC_XRSTOR64:
+		xrstor(c, op, a, false);
+		break;
+	case ZYDIS_MNEMONIC_XRSTORS:
+	case ZYDIS_MNEMONIC_XRSTORS64:
+		xrstors(c, op, a);
+		break;
+	case ZYDIS_MNEMONIC_FNSAVE:
+		fnsave(c, op, a);
+		break;
+	case ZYDIS_MNEMONIC_FRSTOR:
+		frstor(c, op, a);
+		break;
+	case ZYDIS_MNEMONIC_FNSTENV:
+		fnstenv(c, op, a);
+		break;
+	case ZYDIS_MNEMONIC_FLDENV:
+		fldenv(c, op, a);
+		break;
+	case ZYDIS_MNEMONIC_LDMXCSR:
+	case ZYDIS_MNEMONIC_VLDMXCSR:
+		ldmxcsr(c, a);
+		break;
+	default:
+		x86_store(c, a, c->v.state.x87.mxcsr, 4, c->mmu);
+		break;
+	}
+}
