@@ -38,8 +38,8 @@
  *
  * ---- The control protocol --------------------------------------------------------------------------------------
  *
- * A unix stream socket. Each message, both ways, is a 4-byte little-endian length (1 .. VM_MESSAGE_MAX) and that many
- * bytes of one JSON object:
+ * A unix stream socket. Each message, both ways, is a 4-byte little-endian length (1 .. VM_MESSAGE_MAX, answers
+ * VM_REPLY_MAX) and that many bytes of one JSON object:
  *
  *	-> {"id":1, "method":"pause", "params":{}}
  *	<- {"id":1, "result":{}}       or      {"id":1, "error":{"code":"VBOX_E_INVALID_VM_STATE","text":"..."}}
@@ -55,7 +55,8 @@
 #define VM_FILE_STATUS "status.json"
 #define VM_FILE_CONTROL "control.sock"
 
-#define VM_MESSAGE_MAX (1u << 20)
+#define VM_MESSAGE_MAX (1u << 20) /* of a request */
+#define VM_REPLY_MAX (64u << 20)  /* of an answer: screenshots */
 
 /*
  * The life cycle of a machine, as VirtualBox names the states. X(name, text, final)
@@ -96,7 +97,7 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *	quit                        -> {}        the same as poweroff
  *	screenshot                  -> {"width":w, "height":h, "png":"base64..."}
  *	keyboard.scancodes {codes:[int,...]} -> {}   set 1 bytes, 0-255, as they come from a keyboard
- *	keyboard.string  {text}     -> {"skipped":n}   n characters have no key on a US keyboard
+ *	keyboard.string  {text}     -> {}   characters without a key on a US keyboard: an error
  *	keyboard.file    {text}     -> as keyboard.string; the client reads the file
  *	setlinkstate     {slot, cable:bool} -> {}
  *	natpf.add        {slot, rule:"name,tcp,ip,port,ip,port"} -> {}

@@ -1,0 +1,689 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The life of a machine: power-on is a list of named steps, each with its undo; power-off undoes them all, in reverse,
+ * and so does a power-on that fails half-way. The states are described in vm/protocol.h.
+ *
+ * The order follows who uses whom: disks and networks need the machine's loop; devices need disks and networks; the
+ * sandbox closes behind everything that opens files; the loop's thread and the CPUs start last, inside the sandbox.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "vm/private.h"
+
+/* ---- requests to the owner ---- */
+
+static void
+wake_owner(struct vm *v)
+{
+	uint64_t one = 1;
+	ssize_t r = write(v->wake_fd, &one, sizeof(one));
+
+	(void)r; /* a full counter wakes just as well */
+}
+
+void
+vm_post_job(struct vm *v, struct vm_job job)
+{
+	struct vm_job *j = xcalloc(1, sizeof(*j));
+
+	*j = job;
+	j->next = NULL;
+	pthread_mutex_lock(&v->jobs_lock);
+	*v->jobs_tail = j;
+	v->jobs_tail = &j->next;
+	pthread_mutex_unlock(&v->jobs_lock);
+	wake_owner(v);
+}
+
+static struct vm_job *
+take_job(struct vm *v)
+{
+	struct vm_job *j;
+
+	pthread_mutex_lock(&v->jobs_lock);
+	j = v->jobs;
+	if (j) {
+		v->jobs = j->next;
+		if (!v->jobs)
+			v->jobs_tail = &v->jobs;
+	}
+	pthread_mutex_unlock(&v->jobs_lock);
+	return j;
+}
+
+void
+vm_request_stop(struct vm *v)
+{
+	v->stop_requested = true;
+	wake_owner(v);
+}
+
+/* bus/machine.h: the guest, or a chip, asks for something. On a CPU's or the loop's thread, under the machine lock. */
+static void
+machine_wants(void *opaque, enum machine_event what, int status)
+{
+	vm_post_job(opaque, (struct vm_job){ .kind = JOB_EVENT, .event = what, .status = status });
+}
+
+/* ---- steps ---- */
+
+static int
+choose_engine(struct vm *v, struct err *e)
+{
+	v->engine = cpu_choose(v->c->engine, v->engine_why, e);
+	if (!v->engine)
+		return -1;
+	log_info(v->c->name, "engine %s: %s", v->engine->name, v->engine_why);
+	return 0;
+}
+
+static int
+open_machine(struct vm *v, struct err *e)
+{
+	v->pc = pc_open(v->c->name, e);
+	if (!v->pc)
+		return -1;
+	v->m = pc_machine(v->pc);
+	v->m->event = machine_wants;
+	v->m->event_opaque = v;
+	return 0;
+}
+
+static void
+close_machine(struct vm *v)
+{
+	pc_close(v->pc);
+	v->pc = NULL;
+	v->m = NULL;
+}
+
+static enum pc_boot
+boot_kind(enum vm_boot b)
+{
+	static const enum pc_boot kinds[] = {
+		[VM_BOOT_NONE] = PC_BOOT_NONE,
+		[VM_BOOT_DISK] = PC_BOOT_DISK,
+		[VM_BOOT_DVD] = PC_BOOT_DVD,
+		[VM_BOOT_NET] = PC_BOOT_NET,
+		[VM_BOOT_FLOPPY] = PC_BOOT_FLOPPY,
+	};
+
+	return kinds[b];
+}
+
+static void
+fill_pc_config(struct vm *v)
+{
+	struct pc_config *p = &v->pcc;
+	struct vm_config *c = v->c;
+
+	p->ram = c->memory_mib << 20;
+	p->cpu = (struct cpu_options){ .count = c->cpus, .engine = v->engine->name, .model = c->cpu_model };
+	p->engine = v->engine;
+	p->hpet = c->hpet;
+	p->rtc_local = !c->rtc_utc;
+	p->rtc_offset_s = c->rtc_offset_ms / 1000;
+	p->uuid = c->uuid;
+	p->smbios = c->smbios;
+	p->firmware = c->firmware[0] ? c->firmware : NULL;
+	for (int i = 0, n = 0; i < c->boot_count; i++)
+		if (c->boot[i] != VM_BOOT_NONE)
+			p->boot[n++] = boot_kind(c->boot[i]);
+	p->boot_menu = c->boot_menu;
+	p->firmware_log = v->o.firmware_log || log_tracing("firmware");
+	p->kernel = c->kernel[0] ? c->kernel : NULL;
+	p->initrd = c->initrd[0] ? c->initrd : NULL;
+	p->append = c->append;
+	p->module_count = c->module_count;
+	for (int i = 0; i < c->module_count; i++)
+		p->modules[i] = c->modules[i];
+	p->devices = v->devices;
+	p->device_count = v->device_count;
+}
+
+static int
+build_parts(struct vm *v, struct err *e)
+{
+	if (vm_list_devices(v, e))
+		return -1;
+	fill_pc_config(v);
+	if (pc_build(v->pc, &v->pcc, e)) {
+		pc_dismantle(v->pc);
+		return -1;
+	}
+	for (int i = 0; i < PC_SERIAL_MAX; i++)
+		v->pcc.serial[i].cd = NULL; /* the ports own them now */
+	return 0;
+}
+
+static void
+dismantle(struct vm *v)
+{
+	pc_dismantle(v->pc);
+}
+
+/* The first free port of a list like "5900,6000-6010". */
+static int
+open_on_ports(struct vm *v, struct rfb_options *o, const struct display_source *src, const struct input_sink *sink,
+	struct err *e)
+{
+	const char *p = v->c->vrde_ports;
+
+	while (*p) {
+		unsigned first, last;
+		int n = 0;
+
+		if (sscanf(p, "%u-%u%n", &first, &last, &n) < 2 || !n) {
+			if (sscanf(p, "%u%n", &first, &n) < 1)
+				break;
+			last = first;
+		}
+		if (first > 65535 || last > 65535 || last < first)
+			break;
+		o->port = (uint16_t)first;
+		o->port_last = (uint16_t)last;
+		v->rfb = rfb_open(v->m->loop, o, src, sink, e);
+		if (v->rfb)
+			return 0;
+		p += n;
+		if (*p != ',')
+			return *p ? err_set(e, ERR_INVALID, "'%s' is not a list of ports", v->c->vrde_ports) : -1;
+		p++;
+	}
+	return err_set(e, ERR_INVALID, "'%s' is not a list of ports", v->c->vrde_ports);
+}
+
+int
+vm_console_open(struct vm *v, struct err *e)
+{
+	struct rfb_options o = {
+		.address = v->c->vrde_address,
+		.password = v->c->vrde_password,
+		.name = v->c->name,
+	};
+	struct display_source src;
+	struct input_sink sink = pc_input(v->pc);
+
+	if (v->rfb)
+		return 0;
+	if (!pc_display(v->pc, &src))
+		return err_set(e, ERR_INVALID, "the console server needs a VGA");
+	if (open_on_ports(v, &o, &src, &sink, e))
+		return -1;
+	log_info(v->c->name, "console server on %s port %u", v->c->vrde_address, rfb_port(v->rfb));
+	return 0;
+}
+
+void
+vm_console_close(struct vm *v)
+{
+	if (v->rfb)
+		rfb_close(v->rfb);
+	v->rfb = NULL;
+}
+
+static int
+open_console(struct vm *v, struct err *e)
+{
+	int r;
+
+	if (!v->c->vrde || !v->c->vrde_enabled)
+		return 0;
+	machine_lock(v->m);
+	r = vm_console_open(v, e);
+	machine_unlock(v->m);
+	return r;
+}
+
+static void
+close_console(struct vm *v)
+{
+	machine_lock(v->m);
+	vm_console_close(v);
+	machine_unlock(v->m);
+}
+
+static int
+open_control(struct vm *v, struct err *e)
+{
+	char *path;
+
+	if (!v->o.run_dir)
+		return 0;
+	path = xasprintf("%s/%s", v->o.run_dir, VM_FILE_CONTROL);
+	v->control = control_open(v, path, e);
+	free(path);
+	return v->control ? 0 : -1;
+}
+
+static void
+close_control(struct vm *v)
+{
+	machine_lock(v->m);
+	control_close(v->control);
+	v->control = NULL;
+	machine_unlock(v->m);
+}
+
+static int
+enter_sandbox(struct vm *v, struct err *e)
+{
+	return v->c->sandbox ? sandbox_enter(v->c->user, v->o.run_dir, e) : 0;
+}
+
+static void *
+loop_main(void *opaque)
+{
+	loop_run(opaque);
+	return NULL;
+}
+
+static int
+start_loop(struct vm *v, struct err *e)
+{
+	int r = pthread_create(&v->loop_thread, NULL, loop_main, v->m->loop);
+
+	return r ? err_sys(e, ERR_HOST, r, "cannot start a thread") : 0;
+}
+
+static void
+stop_loop(struct vm *v)
+{
+	loop_stop(v->m->loop);
+	pthread_join(v->loop_thread, NULL);
+}
+
+static int
+start_cpus(struct vm *v, struct err *e)
+{
+	v->started_ns = loop_now();
+	return pc_power_on(v->pc, e);
+}
+
+static void
+stop_cpus(struct vm *v)
+{
+	pc_pause(v->pc);
+	if (v->o.ending)
+		v->o.ending(v, v->o.opaque);
+}
+
+static const struct step {
+	const char *name;
+	int (*take)(struct vm *v, struct err *e);
+	void (*undo)(struct vm *v);
+} steps[] = {
+	{ "lock the machine", vm_lock_take, vm_lock_drop },
+	{ "choose an engine", choose_engine, NULL },
+	{ "open the machine", open_machine, close_machine },
+	{ "open the disks", vm_open_disks, vm_close_disks },
+	{ "plug in the networks", vm_open_networks, vm_close_networks },
+	{ "connect the serial lines", vm_open_serial, vm_close_serial },
+	{ "build the parts", build_parts, dismantle },
+	{ "open the console", open_console, close_console },
+	{ "open the control socket", open_control, close_control },
+	{ "enter the sandbox", enter_sandbox, NULL },
+	{ "start the loop", start_loop, stop_loop },
+	{ "start the CPUs", start_cpus, stop_cpus },
+};
+
+/* The lock goes last of all, when the final status is written: see finish(). */
+static void
+undo_steps(struct vm *v, int down_to)
+{
+	while (v->steps_done > down_to) {
+		const struct step *s = &steps[--v->steps_done];
+
+		if (s->undo)
+			s->undo(v);
+	}
+}
+
+/* ---- life ---- */
+
+struct vm *
+vm_new(struct vm_config *c, const struct vm_options *o)
+{
+	struct vm *v = xcalloc(1, sizeof(*v));
+
+	v->c = c;
+	v->o = *o;
+	v->state = VM_STARTING;
+	v->lock_fd = -1;
+	v->jobs_tail = &v->jobs;
+	pthread_mutex_init(&v->jobs_lock, NULL);
+	v->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	return v;
+}
+
+static void
+free_job(struct vm_job *j)
+{
+	json_decref(j->asker.id);
+	free(j);
+}
+
+void
+vm_free(struct vm *v)
+{
+	struct vm_job *j;
+
+	if (!v)
+		return;
+	undo_steps(v, 0);
+	while ((j = take_job(v)))
+		free_job(j);
+	json_decref(v->poweroff_asker.id);
+	if (v->wake_fd >= 0)
+		close(v->wake_fd);
+	pthread_mutex_destroy(&v->jobs_lock);
+	vm_config_free(v->c);
+	free(v);
+}
+
+int
+vm_power_on(struct vm *v, struct err *e)
+{
+	if (v->wake_fd < 0)
+		return err_set(e, ERR_HOST, "no file descriptor is free");
+	for (size_t i = 0; i < ARRAY_LEN(steps); i++) {
+		if (log_tracing("vm"))
+			log_line(LOG_TRACE, v->c->name, "power-on: %s", steps[i].name);
+		if (steps[i].take(v, e)) {
+			log_error(v->c->name, "power-on failed (%s): %s", steps[i].name, e->text);
+			undo_steps(v, 0);
+			return -1;
+		}
+		v->steps_done = (int)i + 1;
+		if (i == 0)
+			vm_set_state(v, VM_STARTING);
+	}
+	machine_lock(v->m);
+	vm_set_state(v, VM_RUNNING);
+	machine_unlock(v->m);
+	return 0;
+}
+
+/* ---- jobs ---- */
+
+static void
+set_state_locked(struct vm *v, enum vm_state s)
+{
+	machine_lock(v->m);
+	vm_set_state(v, s);
+	machine_unlock(v->m);
+}
+
+static void
+answer(struct vm *v, struct vm_job *j, json_t *result, const struct err *e)
+{
+	machine_lock(v->m);
+	if (v->control)
+		control_answer(v->control, &j->asker, result, e);
+	else
+		json_decref(result);
+	machine_unlock(v->m);
+}
+
+static int
+wrong_state(struct vm *v, const char *what, struct err *e)
+{
+	return err_set(e, ERR_VM_STATE, "the machine is %s and cannot be %s", vm_state_text(v->state), what);
+}
+
+static int
+do_pause(struct vm *v, struct err *e)
+{
+	if (v->state != VM_RUNNING)
+		return wrong_state(v, "paused", e);
+	pc_pause(v->pc);
+	set_state_locked(v, VM_PAUSED);
+	return 0;
+}
+
+static int
+do_resume(struct vm *v, struct err *e)
+{
+	if (v->state != VM_PAUSED)
+		return wrong_state(v, "resumed", e);
+	pc_resume(v->pc);
+	set_state_locked(v, VM_RUNNING);
+	return 0;
+}
+
+static int
+do_reset(struct vm *v, struct err *e)
+{
+	if (v->state != VM_RUNNING && v->state != VM_PAUSED && v->state != VM_GURU)
+		return wrong_state(v, "reset", e);
+	log_info(v->c->name, "reset");
+	if (pc_reset(v->pc, e))
+		return -1;
+	if (v->state == VM_GURU) {
+		v->outcome = (struct vm_outcome){ 0 };
+		pc_resume(v->pc);
+		set_state_locked(v, VM_RUNNING);
+	}
+	return 0;
+}
+
+static void
+end(struct vm *v, enum vm_end how, int status, const char *reason)
+{
+	if (v->ended)
+		return;
+	v->ended = true;
+	v->outcome.end = how;
+	v->outcome.status = status;
+	snprintf(v->outcome.reason, sizeof(v->outcome.reason), "%s", reason);
+}
+
+/* The CPUs cannot go on: keep the machine for inspection, or end it where nobody would look. */
+static void
+guru(struct vm *v, enum vm_end how, const char *reason)
+{
+	if (v->o.end_on_guru) {
+		end(v, how, 0, reason);
+		return;
+	}
+	pc_pause(v->pc);
+	snprintf(v->outcome.reason, sizeof(v->outcome.reason), "%s", reason);
+	set_state_locked(v, VM_GURU);
+}
+
+static void
+guest_reset(struct vm *v, const char *why)
+{
+	struct err e;
+
+	if (v->o.end_on_reset)
+		end(v, VM_END_RESET, 0, why);
+	else if (do_reset(v, &e))
+		guru(v, VM_END_ERROR, e.text);
+}
+
+static void
+act_on_event(struct vm *v, enum machine_event what, int status)
+{
+	if (v->state != VM_RUNNING && v->state != VM_PAUSED)
+		return;
+	switch (what) {
+	case MACHINE_RESET:
+		guest_reset(v, "the guest reset the machine");
+		break;
+	case MACHINE_POWEROFF:
+		end(v, VM_END_GUEST_OFF, 0, "the guest switched off");
+		break;
+	case MACHINE_SUSPEND:
+		log_guest(v->c->name, "the guest asked for S3, which this machine does not offer");
+		break;
+	case MACHINE_TRIPLE_FAULT:
+		if (v->c->triple_fault == VM_TRIPLE_FAULT_RESET)
+			guest_reset(v, "triple fault");
+		else
+			guru(v, VM_END_TRIPLE_FAULT, "triple fault");
+		break;
+	case MACHINE_DEBUG_EXIT:
+		end(v, VM_END_DEBUG_EXIT, status, "debug exit");
+		break;
+	case MACHINE_ERROR:
+		guru(v, VM_END_ERROR,
+			status >= 0 && status < pc_cpus(v->pc)->count && pc_cpus(v->pc)->cpu[status]->error[0]
+				? pc_cpus(v->pc)->cpu[status]->error
+				: "the machine cannot go on");
+		break;
+	}
+}
+
+static void
+act_on_request(struct vm *v, struct vm_job *j)
+{
+	struct err e = { 0 };
+	json_t *result = NULL;
+
+	switch (j->kind) {
+	case JOB_PAUSE:
+		result = do_pause(v, &e) ? NULL : json_object();
+		break;
+	case JOB_RESUME:
+		result = do_resume(v, &e) ? NULL : json_object();
+		break;
+	case JOB_RESET:
+		result = do_reset(v, &e) ? NULL : json_object();
+		break;
+	case JOB_SCREENSHOT:
+		result = method_screenshot(v, &e);
+		break;
+	case JOB_POWEROFF:
+		json_decref(v->poweroff_asker.id);
+		v->poweroff_asker = j->asker;
+		j->asker.id = NULL;
+		end(v, VM_END_STOPPED, 0, "powered off");
+		return;
+	case JOB_EVENT:
+		return;
+	}
+	answer(v, j, result, &e);
+}
+
+static void
+act_on_jobs(struct vm *v)
+{
+	struct vm_job *j;
+
+	while (!v->ended && (j = take_job(v))) {
+		if (j->kind == JOB_EVENT)
+			act_on_event(v, j->event, j->status);
+		else
+			act_on_request(v, j);
+		free_job(j);
+	}
+}
+
+static void
+wait_for_work(struct vm *v)
+{
+	uint64_t now = loop_now(), deadline = v->started_ns + v->o.timeout_ms * 1000000u, count;
+	struct pollfd p = { .fd = v->wake_fd, .events = POLLIN };
+	int ms = -1;
+	ssize_t r;
+
+	if (v->o.timeout_ms) {
+		if (now >= deadline) {
+			end(v, VM_END_TIMEOUT, 0, "the time is up");
+			return;
+		}
+		ms = (int)MIN((deadline - now) / 1000000u + 1, (uint64_t)1 << 30);
+	}
+	if (poll(&p, 1, ms) > 0) {
+		r = read(v->wake_fd, &count, sizeof(count));
+		(void)r;
+	}
+}
+
+/* Everything is taken apart and the status final before who asked for it is answered and the lock is given up. */
+static void
+finish(struct vm *v)
+{
+	int fd;
+
+	machine_lock(v->m);
+	vm_set_state(v, VM_STOPPING);
+	fd = v->control ? control_keep(v->control, &v->poweroff_asker) : -1;
+	machine_unlock(v->m);
+	undo_steps(v, 1);
+	vm_set_state(v, VM_POWEROFF);
+	control_last_words(fd, v->poweroff_asker.id, json_object());
+	undo_steps(v, 0);
+}
+
+void
+vm_run(struct vm *v, struct vm_outcome *out)
+{
+	while (!v->ended) {
+		if (v->stop_requested)
+			end(v, VM_END_STOPPED, 0, "stopped by a signal");
+		act_on_jobs(v);
+		if (!v->ended)
+			wait_for_work(v);
+	}
+	finish(v);
+	*out = v->outcome;
+}
+
+/* ---- views ---- */
+
+const struct vm_config *
+vm_config_of(const struct vm *v)
+{
+	return v->c;
+}
+
+struct pc *
+vm_pc(struct vm *v)
+{
+	return v->pc;
+}
+
+const char *
+vm_engine(const struct vm *v, const char **why)
+{
+	*why = v->engine_why;
+	return v->engine ? v->engine->name : "";
+}
+
+uint16_t
+vm_console_port(const struct vm *v)
+{
+	return v->rfb ? rfb_port(v->rfb) : 0;
+}
+
+int
+vm_screenshot(struct vm *v, uint8_t **png, size_t *len, unsigned *width, unsigned *height, struct err *e)
+{
+	struct surface s = { 0 };
+	struct display_source src;
+	bool drawn;
+	int r;
+
+	machine_lock(v->m);
+	drawn = pc_display(v->pc, &src) && src.draw(src.opaque, &s);
+	machine_unlock(v->m);
+	if (!drawn) {
+		surface_free(&s);
+		return err_set(e, ERR_VM, "the machine has no picture to take");
+	}
+	*width = s.width;
+	*height = s.height;
+	r = png_encode(&s, png, len);
+	surface_free(&s);
+	return r ? err_set(e, ERR_HOST, "no memory for the picture") : 0;
+}

@@ -1,0 +1,464 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What can be asked of a running machine: one function a row of VM_METHODS (vm/protocol.h), called on the loop under
+ * the machine lock. What needs the CPUs to stand still, or takes long, becomes a job for the owner.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "vm/private.h"
+
+struct call {
+	struct vm *v;
+	const json_t *params; /* an object or NULL */
+	const struct vm_asker *asker;
+	json_t *result;
+	struct err *e;
+};
+
+#define METHOD(suffix) static enum method_result do_##suffix(struct call *c)
+
+static enum method_result
+done(struct call *c, json_t *result)
+{
+	c->result = result ? result : json_object();
+	return METHOD_DONE;
+}
+
+static enum method_result
+later(struct call *c, enum vm_job_kind kind)
+{
+	vm_post_job(c->v, (struct vm_job){ .kind = kind, .asker = { c->asker->client, json_incref(c->asker->id) } });
+	return METHOD_LATER;
+}
+
+/* ---- parameters ---- */
+
+static bool
+get_string(struct call *c, const char *key, const char **out)
+{
+	*out = json_string_value(json_object_get(c->params, key));
+	if (!*out)
+		err_set(c->e, ERR_INVALID, "the parameter '%s' has to be a string", key);
+	return *out != NULL;
+}
+
+static bool
+get_int(struct call *c, const char *key, int min, int max, int *out)
+{
+	json_t *v = json_object_get(c->params, key);
+	json_int_t n = json_integer_value(v);
+
+	if (!json_is_integer(v) || n < min || n > max) {
+		err_set(c->e, ERR_INVALID, "the parameter '%s' has to be a number from %d to %d", key, min, max);
+		return false;
+	}
+	*out = (int)n;
+	return true;
+}
+
+static bool
+get_bool(struct call *c, const char *key, bool *out)
+{
+	json_t *v = json_object_get(c->params, key);
+
+	if (!json_is_boolean(v)) {
+		err_set(c->e, ERR_INVALID, "the parameter '%s' has to be true or false", key);
+		return false;
+	}
+	*out = json_is_true(v);
+	return true;
+}
+
+static bool
+need_running(struct call *c)
+{
+	if (c->v->state == VM_RUNNING || c->v->state == VM_PAUSED)
+		return true;
+	err_set(c->e, ERR_VM_STATE, "the machine is %s", vm_state_text(c->v->state));
+	return false;
+}
+
+static bool
+get_nic(struct call *c, struct vm_nic **n, struct net_link **l, struct pcap **trace)
+{
+	int slot;
+
+	if (!get_int(c, "slot", 0, VM_NICS_MAX - 1, &slot))
+		return false;
+	*n = vm_find_nic(c->v, slot, l, trace);
+	if (!*n)
+		err_set(c->e, ERR_NOT_FOUND, "the machine has no network adapter %d", slot + 1);
+	return *n != NULL;
+}
+
+/* ---- state ---- */
+
+static json_t *
+describe_nic(struct vm *v, int i)
+{
+	const struct vm_nic *n = &v->c->nics[i];
+	json_t *rules = json_array();
+
+	for (int k = 0; k < n->rule_count; k++) {
+		char text[160];
+
+		vm_rule_text(&n->rules[k], text, sizeof(text));
+		json_array_append_new(rules, json_string(text));
+	}
+	return json_pack("{s:i, s:b, s:o}", "slot", n->slot, "cable", v->links[i].cable, "forwards", rules);
+}
+
+METHOD(status)
+{
+	struct vm *v = c->v;
+	struct display_source src;
+	struct surface s = { 0 };
+	json_t *nics = json_array();
+	char uuid[37];
+
+	if (pc_display(v->pc, &src))
+		src.draw(src.opaque, &s);
+	for (int i = 0; i < v->link_count; i++)
+		json_array_append_new(nics, describe_nic(v, i));
+	uuid_text(&v->c->uuid, uuid);
+	c->result = json_pack("{s:i, s:s, s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:i, s:I, s:i, s:i, s:I, s:o, s:i}", "pid",
+		(int)getpid(), "state", vm_state_text(v->state), "since", v->since, "engine", v->engine->name,
+		"engine_reason", v->engine_why, "vrde_port", (int)vm_console_port(v), "reason", v->outcome.reason,
+		"name", v->c->name, "uuid", uuid, "cpus", v->c->cpus, "memory", (json_int_t)v->c->memory_mib, "width",
+		(int)s.width, "height", (int)s.height, "uptime_ms",
+		(json_int_t)((loop_now() - v->started_ns) / 1000000u), "nics", nics, "vrde_clients",
+		v->rfb ? (int)rfb_clients(v->rfb) : 0);
+	surface_free(&s);
+	return done(c, c->result);
+}
+
+METHOD(pause)
+{
+	return later(c, JOB_PAUSE);
+}
+
+METHOD(resume)
+{
+	return later(c, JOB_RESUME);
+}
+
+METHOD(reset)
+{
+	return later(c, JOB_RESET);
+}
+
+METHOD(poweroff)
+{
+	return later(c, JOB_POWEROFF);
+}
+
+METHOD(screenshot)
+{
+	return later(c, JOB_SCREENSHOT);
+}
+
+METHOD(acpipowerbutton)
+{
+	if (c->v->state != VM_RUNNING) {
+		err_set(c->e, ERR_VM_STATE, "the machine is %s", vm_state_text(c->v->state));
+		return METHOD_FAILED;
+	}
+	return done(c, json_pack("{s:b}", "handled", pc_power_button(c->v->pc)));
+}
+
+/* ---- keyboard ---- */
+
+static enum method_result
+type_codes(struct call *c, const uint8_t *codes, size_t n, json_t *result)
+{
+	struct input_sink sink = pc_input(c->v->pc);
+
+	if (!n || sink.scancodes(sink.opaque, codes, n))
+		return done(c, result);
+	json_decref(result);
+	err_set(c->e, ERR_VM, "the guest does not read its keyboard: the queue is full");
+	return METHOD_FAILED;
+}
+
+METHOD(keyboard_scancodes)
+{
+	json_t *list = json_object_get(c->params, "codes");
+	uint8_t codes[4096];
+	size_t n = json_array_size(list);
+
+	if (!need_running(c))
+		return METHOD_FAILED;
+	if (!json_is_array(list) || n > sizeof(codes)) {
+		err_set(c->e, ERR_INVALID, "the parameter 'codes' has to be a list of at most %zu bytes",
+			sizeof(codes));
+		return METHOD_FAILED;
+	}
+	for (size_t i = 0; i < n; i++) {
+		json_t *code = json_array_get(list, i);
+
+		if (!json_is_integer(code) || json_integer_value(code) < 0 || json_integer_value(code) > 255) {
+			err_set(c->e, ERR_INVALID, "scan code %zu is not a number from 0 to 255", i + 1);
+			return METHOD_FAILED;
+		}
+		codes[i] = (uint8_t)json_integer_value(code);
+	}
+	return type_codes(c, codes, n, NULL);
+}
+
+METHOD(keyboard_string)
+{
+	struct str codes = { 0 };
+	const char *text;
+	enum method_result r;
+
+	if (!need_running(c) || !get_string(c, "text", &text))
+		return METHOD_FAILED;
+	if (keys_from_text(text, strlen(text), &codes, c->e)) {
+		str_free(&codes);
+		return METHOD_FAILED;
+	}
+	r = type_codes(c, (const uint8_t *)codes.s, codes.len, NULL);
+	str_free(&codes);
+	return r;
+}
+
+/* ---- networks ---- */
+
+METHOD(setlinkstate)
+{
+	struct net_link *l;
+	struct vm_nic *n;
+	bool cable;
+
+	if (!need_running(c) || !get_nic(c, &n, &l, NULL) || !get_bool(c, "cable", &cable))
+		return METHOD_FAILED;
+	net_set_cable(l, cable);
+	n->cable = cable;
+	return done(c, NULL);
+}
+
+METHOD(natpf_add)
+{
+	struct net_link *l;
+	struct nat_rule rule;
+	struct vm_nic *n;
+	const char *text;
+
+	if (!need_running(c) || !get_nic(c, &n, &l, NULL) || !get_string(c, "rule", &text) ||
+		nat_rule_parse(text, &rule, c->e))
+		return METHOD_FAILED;
+	if (n->backend != VM_NET_NAT || n->rule_count == NAT_RULES_MAX) {
+		err_set(c->e, ERR_INVALID, "network adapter %d %s", n->slot + 1,
+			n->backend != VM_NET_NAT ? "is not attached to NAT" : "has too many rules");
+		return METHOD_FAILED;
+	}
+	if (nat_rule_add(l, &rule, c->e))
+		return METHOD_FAILED;
+	n->rules[n->rule_count++] = rule;
+	return done(c, NULL);
+}
+
+METHOD(natpf_remove)
+{
+	struct net_link *l;
+	struct vm_nic *n;
+	const char *name;
+
+	if (!need_running(c) || !get_nic(c, &n, &l, NULL) || !get_string(c, "name", &name))
+		return METHOD_FAILED;
+	if (n->backend != VM_NET_NAT) {
+		err_set(c->e, ERR_INVALID, "network adapter %d is not attached to NAT", n->slot + 1);
+		return METHOD_FAILED;
+	}
+	if (nat_rule_remove(l, name, c->e))
+		return METHOD_FAILED;
+	for (int i = 0; i < n->rule_count; i++)
+		if (!strcmp(n->rules[i].name, name)) {
+			memmove(&n->rules[i], &n->rules[i + 1], (size_t)(n->rule_count - i - 1) * sizeof(n->rules[0]));
+			n->rule_count--;
+			break;
+		}
+	return done(c, NULL);
+}
+
+METHOD(nictrace)
+{
+	struct pcap *trace;
+	struct net_link *l;
+	struct vm_nic *n;
+	bool enable;
+
+	if (!need_running(c) || !get_nic(c, &n, &l, &trace) || !get_bool(c, "enable", &enable))
+		return METHOD_FAILED;
+	if (enable && !trace) {
+		err_set(c->e, ERR_INVALID, "network adapter %d was started without a trace file", n->slot + 1);
+		return METHOD_FAILED;
+	}
+	l->trace = enable ? trace : NULL;
+	return done(c, NULL);
+}
+
+/* ---- media, console ---- */
+
+METHOD(medium_change)
+{
+	json_t *path = json_object_get(c->params, "path"), *force = json_object_get(c->params, "force");
+	const char *controller;
+	struct vm_disk *d;
+	int port, device;
+
+	if (!need_running(c) || !get_string(c, "controller", &controller) || !get_int(c, "port", 0, 29, &port) ||
+		!get_int(c, "device", 0, 1, &device))
+		return METHOD_FAILED;
+	d = vm_find_disk(c->v, controller, port, device);
+	if (!d) {
+		err_set(c->e, ERR_NOT_FOUND, "controller '%s' has no drive at port %d, device %d", controller, port,
+			device);
+		return METHOD_FAILED;
+	}
+	if (vm_change_medium(c->v, d, json_string_value(path), json_is_true(force), c->e))
+		return METHOD_FAILED;
+	return done(c, NULL);
+}
+
+METHOD(vrde_set)
+{
+	bool enable;
+
+	if (!get_bool(c, "enable", &enable))
+		return METHOD_FAILED;
+	if (enable && vm_console_open(c->v, c->e))
+		return METHOD_FAILED;
+	if (!enable)
+		vm_console_close(c->v);
+	vm_status_write(c->v);
+	return done(c, json_pack("{s:i}", "port", (int)vm_console_port(c->v)));
+}
+
+/* ---- numbers ---- */
+
+static json_t *
+cpu_stats(struct vcpu *v)
+{
+	json_t *j = json_object();
+
+#define ROW(name, text) json_object_set_new(j, #name, json_integer((json_int_t)v->count.name));
+	CPU_COUNTERS(ROW)
+#undef ROW
+	return j;
+}
+
+static json_t *
+disk_stats(struct vm *v, struct vm_disk *d)
+{
+	struct vm_controller *c = &v->c->controllers[d->controller];
+	struct vm_attachment *a = &c->attachments[d->attachment];
+	struct block_stats s = { 0 };
+
+	if (d->block)
+		block_get_stats(d->block, &s);
+	return json_pack("{s:s, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I}", "controller", c->name, "port", a->port,
+		"device", a->device, "reads", (json_int_t)s.reads, "writes", (json_int_t)s.writes, "flushes",
+		(json_int_t)s.flushes, "bytes_read", (json_int_t)s.bytes_read, "bytes_written",
+		(json_int_t)s.bytes_written, "errors", (json_int_t)s.errors);
+}
+
+static json_t *
+nic_stats(struct vm *v, int i)
+{
+	const struct net_stats *s = &v->links[i].stats;
+
+	return json_pack("{s:i, s:I, s:I, s:I, s:I, s:I}", "slot", v->c->nics[i].slot, "tx_frames",
+		(json_int_t)s->tx_frames, "tx_bytes", (json_int_t)s->tx_bytes, "rx_frames", (json_int_t)s->rx_frames,
+		"rx_bytes", (json_int_t)s->rx_bytes, "dropped", (json_int_t)s->dropped);
+}
+
+METHOD(stats)
+{
+	json_t *cpu_list = json_array(), *disks = json_array(), *nics = json_array();
+	struct vm *v = c->v;
+
+	for (int i = 0; i < pc_cpus(v->pc)->count; i++)
+		json_array_append_new(cpu_list, cpu_stats(pc_cpus(v->pc)->cpu[i]));
+	for (int i = 0; i < v->disk_count; i++)
+		json_array_append_new(disks, disk_stats(v, &v->disks[i]));
+	for (int i = 0; i < v->link_count; i++)
+		json_array_append_new(nics, nic_stats(v, i));
+	return done(c, json_pack("{s:o, s:o, s:o}", "cpus", cpu_list, "disks", disks, "nics", nics));
+}
+
+/* ---- pictures ---- */
+
+/* RFC 4648, section 4. */
+static char *
+base64(const uint8_t *p, size_t n)
+{
+	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	char *out = xcalloc((n + 2) / 3 * 4 + 1, 1), *o = out;
+
+	for (size_t i = 0; i < n; i += 3) {
+		uint32_t v = (uint32_t)p[i] << 16 | (i + 1 < n ? (uint32_t)p[i + 1] << 8 : 0) |
+			     (i + 2 < n ? (uint32_t)p[i + 2] : 0);
+
+		*o++ = digits[v >> 18];
+		*o++ = digits[v >> 12 & 63];
+		*o++ = i + 1 < n ? digits[v >> 6 & 63] : '=';
+		*o++ = i + 2 < n ? digits[v & 63] : '=';
+	}
+	return out;
+}
+
+json_t *
+method_screenshot(struct vm *v, struct err *e)
+{
+	unsigned width, height;
+	uint8_t *png;
+	size_t len;
+	json_t *j;
+	char *text;
+
+	if (vm_screenshot(v, &png, &len, &width, &height, e))
+		return NULL;
+	if (len > VM_REPLY_MAX / 2) {
+		free(png);
+		err_set(e, ERR_VM, "the picture is too large to send (%zu bytes)", len);
+		return NULL;
+	}
+	text = base64(png, len);
+	j = json_pack("{s:i, s:i, s:s}", "width", (int)width, "height", (int)height, "png", text);
+	free(text);
+	free(png);
+	return j;
+}
+
+/* ---- the table ---- */
+
+static const struct {
+	const char *name;
+	enum method_result (*call)(struct call *c);
+} methods[] = {
+#define ROW(name, suffix) { name, do_##suffix },
+	VM_METHODS(ROW)
+#undef ROW
+};
+
+enum method_result
+method_call(struct vm *v, const char *name, const json_t *params, const struct vm_asker *asker, json_t **result,
+	struct err *e)
+{
+	struct call c = { .v = v, .params = params, .asker = asker, .e = e };
+
+	for (size_t i = 0; i < ARRAY_LEN(methods); i++)
+		if (!strcmp(methods[i].name, name)) {
+			enum method_result r = methods[i].call(&c);
+
+			*result = c.result;
+			return r;
+		}
+	err_set(e, ERR_UNSUPPORTED, "there is no method '%.64s'", name);
+	return METHOD_FAILED;
+}

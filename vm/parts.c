@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From the configuration to the machine's parts list: images opened, networks plugged in, serial lines connected, and
+ * one row of pc_config.devices each.
+ *
+ * PCI slots are those of a VirtualBox machine, so that guests name their interfaces the same (enp0s3, enp0s8):
+ * network adapters 1-4 in slots 3, 8, 9, 10, 5-8 in 16-19; the SATA controller in 13. Others take what is free.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "vm/private.h"
+
+static const int nic_slots[VM_NICS_MAX] = { 3, 8, 9, 10, 16, 17, 18, 19 };
+#define AHCI_SLOT 13
+
+/* ---- disks ---- */
+
+static int
+open_disk(struct vm *v, int controller, int attachment, struct err *e)
+{
+	struct vm_attachment *a = &v->c->controllers[controller].attachments[attachment];
+	struct vm_disk *d = &v->disks[v->disk_count];
+	bool readonly = a->readonly || a->type == VM_DVD;
+
+	if (v->disk_count == VM_DISKS_MAX)
+		return err_set(e, ERR_INVALID, "the machine has too many disks");
+	*d = (struct vm_disk){ .v = v, .controller = controller, .attachment = attachment };
+	if (a->path[0]) {
+		d->block = block_open(a->path, a->format[0] ? a->format : NULL, readonly ? BLOCK_RDONLY : 0, e);
+		if (!d->block)
+			return -1;
+	}
+	v->disk_count++;
+	return 0;
+}
+
+int
+vm_open_disks(struct vm *v, struct err *e)
+{
+	for (int i = 0; i < v->c->controller_count; i++)
+		for (int k = 0; k < v->c->controllers[i].attachment_count; k++)
+			if (open_disk(v, i, k, e)) {
+				vm_close_disks(v);
+				return -1;
+			}
+	return 0;
+}
+
+void
+vm_close_disks(struct vm *v)
+{
+	while (v->disk_count) {
+		struct vm_disk *d = &v->disks[--v->disk_count];
+
+		if (d->block)
+			block_close(d->block);
+		d->block = NULL;
+	}
+}
+
+struct vm_disk *
+vm_find_disk(struct vm *v, const char *controller, int port, int device)
+{
+	for (int i = 0; i < v->disk_count; i++) {
+		struct vm_controller *c = &v->c->controllers[v->disks[i].controller];
+		struct vm_attachment *a = &c->attachments[v->disks[i].attachment];
+
+		if (!strcmp(c->name, controller) && a->port == port && a->device == device)
+			return &v->disks[i];
+	}
+	return NULL;
+}
+
+int
+vm_change_medium(struct vm *v, struct vm_disk *d, const char *path, bool force, struct err *e)
+{
+	struct vm_attachment *a = &v->c->controllers[d->controller].attachments[d->attachment];
+	struct block *b = NULL;
+
+	if (path && path[0]) {
+		b = block_open(path, NULL, BLOCK_RDONLY, e);
+		if (!b)
+			return -1;
+	}
+	if (pc_change_medium(v->pc, d->device, d->device->drives[d->drive].unit, b, force, e)) {
+		if (b)
+			block_close(b);
+		return -1;
+	}
+	if (d->block)
+		block_close(d->block);
+	d->block = b;
+	free(a->path);
+	a->path = xstrdup(path ? path : "");
+	return 0;
+}
+
+/* The guest opened the tray. The image stays open until it is changed or the machine ends. */
+static void
+disc_ejected(void *opaque)
+{
+	struct vm_disk *d = opaque;
+
+	log_info(d->v->c->name, "the guest has ejected a disc");
+}
+
+static void
+add_drive(struct vm_disk *d, struct pc_device *p, const struct vm_attachment *a, int unit)
+{
+	struct pc_drive *drive = &p->drives[p->drive_count];
+
+	*drive = (struct pc_drive){
+		.unit = unit,
+		.block = d->block,
+		.dvd = a->type == VM_DVD,
+		.nonrotational = a->nonrotational,
+		.discard = a->discard,
+		.ejected = disc_ejected,
+		.opaque = d,
+	};
+	snprintf(drive->serial, sizeof(drive->serial), "%s", a->serial);
+	d->device = p;
+	d->drive = p->drive_count++;
+}
+
+/* ---- networks ---- */
+
+static int
+open_trace(struct vm *v, int i, struct err *e)
+{
+	struct vm_nic *n = &v->c->nics[i];
+
+	if (!n->trace[0])
+		return 0;
+	v->traces[i] = pcap_open(n->trace, e);
+	if (!v->traces[i])
+		return -1;
+	if (n->trace_on)
+		v->links[i].trace = v->traces[i];
+	return 0;
+}
+
+static int
+open_nat(struct vm *v, int i, struct err *e)
+{
+	struct vm_nic *n = &v->c->nics[i];
+	struct nat_options o = {
+		.adapter = n->slot,
+		.network = n->network[0] ? n->network : NULL,
+		.hostname = n->hostname[0] ? n->hostname : NULL,
+		.tftp_root = n->tftp[0] ? n->tftp : NULL,
+		.bootfile = n->bootfile[0] ? n->bootfile : NULL,
+		.localhost_reachable = n->localhost_reachable,
+		.rule_count = n->rule_count,
+	};
+
+	memcpy(o.rules, n->rules, sizeof(o.rules));
+	return nat_open(&v->links[i], v->m->loop, &o, e);
+}
+
+int
+vm_open_networks(struct vm *v, struct err *e)
+{
+	for (int i = 0; i < v->c->nic_count; i++) {
+		struct vm_nic *n = &v->c->nics[i];
+
+		net_link_init(&v->links[i], n->mac);
+		v->links[i].cable = n->cable;
+		v->link_count = i + 1;
+		if (open_trace(v, i, e) || (n->backend == VM_NET_NAT && open_nat(v, i, e))) {
+			vm_close_networks(v);
+			return -1;
+		}
+	}
+	return 0;
+}
+
+void
+vm_close_networks(struct vm *v)
+{
+	while (v->link_count) {
+		int i = --v->link_count;
+
+		v->links[i].trace = NULL; /* net_link_close() would close it, and it may be switched off */
+		net_link_close(&v->links[i]);
+		if (v->traces[i])
+			pcap_close(v->traces[i]);
+		v->traces[i] = NULL;
+	}
+}
+
+struct vm_nic *
+vm_find_nic(struct vm *v, int slot, struct net_link **link, struct pcap **trace)
+{
+	for (int i = 0; i < v->link_count; i++)
+		if (v->c->nics[i].slot == slot) {
+			if (link)
+				*link = &v->links[i];
+			if (trace)
+				*trace = v->traces[i];
+			return &v->c->nics[i];
+		}
+	return NULL;
+}
+
+/* ---- serial lines ---- */
+
+static const enum chardev_kind chardev_kinds[] = {
+	[VM_SERIAL_DISCONNECTED] = CHARDEV_NULL,
+	[VM_SERIAL_FILE] = CHARDEV_FILE,
+	[VM_SERIAL_STDIO] = CHARDEV_STDIO,
+	[VM_SERIAL_PTY] = CHARDEV_PTY,
+	[VM_SERIAL_SERVER] = CHARDEV_UNIX_SERVER,
+	[VM_SERIAL_CLIENT] = CHARDEV_UNIX_CLIENT,
+	[VM_SERIAL_TCP_SERVER] = CHARDEV_TCP_SERVER,
+	[VM_SERIAL_TCP_CLIENT] = CHARDEV_TCP_CLIENT,
+	[VM_SERIAL_DEVICE] = CHARDEV_DEVICE,
+};
+
+static int
+open_serial(struct vm *v, const struct vm_serial *s, struct err *e)
+{
+	bool argument = s->mode != VM_SERIAL_DISCONNECTED && s->mode != VM_SERIAL_STDIO && s->mode != VM_SERIAL_PTY;
+	struct pc_serial *port = &v->pcc.serial[s->port];
+
+	if (s->mode == VM_SERIAL_STDIO && !v->o.foreground)
+		return err_set(
+			e, ERR_INVALID, "serial port %d cannot use stdio: the machine runs in the background", s->port);
+	port->base = s->base;
+	port->irq = s->irq;
+	port->cd = chardev_open(v->m->loop, chardev_kinds[s->mode], argument ? s->path : NULL, e);
+	if (!port->cd)
+		return err_wrap(e, "serial port %d", s->port);
+	if (s->mode != VM_SERIAL_PTY)
+		return 0;
+	log_info(v->c->name, "serial port %d is %s", s->port, chardev_path(port->cd));
+	if (s->path[0]) {
+		unlink(s->path);
+		if (symlink(chardev_path(port->cd), s->path))
+			return err_sys(
+				e, ERR_FILE, errno, "cannot make the link %s to %s", s->path, chardev_path(port->cd));
+	}
+	return 0;
+}
+
+int
+vm_open_serial(struct vm *v, struct err *e)
+{
+	for (int i = 0; i < v->c->serial_count; i++)
+		if (open_serial(v, &v->c->serial[i], e)) {
+			vm_close_serial(v);
+			return -1;
+		}
+	return 0;
+}
+
+void
+vm_close_serial(struct vm *v)
+{
+	for (int i = 0; i < PC_SERIAL_MAX; i++) {
+		if (v->pcc.serial[i].cd)
+			chardev_close(v->pcc.serial[i].cd);
+		v->pcc.serial[i].cd = NULL;
+	}
+}
+
+/* ---- the list ---- */
+
+static struct pc_device *
+add_device(struct vm *v, const char *type, int slot)
+{
+	struct pc_device *d = &v->devices[v->device_count];
+
+	if (v->device_count == PC_DEVICES_MAX)
+		return NULL;
+	v->device_count++;
+	*d = (struct pc_device){ .type = type, .slot = slot };
+	return d;
+}
+
+static bool
+slot_taken(struct vm *v, int slot)
+{
+	for (int i = 0; i < v->device_count; i++)
+		if (v->devices[i].slot == slot)
+			return true;
+	return false;
+}
+
+static void
+list_nics(struct vm *v)
+{
+	for (int i = 0; i < v->c->nic_count; i++) {
+		struct vm_nic *n = &v->c->nics[i];
+		struct pc_device *d = add_device(v, n->model == VM_E1000 ? "e1000" : "virtio-net", nic_slots[n->slot]);
+
+		d->link = &v->links[i];
+	}
+}
+
+/* One PCI device for all drives of an IDE or AHCI controller. */
+static int
+list_controller(struct vm *v, int n, struct err *e)
+{
+	struct vm_controller *c = &v->c->controllers[n];
+	struct pc_device *d;
+
+	if (c->type == VM_IDE)
+		d = add_device(v, "ide", -1);
+	else
+		d = add_device(v, "ahci", slot_taken(v, AHCI_SLOT) ? -1 : AHCI_SLOT);
+	if (!d)
+		return err_set(e, ERR_INVALID, "the machine has too many devices");
+	d->ports = c->ports ? c->ports : 1;
+	for (int i = 0; i < v->disk_count; i++) {
+		struct vm_attachment *a = &c->attachments[v->disks[i].attachment];
+
+		if (v->disks[i].controller == n)
+			add_drive(&v->disks[i], d, a, c->type == VM_IDE ? a->port * 2 + a->device : a->port);
+	}
+	return 0;
+}
+
+static int
+list_virtio_disks(struct vm *v, int n, struct err *e)
+{
+	for (int i = 0; i < v->disk_count; i++) {
+		struct pc_device *d;
+
+		if (v->disks[i].controller != n)
+			continue;
+		d = add_device(v, "virtio-blk", -1);
+		if (!d)
+			return err_set(e, ERR_INVALID, "the machine has too many devices");
+		add_drive(&v->disks[i], d, &v->c->controllers[n].attachments[v->disks[i].attachment], 0);
+	}
+	return 0;
+}
+
+int
+vm_list_devices(struct vm *v, struct err *e)
+{
+	v->device_count = 0;
+	if (v->c->vga_mib)
+		add_device(v, "vga", -1)->vram = v->c->vga_mib << 20;
+	list_nics(v);
+	for (int i = 0; i < v->c->controller_count; i++)
+		if (v->c->controllers[i].type != VM_VIRTIO && list_controller(v, i, e))
+			return -1;
+	for (int i = 0; i < v->c->controller_count; i++)
+		if (v->c->controllers[i].type == VM_VIRTIO && list_virtio_disks(v, i, e))
+			return -1;
+	for (int i = 0; i < v->c->device_count; i++)
+		if (!add_device(v, v->c->devices[i], -1))
+			return err_set(e, ERR_INVALID, "the machine has too many devices");
+	return 0;
+}

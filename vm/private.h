@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of vm/ share.
+ *
+ * Threads: the owner's (vm_run), the loop's, one a CPU. A request that needs the CPUs to stop cannot be carried out
+ * where it arrives (on the loop or a CPU, with the machine lock held): it becomes a `struct vm_job` for the owner.
+ * `state` is written by the owner under the machine lock.
+ */
+#ifndef VM_PRIVATE_H
+#define VM_PRIVATE_H
+
+#include <jansson.h>
+#include <pthread.h>
+
+#include "display/display.h"
+#include "vm/vm.h"
+
+enum vm_job_kind { JOB_PAUSE, JOB_RESUME, JOB_RESET, JOB_POWEROFF, JOB_SCREENSHOT, JOB_EVENT };
+
+struct control;
+
+/* Who asked: a connection and the request's id, so that the answer finds its way. client 0: nobody. */
+struct vm_asker {
+	uint64_t client;
+	json_t *id; /* owned */
+};
+
+struct vm_job {
+	enum vm_job_kind kind;
+	enum machine_event event;
+	int status;
+	struct vm_asker asker;
+	struct vm_job *next;
+};
+
+struct vm_disk {
+	struct block *block;
+	struct vm *v;
+	int controller, attachment; /* places in the configuration */
+	struct pc_device *device;
+	int drive; /* in device->drives */
+};
+
+#define VM_DISKS_MAX (VM_CONTROLLERS_MAX * 32)
+
+struct vm {
+	struct vm_config *c;
+	struct vm_options o;
+	enum vm_state state;
+	char since[40]; /* of the state */
+	uint64_t started_ns;
+	struct vm_outcome outcome;
+	bool ended;
+
+	struct pc *pc;
+	struct machine *m;
+	const struct cpu_engine *engine;
+	char engine_why[256];
+	struct pc_config pcc;
+	struct pc_device devices[PC_DEVICES_MAX];
+	int device_count;
+	struct vm_disk disks[VM_DISKS_MAX];
+	int disk_count;
+	struct net_link links[VM_NICS_MAX]; /* as c->nics */
+	struct pcap *traces[VM_NICS_MAX];
+	int link_count;
+	struct rfb *rfb;
+	struct control *control;
+	int lock_fd;
+	pthread_t loop_thread;
+	int steps_done;
+
+	int wake_fd; /* eventfd: something is in `jobs`, or stop_requested */
+	_Atomic bool stop_requested;
+	pthread_mutex_t jobs_lock;
+	struct vm_job *jobs, **jobs_tail;
+	struct vm_asker poweroff_asker;
+};
+
+/* ---- lifecycle.c ---- */
+/* Queue work for the owner; any thread. Takes over `asker.id`. */
+void vm_post_job(struct vm *v, struct vm_job job);
+/* Open or close the console server as configured. Machine lock held. */
+int vm_console_open(struct vm *v, struct err *e);
+void vm_console_close(struct vm *v);
+
+/* ---- parts.c: from the configuration to pc_config and back ends ---- */
+int vm_open_disks(struct vm *v, struct err *e);
+void vm_close_disks(struct vm *v);
+int vm_open_networks(struct vm *v, struct err *e);
+void vm_close_networks(struct vm *v);
+int vm_open_serial(struct vm *v, struct err *e);
+void vm_close_serial(struct vm *v); /* only what no port has taken over */
+int vm_list_devices(struct vm *v, struct err *e);
+struct vm_disk *vm_find_disk(struct vm *v, const char *controller, int port, int device);
+/* NULL: no adapter in `slot`. */
+struct vm_nic *vm_find_nic(struct vm *v, int slot, struct net_link **link, struct pcap **trace);
+/* Open and insert, or eject (path NULL). Machine lock held. */
+int vm_change_medium(struct vm *v, struct vm_disk *d, const char *path, bool force, struct err *e);
+
+/* ---- status.c ---- */
+int vm_lock_take(struct vm *v, struct err *e);
+void vm_lock_drop(struct vm *v);
+void vm_status_write(struct vm *v);
+void vm_set_state(struct vm *v, enum vm_state s);
+
+/* ---- control.c ---- */
+struct control *control_open(struct vm *v, const char *path, struct err *e);
+void control_close(struct control *c);
+/* Answer a request that was put off. Takes `result` over; NULL: *e is sent. Machine lock held. */
+void control_answer(struct control *c, struct vm_asker *a, json_t *result, const struct err *e);
+/* A descriptor of the connection that outlives control_close(); -1. Machine lock held. */
+int control_keep(struct control *c, const struct vm_asker *a);
+/* Send one last message on such a descriptor and close it. */
+void control_last_words(int fd, json_t *id, json_t *result);
+unsigned control_clients(const struct control *c);
+
+/* ---- methods.c ---- */
+enum method_result { METHOD_DONE, METHOD_FAILED, METHOD_LATER };
+/*
+ * Carry out one request under the machine lock: DONE with *result (new), FAILED with *e, or LATER: somebody calls
+ * control_answer().
+ */
+enum method_result method_call(struct vm *v, const char *name, const json_t *params, const struct vm_asker *asker,
+	json_t **result, struct err *e);
+/* Result of "screenshot"; owner's thread, no lock. */
+json_t *method_screenshot(struct vm *v, struct err *e);
+
+/* ---- sandbox.c ---- */
+/* No new privileges, no capabilities, the configured user, resource limits, seccomp; for all threads there are. */
+int sandbox_enter(const char *user, const char *writable_dir, struct err *e);
+
+#endif
