@@ -523,19 +523,32 @@ x86_check_io(struct soft_cpu *c, uint16_t port, unsigned size)
 
 /* ---- extended control register, time ---- */
 
+static bool
+xgetbv1(const struct soft_cpu *c)
+{
+	const struct cpu_model *m = &c->v.cpus->model;
+
+	for (int i = 0; i < m->leaf_count; i++)
+		if (m->leaf[i].leaf == 0xd && m->leaf[i].sub == 1)
+			return m->leaf[i].eax & 4;
+	return false;
+}
+
+/* XCR0; with ECX = 1 those of its components that are in use (SDM 1 13.6). */
 void
 x86_xgetbv(struct soft_cpu *c)
 {
 	struct x86_state *s = &c->v.state;
 	uint32_t n = (uint32_t)s->gpr[RCX];
+	uint64_t v;
 
 	if (!(s->cr4 & CR4_OSXSAVE))
 		x86_ud(c);
-	if (n > 1)
+	if (n > 1 || (n == 1 && !xgetbv1(c)))
 		x86_gp(c, 0);
-	/* XCR0; with ECX = 1 what is in use, which may be answered with all that is enabled (SDM 1 13.6) */
-	s->gpr[RAX] = (uint32_t)s->xcr0;
-	s->gpr[RDX] = s->xcr0 >> 32;
+	v = n ? vec_xinuse(c) : s->xcr0;
+	s->gpr[RAX] = (uint32_t)v;
+	s->gpr[RDX] = v >> 32;
 }
 
 static bool
@@ -668,6 +681,7 @@ x86_soft_open(struct soft_cpu *c)
 	c->page_1g = ext && ext->edx >> 26 & 1;
 	c->rsvd = 0x000fffffffffffffULL & ~((1ULL << bits) - 1);
 	x86_tlb_open(c);
+	vec_open(c);
 	update_debug(c);
 	x86_update_mode(c);
 }
@@ -675,5 +689,6 @@ x86_soft_open(struct soft_cpu *c)
 void
 x86_soft_close(struct soft_cpu *c)
 {
+	vec_close(c);
 	c->ram_near.ram = NULL;
 }
