@@ -197,7 +197,7 @@ take_init(struct vcpu *v)
 	if (lapic_of(v)->init)
 		lapic_of(v)->init(lapic_of(v)->opaque);
 	machine_unlock(v->m);
-	clear_request(v, REQ_SIPI | REQ_NMI);
+	clear_request(v, REQ_NMI); /* not SIPI: it may have come right behind, before this thread got to run */
 	v->run_state = v->bsp ? VCPU_RUN : VCPU_WAIT_SIPI;
 }
 
