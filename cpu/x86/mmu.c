@@ -835,7 +835,8 @@ static uint64_t __attribute__((noinline)) load_slow(struct soft_cpu *c, gva_t a,
 	e = x86_tlb_fill(c, a, X86_READ, mmu, &gpa);
 	if (e->read == tag_of(c, a))
 		return host_load(host_at(e, a), size);
-	return cpu_mmio_read(&c->v, gpa, size);
+	v = cpu_mmio_read(&c->v, gpa, size);
+	return host_load(&v, size); /* bits above `size` are undefined in the bus's answer */
 }
 
 uint64_t
