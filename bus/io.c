@@ -77,7 +77,8 @@ io_read(struct io *io, uint16_t port, unsigned size)
 	uint32_t value = 0;
 
 	if (r)
-		return (uint32_t)bus_read(r->ops, r->opaque, (uint64_t)(port - r->base), size);
+		return (uint32_t)bus_read(r->ops, r->opaque, (uint64_t)(port - r->base), size) &
+		       (0xffffffffu >> (32 - 8 * size));
 	if (!split)
 		return 0xff;
 	for (unsigned i = 0; i < size; i++)

@@ -513,7 +513,7 @@ timer_arm(struct lapic *a, uint64_t now)
 		if (!period)
 			break;
 		when = a->timer_start + ((now - a->timer_start) / period + 1) * period;
-		vtimer_arm(&a->timer, MAX(when, now + MIN(period, PERIOD_MIN_NS)));
+		vtimer_arm(&a->timer, period < PERIOD_MIN_NS ? MAX(when, now + PERIOD_MIN_NS) : when);
 		break;
 	case TIMER_DEADLINE:
 		if (a->deadline)
