@@ -44,6 +44,8 @@ struct chardev {
 	bool connected, in_regular, pumping;
 	const struct chardev_user *user;
 	void *user_opaque;
+	size_t (*filter)(void *opaque, uint8_t *bytes, size_t n);
+	void *filter_opaque;
 	bool stalled; /* a write was cut short: the user waits for writable() */
 	uint32_t out_start, out_len;
 	uint8_t out[OUT_SIZE];
@@ -156,7 +158,10 @@ pump_in(struct chardev *c)
 		ssize_t n = read(c->in, buf, MIN(room, sizeof(buf)));
 
 		if (n > 0) {
-			c->user->receive(c->user_opaque, buf, (size_t)n);
+			size_t left = c->filter ? c->filter(c->filter_opaque, buf, (size_t)n) : (size_t)n;
+
+			if (left)
+				c->user->receive(c->user_opaque, buf, left);
 			continue;
 		}
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -258,6 +263,19 @@ chardev_attach(struct chardev *c, const struct chardev_user *u, void *opaque)
 		chardev_resume(c);
 	else
 		sync_watches(c);
+}
+
+void
+chardev_set_filter(struct chardev *c, size_t (*filter)(void *opaque, uint8_t *bytes, size_t n), void *opaque)
+{
+	struct termios t;
+
+	c->filter = filter;
+	c->filter_opaque = opaque;
+	if (c->termios_changed && !tcgetattr(c->in, &t)) {
+		t.c_lflag &= ~(tcflag_t)ISIG;
+		tcsetattr(c->in, TCSANOW, &t);
+	}
 }
 
 bool

@@ -63,8 +63,9 @@ struct pc_device {
 	int drive_count;
 	struct pc_drive drives[PC_DRIVES_MAX];
 	struct net_link *link;
-	uint64_t vram; /* bytes */
-	void *made;    /* filled in: the device's object */
+	uint64_t vram;	    /* bytes */
+	struct chardev *cd; /* of a virtio-console; owned by it once it is made */
+	void *made;	    /* filled in: the device's object */
 };
 
 struct pc_serial {

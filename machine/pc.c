@@ -230,6 +230,45 @@ make_e1000(struct pc *p, struct pc_device *d, struct err *e)
 	return d->made ? 0 : -1;
 }
 
+static int
+make_virtio_blk(struct pc *p, struct pc_device *d, struct err *e)
+{
+	const struct pc_drive *drive = &d->drives[0];
+
+	d->made = virtio_blk_create(&p->m, d->slot, 0, drive->block, drive->serial[0] ? drive->serial : NULL, e);
+	return d->made ? 0 : -1;
+}
+
+static int
+make_virtio_net(struct pc *p, struct pc_device *d, struct err *e)
+{
+	d->made = virtio_net_create(&p->m, d->slot, 0, d->link, e);
+	return d->made ? 0 : -1;
+}
+
+static int
+make_virtio_console(struct pc *p, struct pc_device *d, struct err *e)
+{
+	d->made = virtio_console_create(&p->m, d->slot, 0, d->cd, e);
+	if (d->made)
+		d->cd = NULL;
+	return d->made ? 0 : -1;
+}
+
+static int
+make_virtio_rng(struct pc *p, struct pc_device *d, struct err *e)
+{
+	d->made = virtio_rng_create(&p->m, d->slot, 0, e);
+	return d->made ? 0 : -1;
+}
+
+static int
+make_virtio_balloon(struct pc *p, struct pc_device *d, struct err *e)
+{
+	d->made = virtio_balloon_create(&p->m, d->slot, 0, e);
+	return d->made ? 0 : -1;
+}
+
 static const struct device_type {
 	const char *name;
 	int (*make)(struct pc *p, struct pc_device *d, struct err *e);
@@ -238,6 +277,11 @@ static const struct device_type {
 	{ "ide", make_ide },
 	{ "ahci", make_ahci },
 	{ "e1000", make_e1000 },
+	{ "virtio-blk", make_virtio_blk },
+	{ "virtio-net", make_virtio_net },
+	{ "virtio-console", make_virtio_console },
+	{ "virtio-rng", make_virtio_rng },
+	{ "virtio-balloon", make_virtio_balloon },
 	{ "debug-exit", make_debug_exit },
 	{ "testdev", make_testdev },
 };

@@ -586,14 +586,14 @@ write_forwards(const void *object)
 	for (int i = 0; i < n->rule_count; i++) {
 		char text[160];
 
-		vm_rule_text(&n->rules[i], text, sizeof(text));
+		vm_config_rule_text(&n->rules[i], text, sizeof(text));
 		json_array_append_new(list, json_string(text));
 	}
 	return list;
 }
 
 void
-vm_rule_text(const struct nat_rule *r, char *out, size_t size)
+vm_config_rule_text(const struct nat_rule *r, char *out, size_t size)
 {
 	snprintf(out, size, "%s,%s,%s,%u,%s,%u", r->name, r->udp ? "udp" : "tcp", r->host_ip, r->host_port, r->guest_ip,
 		r->guest_port);
@@ -804,27 +804,52 @@ vm_config_free(struct vm_config *c)
 	free(c);
 }
 
-/* Defaults that depend on other members. */
+/* Where COM1 to COM4 are. */
 static void
-complete(struct vm_config *c)
+complete_serial(struct vm_serial *s)
 {
 	static const struct {
 		uint16_t base;
 		int irq;
 	} com[VM_SERIAL_MAX] = { { 0x3f8, 4 }, { 0x2f8, 3 }, { 0x3e8, 4 }, { 0x2e8, 3 } };
 
-	for (int i = 0; i < c->serial_count; i++) {
-		struct vm_serial *s = &c->serial[i];
+	if (!s->base)
+		s->base = com[s->port].base;
+	if (!s->irq)
+		s->irq = com[s->port].irq;
+}
 
-		if (!s->base)
-			s->base = com[s->port].base;
-		if (!s->irq)
-			s->irq = com[s->port].irq;
-	}
+/* Defaults that depend on other members. */
+static void
+complete(struct vm_config *c)
+{
+	for (int i = 0; i < c->serial_count; i++)
+		complete_serial(&c->serial[i]);
 	for (int i = 0; i < c->controller_count; i++)
 		for (int k = 0; k < c->controllers[i].attachment_count; k++)
 			c->controllers[i].ports =
 				MAX(c->controllers[i].ports, c->controllers[i].attachments[k].port + 1);
+}
+
+struct vm_nic *
+vm_config_add_nic(struct vm_config *c)
+{
+	struct vm_nic *n = &c->nics[c->nic_count++];
+
+	nic_init(n);
+	n->slot = c->nic_count - 1;
+	return n;
+}
+
+struct vm_serial *
+vm_config_add_serial(struct vm_config *c)
+{
+	struct vm_serial *s = &c->serial[c->serial_count++];
+
+	serial_init(s);
+	s->port = c->serial_count - 1;
+	complete_serial(s);
+	return s;
 }
 
 struct vm_config *
@@ -948,13 +973,29 @@ check_serial(const struct vm_serial *s, struct err *e)
 	return 0;
 }
 
-static int
-check_device(const char *name, struct err *e)
+const char *
+vm_device_type(const char *text)
 {
-	for (int i = 0; pc_device_type(i); i++)
-		if (!strcmp(pc_device_type(i), name))
-			return 0;
-	return err_set(e, ERR_INVALID, "there is no device '%s'", name);
+	static const char *const types[] = { "virtio-rng", "virtio-balloon", "virtio-console", "debug-exit",
+		"testdev" };
+	size_t n = strcspn(text, "=");
+
+	for (size_t i = 0; i < ARRAY_LEN(types); i++)
+		if (strlen(types[i]) == n && !strncmp(types[i], text, n))
+			return text[n] && strcmp(types[i], "virtio-console") ? NULL : types[i];
+	return NULL;
+}
+
+static int
+check_device(const char *text, struct err *e)
+{
+	if (vm_device_type(text))
+		return 0;
+	return err_set(e, ERR_INVALID,
+		"there is no device '%s'; there are virtio-rng, virtio-balloon, virtio-console[=BACKEND], debug-exit "
+		"and "
+		"testdev",
+		text);
 }
 
 int

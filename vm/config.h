@@ -125,8 +125,16 @@ char *vm_config_dump(const struct vm_config *c);
 /* What the parser cannot see in one value: places taken twice, a kernel without image... 0, or -1 and *e. */
 int vm_config_check(const struct vm_config *c, struct err *e);
 
+/* One more adapter, in the first slot that is free, or serial port, with defaults. There must be room. */
+struct vm_nic *vm_config_add_nic(struct vm_config *c);
+struct vm_serial *vm_config_add_serial(struct vm_config *c);
+
 /* A rule as nat_rule_parse() reads it. */
-void vm_rule_text(const struct nat_rule *r, char *out, size_t size);
+void vm_config_rule_text(const struct nat_rule *r, char *out, size_t size);
+
+/* The catalogue's name of a row of `devices` ("virtio-console=file:/x" is a "virtio-console"); NULL: not one of those
+ * that may stand there. */
+const char *vm_device_type(const char *text);
 
 /* A new MAC address: 08:00:27 and three random bytes. */
 void vm_mac_random(uint8_t mac[6]);

@@ -350,7 +350,7 @@ undo_steps(struct vm *v, int down_to)
 /* ---- life ---- */
 
 struct vm *
-vm_new(struct vm_config *c, const struct vm_options *o)
+vm_open(struct vm_config *c, const struct vm_options *o)
 {
 	struct vm *v = xcalloc(1, sizeof(*v));
 
@@ -372,7 +372,7 @@ free_job(struct vm_job *j)
 }
 
 void
-vm_free(struct vm *v)
+vm_close(struct vm *v)
 {
 	struct vm_job *j;
 

@@ -186,18 +186,18 @@ run_machine(const struct arguments *a, int ready)
 		vm_config_free(c);
 		return 1;
 	}
-	v = vm_new(c, &o);
+	v = vm_open(c, &o);
 	set_signals(v);
 	if (vm_power_on(v, &e)) {
 		report_failure(ready, &e);
 		signalled = NULL;
-		vm_free(v);
+		vm_close(v);
 		return 1;
 	}
 	report_success(ready, v);
 	vm_run(v, &outcome);
 	signalled = NULL;
-	vm_free(v);
+	vm_close(v);
 	return 0;
 }
 

@@ -106,7 +106,7 @@ describe_nic(struct vm *v, int i)
 	for (int k = 0; k < n->rule_count; k++) {
 		char text[160];
 
-		vm_rule_text(&n->rules[k], text, sizeof(text));
+		vm_config_rule_text(&n->rules[k], text, sizeof(text));
 		json_array_append_new(rules, json_string(text));
 	}
 	return json_pack("{s:i, s:b, s:o}", "slot", n->slot, "cable", v->links[i].cable, "forwards", rules);

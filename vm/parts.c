@@ -223,6 +223,27 @@ static const enum chardev_kind chardev_kinds[] = {
 	[VM_SERIAL_DEVICE] = CHARDEV_DEVICE,
 };
 
+/* On the user's terminal: Ctrl-A x ends the machine, Ctrl-A Ctrl-A is a Ctrl-A for the guest. */
+static size_t
+escape_keys(void *opaque, uint8_t *bytes, size_t n)
+{
+	struct vm *v = opaque;
+	size_t left = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		bool escaped = v->escape_seen;
+
+		v->escape_seen = !escaped && bytes[i] == 1;
+		if (v->escape_seen)
+			continue;
+		if (escaped && (bytes[i] | 0x20) == 'x')
+			vm_request_stop(v);
+		else
+			bytes[left++] = bytes[i];
+	}
+	return left;
+}
+
 static int
 open_serial(struct vm *v, const struct vm_serial *s, struct err *e)
 {
@@ -237,6 +258,8 @@ open_serial(struct vm *v, const struct vm_serial *s, struct err *e)
 	port->cd = chardev_open(v->m->loop, chardev_kinds[s->mode], argument ? s->path : NULL, e);
 	if (!port->cd)
 		return err_wrap(e, "serial port %d", s->port);
+	if (s->mode == VM_SERIAL_STDIO && isatty(STDIN_FILENO))
+		chardev_set_filter(port->cd, escape_keys, v);
 	if (s->mode != VM_SERIAL_PTY)
 		return 0;
 	log_info(v->c->name, "serial port %d is %s", s->port, chardev_path(port->cd));
@@ -263,6 +286,11 @@ vm_open_serial(struct vm *v, struct err *e)
 void
 vm_close_serial(struct vm *v)
 {
+	for (int i = 0; i < v->device_count; i++) {
+		if (v->devices[i].cd)
+			chardev_close(v->devices[i].cd);
+		v->devices[i].cd = NULL;
+	}
 	for (int i = 0; i < PC_SERIAL_MAX; i++) {
 		if (v->pcc.serial[i].cd)
 			chardev_close(v->pcc.serial[i].cd);
@@ -343,6 +371,21 @@ list_virtio_disks(struct vm *v, int n, struct err *e)
 	return 0;
 }
 
+/* "virtio-rng", "virtio-console=file:/path" */
+static int
+list_named(struct vm *v, const char *text, struct err *e)
+{
+	const char *argument = strchr(text, '=');
+	struct pc_device *d = add_device(v, vm_device_type(text), -1);
+
+	if (!d)
+		return err_set(e, ERR_INVALID, "the machine has too many devices");
+	if (!argument)
+		return 0;
+	d->cd = chardev_parse(v->m->loop, argument + 1, e);
+	return d->cd ? 0 : -1;
+}
+
 int
 vm_list_devices(struct vm *v, struct err *e)
 {
@@ -357,7 +400,7 @@ vm_list_devices(struct vm *v, struct err *e)
 		if (v->c->controllers[i].type == VM_VIRTIO && list_virtio_disks(v, i, e))
 			return -1;
 	for (int i = 0; i < v->c->device_count; i++)
-		if (!add_device(v, v->c->devices[i], -1))
-			return err_set(e, ERR_INVALID, "the machine has too many devices");
+		if (list_named(v, v->c->devices[i], e))
+			return -1;
 	return 0;
 }

@@ -64,6 +64,7 @@ struct vm {
 	struct net_link links[VM_NICS_MAX]; /* as c->nics */
 	struct pcap *traces[VM_NICS_MAX];
 	int link_count;
+	bool escape_seen; /* Ctrl-A on the terminal */
 	struct rfb *rfb;
 	struct control *control;
 	int lock_fd;

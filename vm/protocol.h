@@ -194,7 +194,8 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *   "vrde": {"enabled": true, "address": "127.0.0.1", "ports": "5900-5999", "password": ""},
  *                                       left out: there is none. enabled : true. ports: a list of ports and ranges
  *                                       ("5900,6000-6010"), the first free one is taken : 5900-5999
- *   "devices": ["virtio-rng"]           also virtio-balloon virtio-console debug-exit testdev : none
+ *   "devices": ["virtio-rng"]           also virtio-balloon virtio-console debug-exit testdev : none.
+ *                                       "virtio-console=file:/…" (or null, pty, unix-server:PATH...) connects it
  * }
  *
  * null is the same as leaving the member out, apart from "vga".

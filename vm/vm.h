@@ -2,10 +2,10 @@
 /*
  * One running machine in this process: what lodge-vm and `lodge boot` share.
  *
- *	vm_new()        takes a configuration
+ *	vm_open()        takes a configuration
  *	vm_power_on()   the named steps of vm/lifecycle.c, undone in reverse when one fails; the guest runs when it
  *returns vm_run()        carries out requests (pause, reset, power-off, what the guest asks for) until the machine has
- *ended vm_free()
+ *ended vm_close()
  *
  * All on one thread, the owner's. vm_request_stop() may be called from anywhere, also from a signal handler.
  */
@@ -53,10 +53,10 @@ struct vm_outcome {
 };
 
 /* Takes `c` over. `o` is copied. */
-struct vm *vm_new(struct vm_config *c, const struct vm_options *o);
+struct vm *vm_open(struct vm_config *c, const struct vm_options *o);
 int vm_power_on(struct vm *v, struct err *e);
 void vm_run(struct vm *v, struct vm_outcome *out);
-void vm_free(struct vm *v);
+void vm_close(struct vm *v);
 
 void vm_request_stop(struct vm *v);
 
