@@ -126,9 +126,8 @@ status_write(struct virtio *v, uint8_t s)
 		driver_reset(v);
 		return;
 	}
-	/* 3.1.1 step 5, 2.2.2: a driver of the 1.x interface that took what it was not offered does not get
-	 * FEATURES_OK. (driver_features_write() keeps such bits out, and remembers them in bit 63.) */
-	if (v->features >> 63)
+	/* 2.2.2: a driver of the 1.x interface that took what it was not offered does not get FEATURES_OK */
+	if (v->over_asked)
 		s &= (uint8_t)~VIRTIO_CONFIG_S_FEATURES_OK;
 	v->status = s | (old & VIRTIO_CONFIG_S_NEEDS_RESET);
 	if ((s & ~old & VIRTIO_CONFIG_S_DRIVER_OK) && v->class->started)
