@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From the machine in the inventory to the configuration document that its process reads (vm/protocol.h).
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "host/inv.h"
+#include "host/run.h"
+#include "vm/protocol.h"
+
+/* The environment, then the machine's extra data, then the host's. free() it. */
+static char *
+engine_name(struct host *h, const struct host_vm *vm, struct err *e)
+{
+	const char *env = getenv("LODGE_ENGINE");
+	char *value = NULL;
+
+	if (env && *env)
+		return xstrdup(env);
+	if (host_extra_get(h, vm->uuid, "Lodge/Engine", &value, e))
+		return NULL;
+	if (!value && host_extra_get(h, NULL, "Lodge/Engine", &value, e))
+		return NULL;
+	return value ? value : xstrdup("auto");
+}
+
+/* Disks tell the guest a serial number that follows from their UUID: its first and last four bytes. */
+static void
+disk_serial(const char *uuid_string, char out[21])
+{
+	struct uuid u;
+
+	if (!uuid_parse(uuid_string, &u))
+		memset(&u, 0, sizeof(u));
+	snprintf(out, 21, "VB%02x%02x%02x%02x-%02x%02x%02x%02x", u.b[0], u.b[1], u.b[2], u.b[3], u.b[15], u.b[14],
+		u.b[13], u.b[12]);
+}
+
+static json_t *
+attachment(const struct host_attachment *a)
+{
+	char serial[21];
+	json_t *o = json_pack(
+		"{s:i, s:i, s:s}", "port", a->port, "device", a->device, "type", a->type == HOST_DVD ? "dvd" : "disk");
+
+	if (a->path)
+		json_object_set_new(o, "path", json_string(a->path));
+	if (a->type != HOST_DISK)
+		return o;
+	disk_serial(a->medium, serial);
+	json_object_set_new(o, "serial", json_string(serial));
+	json_object_set_new(o, "format", json_string(strcasecmp(a->format, "VDI") ? "raw" : "vdi"));
+	json_object_set_new(o, "nonrotational", json_boolean(a->nonrotational));
+	json_object_set_new(o, "discard", json_boolean(a->discard));
+	return o;
+}
+
+static json_t *
+storage(const struct host_vm *vm)
+{
+	json_t *list = json_array();
+
+	for (int i = 0; i < vm->ctl_count; i++) {
+		const struct host_controller *c = &vm->ctl[i];
+		json_t *at = json_array(), *o;
+
+		for (int k = 0; k < c->at_count; k++)
+			json_array_append_new(at, attachment(&c->at[k]));
+		o = json_pack("{s:s, s:s, s:b, s:o}", "name", c->name, "type", bus_of(c->bus)->vm_type, "bootable",
+			c->bootable, "attachments", at);
+		/* 30 ports is what a controller has when nobody asked; firmware and guests probe each of them. */
+		if (c->bus == HOST_SATA && c->ports < c->max_ports)
+			json_object_set_new(o, "ports", json_integer(c->ports));
+		json_array_append_new(list, o);
+	}
+	return list;
+}
+
+static void
+set_text(json_t *o, const char *key, const char *value)
+{
+	if (*value)
+		json_object_set_new(o, key, json_string(value));
+}
+
+static json_t *
+nat_backend(const struct host_vm *vm, int n)
+{
+	json_t *forwards = json_array(), *o;
+
+	for (int i = 0; i < vm->rule_count[n]; i++) {
+		char *text = vm_rule_text(&vm->rules[n][i]);
+
+		json_array_append_new(forwards, json_string(text));
+		free(text);
+	}
+	o = json_pack("{s:s, s:s, s:b, s:o}", "type", "nat", "hostname", vm->name, "localhost_reachable",
+		host_vm_on(vm, HK_NATLOCALHOSTREACHABLE, n), "forwards", forwards);
+	if (strcmp(host_vm_get(vm, HK_NATNET, n), "nat"))
+		json_object_set_new(o, "network", json_string(host_vm_get(vm, HK_NATNET, n)));
+	set_text(o, "tftp", host_vm_get(vm, HK_NATTFTPPREFIX, n));
+	set_text(o, "bootfile", host_vm_get(vm, HK_NATTFTPFILE, n));
+	return o;
+}
+
+static json_t *
+nic(const struct host_vm *vm, int n)
+{
+	const char *model = strcmp(host_vm_get(vm, HK_NICTYPE, n), "virtio") ? "e1000" : "virtio";
+	const char *trace = host_vm_get(vm, HK_NICTRACEFILE, n);
+	json_t *backend, *o;
+
+	if (strcmp(host_vm_get(vm, HK_NIC, n), "nat"))
+		backend = json_pack("{s:s}", "type", "none");
+	else
+		backend = nat_backend(vm, n);
+	o = json_pack("{s:i, s:s, s:s, s:b, s:o}", "slot", n, "model", model, "mac", host_vm_get(vm, HK_MACADDRESS, n),
+		"cable", host_vm_on(vm, HK_CABLECONNECTED, n), "backend", backend);
+	if (*trace) {
+		char *abs = host_absolute_path(trace);
+
+		json_object_set_new(o, "trace", json_string(abs));
+		json_object_set_new(o, "trace_on", json_boolean(host_vm_on(vm, HK_NICTRACE, n)));
+		free(abs);
+	}
+	return o;
+}
+
+static json_t *
+nics(const struct host_vm *vm)
+{
+	json_t *list = json_array();
+
+	for (int n = 0; n < HOST_NICS; n++)
+		if (strcmp(host_vm_get(vm, HK_NIC, n), "none"))
+			json_array_append_new(list, nic(vm, n));
+	return list;
+}
+
+static json_t *
+serial(const struct host_vm *vm)
+{
+	json_t *list = json_array();
+
+	for (int i = 0; i < HOST_UARTS; i++) {
+		const char *place = host_vm_get(vm, HK_UART, i), *mode = host_vm_get(vm, HK_UARTMODE, i);
+		const char *comma = strchr(place, ','), *arg = strchr(mode, ',');
+		size_t mode_len = strcspn(mode, ",");
+		json_t *o;
+
+		if (!comma)
+			continue;
+		o = json_pack("{s:i, s:i, s:i, s:s%}", "port", i, "base", (int)strtol(place, NULL, 16), "irq",
+			(int)strtol(comma + 1, NULL, 10), "mode", mode, mode_len);
+		if (arg)
+			json_object_set_new(o, "path", json_string(arg + 1));
+		json_array_append_new(list, o);
+	}
+	return list;
+}
+
+static json_t *
+boot(const struct host_vm *vm)
+{
+	json_t *list = json_array();
+
+	for (int i = 0; i < HOST_BOOTS; i++)
+		json_array_append_new(list, json_string(host_vm_get(vm, HK_BOOT, i)));
+	return list;
+}
+
+/*
+ * The console is always configured, so that it can be switched on later. No address means, as in VirtualBox, all of
+ * the host's; a console that no password protects stays on the loopback unless an address is asked for.
+ */
+static json_t *
+vrde(const struct host_vm *vm)
+{
+	const char *address = host_vm_get(vm, HK_VRDEADDRESS, 0), *password = host_vm_get(vm, HK_VRDEPASSWORD, 0);
+
+	if (!*address)
+		address = *password ? "0.0.0.0" : "127.0.0.1";
+	return json_pack("{s:b, s:s, s:s, s:s}", "enabled", host_vm_on(vm, HK_VRDE, 0), "address", address, "ports",
+		host_vm_get(vm, HK_VRDEPORT, 0), "password", password);
+}
+
+/* Extra data "Lodge/Devices": a comma-separated list of the optional devices of vm/protocol.h. */
+static int
+add_devices(struct host *h, const struct host_vm *vm, json_t *doc, struct err *e)
+{
+	json_t *list = json_array();
+	char *value = NULL, *rest, *word;
+
+	if (host_extra_get(h, vm->uuid, "Lodge/Devices", &value, e)) {
+		json_decref(list);
+		return -1;
+	}
+	rest = value;
+	while (rest && (word = strsep(&rest, ",")))
+		if (*word)
+			json_array_append_new(list, json_string(word));
+	free(value);
+	json_object_set_new(doc, "devices", list);
+	return 0;
+}
+
+json_t *
+config_json(struct host *h, const struct host_vm *vm, struct err *e)
+{
+	char *engine = engine_name(h, vm, e);
+	json_t *o, *vga;
+
+	if (!engine)
+		return NULL;
+	if (!strcmp(host_vm_get(vm, HK_GRAPHICSCONTROLLER, 0), "none"))
+		vga = json_null();
+	else
+		vga = json_pack("{s:I}", "memory", (json_int_t)host_vm_num(vm, HK_VRAM, 0));
+	o = json_pack("{s:i, s:s, s:s, s:I, s:I, s:s, s:b, s:b, s:I, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:o}",
+		"version", VM_CONFIG_VERSION, "name", vm->name, "uuid", host_vm_get(vm, HK_HARDWAREUUID, 0), "memory",
+		(json_int_t)host_vm_num(vm, HK_MEMORY, 0), "cpus", (json_int_t)host_vm_num(vm, HK_CPUS, 0), "engine",
+		engine, "hpet", host_vm_on(vm, HK_HPET, 0), "rtc_utc", host_vm_on(vm, HK_RTCUSEUTC, 0), "rtc_offset_ms",
+		(json_int_t)host_vm_num(vm, HK_BIOSSYSTEMTIMEOFFSET, 0), "triple_fault",
+		host_vm_on(vm, HK_TRIPLEFAULTRESET, 0) ? "reset" : "stop", "boot_menu",
+		!strcmp(host_vm_get(vm, HK_BIOSBOOTMENU, 0), "messageandmenu"), "boot", boot(vm), "vga", vga, "storage",
+		storage(vm), "nics", nics(vm), "serial", serial(vm), "vrde", vrde(vm));
+	free(engine);
+	if (!o)
+		err_set(e, ERR_FAILED, "The configuration of machine '%s' cannot be written down: a value is not UTF-8",
+			vm->name);
+	else if (add_devices(h, vm, o, e)) {
+		json_decref(o);
+		return NULL;
+	}
+	return o;
+}

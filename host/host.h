@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The API of the product: the inventory of this host and every operation on it.
+ *
+ * The inventory is one SQLite database, $LODGE_HOME/inventory.db ($LODGE_HOME defaults to ~/.local/share/lodge). There
+ * is no daemon: each front end opens the database, does its work in one transaction and leaves. Any number of them may
+ * run at the same time.
+ *
+ * A machine's life cycle is guarded by its lock, an OFD lock on $LODGE_HOME/run/<uuid>/lock that its process (lodge-vm)
+ * holds as long as it lives. "Is it running?" is always answered by that lock, never by what was written down: a
+ * machine that was noted as running and whose lock is free without a final status has died and is `aborted`.
+ *
+ * Next to the database each machine has a folder with its settings file NAME.vbox, a description in JSON of all the
+ * machine is. The database is what counts while the machine is registered; the file is what is left of a machine when
+ * it is not, and host_vm_register() reads it back.
+ *
+ * Conventions: functions return 0 or a pointer, or -1 / NULL with *e filled. Structures returned are snapshots owned by
+ * the caller and freed with the function of their name. One `struct host` belongs to one thread. Nothing is left half
+ * done by a call that fails.
+ */
+#ifndef HOST_HOST_H
+#define HOST_HOST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "net/net.h"
+
+#define HOST_NICS 8
+#define HOST_UARTS 4
+#define HOST_BOOTS 4
+#define HOST_SLOTS_MAX 8
+#define HOST_DISK_PORTS_MAX 30
+
+/* ------------------------------------------------------------------ the inventory itself */
+
+struct host;
+
+/* Open (the first time: create, mode 0700) the inventory. A database written by a newer version is refused. */
+struct host *host_open(struct err *e);
+void host_close(struct host *h);
+const char *host_home(struct host *h);					      /* $LODGE_HOME, absolute */
+const char *host_machine_folder(struct host *h);			      /* where new machines get their folders */
+int host_set_machine_folder(struct host *h, const char *path, struct err *e); /* "default" for the built-in one */
+
+/* A path as typed, made absolute and cleaned of "." and ".." by text alone. free() it. */
+char *host_absolute_path(const char *path);
+
+/* ------------------------------------------------------------------ operating system types */
+
+struct host_ostype {
+	const char *id, *description, *family, *family_description;
+	bool is_64bit;
+	unsigned memory_mb, vram_mb, disk_mb; /* what `createvm --default` gives */
+};
+/* The row with this id (any case) or description; NULL when there is none. */
+const struct host_ostype *host_ostype_find(const char *id);
+/* Row `i`, NULL behind the last. */
+const struct host_ostype *host_ostype_at(size_t i);
+
+/* ------------------------------------------------------------------ settings */
+
+/*
+ * Every setting of a machine is a row of host/settings.c: its key, how many slots it has (adapters, serial ports...),
+ * its type, range and default, and which of the values that exist elsewhere have an effect here.
+ */
+#define HOST_KEYS(X)                                                                                                                                \
+	X(HK_OSTYPE)                                                                                                                                \
+	X(HK_GROUPS) X(HK_DESCRIPTION) X(HK_MEMORY) X(HK_VRAM) X(HK_CPUS) X(HK_CPUHOTPLUG) X(HK_CPUEXECUTIONCAP) X(HK_ACPI) X(                      \
+		HK_IOAPIC) X(HK_PAE) X(HK_LONGMODE) X(HK_APIC) X(HK_X2APIC) X(HK_HPET) X(HK_HWVIRTEX) X(HK_NESTEDPAGING) X(HK_LARGEPAGES)           \
+		X(HK_VTXVPID) X(HK_VTXUX) X(HK_VIRTVMSAVE) X(HK_NESTEDHWVIRT) X(HK_PARAVIRTPROVIDER) X(HK_CPUPROFILE) X(                            \
+			HK_CPUIDPORTABILITY) X(HK_TRIPLEFAULTRESET) X(HK_PAGEFUSION) X(HK_IOMMU) X(HK_RTCUSEUTC) X(HK_FIRMWARE)                     \
+			X(HK_CHIPSET) X(HK_GRAPHICSCONTROLLER) X(HK_MONITORCOUNT) X(HK_ACCELERATE3D) X(HK_ACCELERATE2DVIDEO) X(                     \
+				HK_BIOSLOGOFADEIN) X(HK_BIOSLOGOFADEOUT) X(HK_BIOSLOGODISPLAYTIME) X(HK_BIOSLOGOIMAGEPATH) X(HK_BIOSBOOTMENU)       \
+				X(HK_BIOSAPIC) X(HK_BIOSSYSTEMTIMEOFFSET) X(HK_BIOSPXEDEBUG) X(HK_BOOT) X(HK_NIC) X(HK_NICTYPE) X(                  \
+					HK_NICSPEED) X(HK_NICPROMISC) X(HK_NICBOOTPRIO) X(HK_NICTRACE) X(HK_NICTRACEFILE) X(HK_NICBANDWIDTHGROUP)   \
+					X(HK_CABLECONNECTED) X(HK_BRIDGEADAPTER) X(HK_HOSTONLYADAPTER) X(HK_INTNET) X(                              \
+						HK_NATNETWORK) X(HK_NICGENERICDRV) X(HK_MACADDRESS) X(HK_NATNET) X(HK_NATALIASMODE)                 \
+						X(HK_NATTFTPPREFIX) X(HK_NATTFTPFILE) X(HK_NATTFTPSERVER) X(HK_NATBINDIP) X(HK_NATSETTINGS) X(      \
+							HK_NATDNSPASSDOMAIN) X(HK_NATDNSPROXY) X(HK_NATDNSHOSTRESOLVER) X(HK_NATLOCALHOSTREACHABLE) \
+							X(HK_MOUSE) X(HK_KEYBOARD) X(HK_UART) X(HK_UARTMODE) X(HK_UARTTYPE) X(                      \
+								HK_LPT) X(HK_AUDIO) X(HK_AUDIOENABLED) X(HK_AUDIOIN) X(HK_AUDIOOUT)                 \
+								X(HK_AUDIOCONTROLLER) X(HK_AUDIOCODEC) X(HK_CLIPBOARD) X(                           \
+									HK_CLIPBOARDTRANSFERS) X(HK_DRAGANDDROP) X(HK_VRDE)                         \
+									X(HK_VRDEPORT) X(HK_VRDEADDRESS) X(HK_VRDEAUTHTYPE) X(                      \
+										HK_VRDEAUTHLIBRARY) X(HK_VRDEMULTICON) X(HK_VRDEREUSECON)           \
+										X(HK_VRDEVIDEOCHANNEL) X(HK_VRDEEXTPACK) X(                         \
+											HK_VRDEPASSWORD) X(HK_USBOHCI) X(HK_USBEHCI)                \
+											X(HK_USBXHCI) X(HK_SNAPSHOTFOLDER) X(                       \
+												HK_HARDWAREUUID) X(HK_DEFAULTFRONTEND)              \
+												X(HK_TPMTYPE) X(HK_RECORDING) X(                    \
+													HK_AUTOSTARTENABLED)                        \
+													X(HK_AUTOSTARTDELAY) X(                     \
+														HK_GUESTMEMORYBALLOON)              \
+														X(HK_TELEPORTER) X(                 \
+															HK_VMPROCPRIORITY)          \
+															X(HK_TRACINGENABLED)
+
+#define HOST_KEY_ENUM(k) k,
+enum host_key {
+	HOST_KEYS(HOST_KEY_ENUM) HK_COUNT,
+	/* what else a change can ask for; no stored setting of their own */
+	HK_NAME,
+	HK_NATPF_ADD,
+	HK_NATPF_DELETE
+};
+#undef HOST_KEY_ENUM
+
+enum host_type { HT_BOOL, HT_UINT, HT_INT, HT_ENUM, HT_TEXT, HT_SPECIAL };
+
+struct host_setting {
+	const char *name; /* "memory", also its key in settings files */
+	int slots;	  /* 1: a setting of the machine; more: of each adapter, serial port, ... */
+	enum host_type type;
+	const char *fallback; /* value of a new machine; slots after the first: `fallback_rest` when not NULL */
+	const char *fallback_rest;
+	int64_t min, max;      /* HT_UINT, HT_INT; HT_TEXT: longest */
+	const char *values;    /* HT_ENUM: all values known, "a|b|c" */
+	const char *effective; /* the values that do something here, "a|b"; NULL: all of them */
+	const char *why;       /* why the others do not, a clause */
+};
+const struct host_setting *host_setting(enum host_key key);
+
+enum host_check { HOST_VALUE_OK, HOST_VALUE_MALFORMED, HOST_VALUE_UNSUPPORTED };
+/* Is `value` one that `key` can take? *e (may be NULL) says why not. */
+enum host_check host_setting_check(enum host_key key, int slot, const char *value, struct err *e);
+
+/* ------------------------------------------------------------------ machines */
+
+/* X(name, short, long, as errors spell it, a process exists) */
+#define HOST_STATES(X)                                                                                                 \
+	X(HOST_POWEROFF, "poweroff", "powered off", "PoweredOff", 0)                                                   \
+	X(HOST_SAVED, "saved", "saved", "Saved", 0)                                                                    \
+	X(HOST_ABORTED, "aborted", "aborted", "Aborted", 0)                                                            \
+	X(HOST_STARTING, "starting", "starting", "Starting", 1)                                                        \
+	X(HOST_RUNNING, "running", "running", "Running", 1)                                                            \
+	X(HOST_PAUSED, "paused", "paused", "Paused", 1)                                                                \
+	X(HOST_STOPPING, "stopping", "stopping", "Stopping", 1)                                                        \
+	X(HOST_GURU, "gurumeditation", "guru meditation", "GuruMeditation", 1)
+
+#define HOST_STATE_ENUM(name, s, l, a, live) name,
+enum host_state { HOST_STATES(HOST_STATE_ENUM) HOST_STATE_COUNT };
+#undef HOST_STATE_ENUM
+
+const char *host_state_short(enum host_state s);
+const char *host_state_long(enum host_state s);
+const char *host_state_api(enum host_state s);
+bool host_state_live(enum host_state s); /* a process exists for it */
+
+enum host_device { HOST_DISK, HOST_DVD, HOST_FLOPPY };
+enum host_bus {
+	HOST_IDE,
+	HOST_SATA,
+	HOST_VIRTIO_BLK,
+	HOST_FLOPPY_BUS,
+	HOST_SCSI,
+	HOST_SAS,
+	HOST_USB,
+	HOST_NVME,
+	HOST_VIRTIO_SCSI
+};
+
+struct host_attachment {
+	int port, device;
+	enum host_device type;
+	char *medium; /* UUID; NULL: an empty drive */
+	char *path;   /* location of the medium; NULL with an empty drive */
+	char *format; /* of the medium, lower case as block/ names it; NULL with an empty drive */
+	bool nonrotational, discard, hotpluggable, tempeject, passthrough;
+};
+
+struct host_controller {
+	char *name;
+	enum host_bus bus;
+	const char *type; /* "IntelAhci", "PIIX4"... as VirtualBox spells it */
+	int instance, ports, max_ports, devices_per_port;
+	bool bootable, hostiocache;
+	struct host_attachment *at;
+	int at_count; /* sorted by port, device */
+};
+
+struct host_vm {
+	char uuid[37];
+	char *name;
+	char *folder;	/* absolute */
+	char *cfg_file; /* folder/NAME.vbox */
+	char *snap_folder, *log_folder;
+	enum host_state state;
+	int64_t state_time;		       /* when it changed, nanoseconds since 1970 */
+	char *session;			       /* "headless" while it runs */
+	char *value[HK_COUNT][HOST_SLOTS_MAX]; /* never NULL within the setting's slots */
+	struct nat_rule *rules[HOST_NICS];     /* sorted by name */
+	int rule_count[HOST_NICS];
+	struct host_controller *ctl;
+	int ctl_count;
+};
+
+/* `id`: a UUID, with or without braces, or a name. ERR_NOT_FOUND in VirtualBox's words. */
+struct host_vm *host_vm_load(struct host *h, const char *id, struct err *e);
+void host_vm_free(struct host_vm *vm);
+static inline const char *
+host_vm_get(const struct host_vm *vm, enum host_key key, int slot)
+{
+	return vm->value[key][slot];
+}
+bool host_vm_on(const struct host_vm *vm, enum host_key key, int slot); /* is it "on"? */
+int64_t host_vm_num(const struct host_vm *vm, enum host_key key, int slot);
+/* The attachment at a place, or NULL. */
+const struct host_attachment *host_vm_attachment(const struct host_controller *c, int port, int device);
+
+/* All machines in the order they were registered. Free each and then the array: host_vms_free(). */
+int host_vms_load(struct host *h, struct host_vm ***out, size_t *count, struct err *e);
+void host_vms_free(struct host_vm **vms, size_t count);
+
+struct host_vm_create {
+	const char *name;
+	const char *ostype;	 /* NULL: "Other" */
+	const char *base_folder; /* NULL: host_machine_folder() */
+	const char *groups;	 /* NULL: "/" */
+	const char *uuid;	 /* NULL: random */
+	bool registered;	 /* put it into the inventory at once */
+	bool defaults;		 /* memory, controllers and so on as its OS type suggests */
+};
+/* Makes the folder and the settings file. uuid and cfg_file tell what was made; free() cfg_file. */
+int host_vm_create(struct host *h, const struct host_vm_create *c, char uuid[37], char **cfg_file, struct err *e);
+int host_vm_register(struct host *h, const char *cfg_file, char uuid[37], struct err *e);
+/* With `delete_files` its settings, logs and the disks attached to no one else go too; files of other people that lie
+ * in the folder stay, and so does the folder then. */
+int host_vm_unregister(struct host *h, const char *id, bool delete_files, struct err *e);
+
+struct host_change {
+	enum host_key key;
+	int slot; /* 0-based */
+	const char *value;
+};
+/* All of the changes or none. Refused while the machine runs. */
+int host_vm_modify(struct host *h, const char *id, const struct host_change *c, size_t count, struct err *e);
+
+/* ------------------------------------------------------------------ storage */
+
+struct host_controller_change {
+	const char *name;
+	const char *add;	   /* bus name: creates it */
+	const char *type;	   /* "IntelAhci"...; NULL: as it is, or the bus's usual one */
+	int ports;		   /* -1: unchanged */
+	int bootable, hostiocache; /* -1, 0, 1 */
+	const char *rename;
+	bool remove;
+};
+int host_vm_controller(struct host *h, const char *id, const struct host_controller_change *c, struct err *e);
+
+struct host_attach {
+	const char *controller;
+	int port, device;   /* -1: the only one there is */
+	const char *type;   /* "hdd", "dvddrive", "fdd"; NULL: what is there, or what the medium is */
+	const char *medium; /* "none", "emptydrive", a UUID or a path; NULL: keep */
+	int nonrotational, discard, hotpluggable, tempeject, passthrough; /* -1: unchanged */
+	bool force;	     /* unmount although the guest has locked the drive */
+	const char *comment; /* description of the medium; NULL: unchanged */
+};
+/* On a running machine only the medium in an existing DVD drive can change. */
+int host_vm_attach(struct host *h, const char *id, const struct host_attach *a, struct err *e);
+
+struct host_medium {
+	char uuid[37];
+	enum host_device type;
+	char *path, *format, *variant; /* format upper case as VirtualBox shows it: "VDI", "RAW" */
+	char *description;
+	uint64_t size, on_disk; /* bytes */
+	bool missing;		/* the file is not there */
+	bool in_use;		/* a running machine has it */
+	char **user_names, (*user_uuids)[37];
+	int users; /* machines it is attached to */
+};
+void host_medium_free(struct host_medium *m);
+/* Registered media of a kind, oldest first. */
+int host_media_load(struct host *h, enum host_device type, struct host_medium **out, size_t *count, struct err *e);
+void host_media_free(struct host_medium *m, size_t count);
+/* `id`: a UUID or a path. A file that exists is looked at though it be unknown, and not registered. */
+struct host_medium *host_medium_load(struct host *h, enum host_device type, const char *id, struct err *e);
+
+struct host_medium_create {
+	enum host_device type;
+	const char *path;
+	const char *format; /* "VDI", "RAW"; NULL: VDI, or RAW for floppies */
+	bool fixed;
+	uint64_t size;
+	void (*progress)(void *opaque, int percent);
+	void *opaque;
+};
+int host_medium_create(struct host *h, const struct host_medium_create *c, char uuid[37], struct err *e);
+int host_medium_close(struct host *h, enum host_device type, const char *id, bool delete_file, struct err *e);
+
+/* ------------------------------------------------------------------ extra data and guest properties */
+
+/* `id`: a machine, or "global" / NULL. *value NULL: not set; free() it. */
+int host_extra_get(struct host *h, const char *id, const char *key, char **value, struct err *e);
+int host_extra_set(
+	struct host *h, const char *id, const char *key, const char *value, struct err *e); /* NULL: remove */
+typedef int host_pair_fn(void *opaque, const char *key, const char *value, int64_t time_ns, const char *flags);
+int host_extra_each(struct host *h, const char *id, host_pair_fn *fn, void *opaque, struct err *e);
+
+int host_guestprop_get(
+	struct host *h, const char *id, const char *name, char **value, int64_t *time_ns, char **flags, struct err *e);
+/* value NULL: remove. flags: "TRANSIENT,RDONLYGUEST..." or NULL. */
+int host_guestprop_set(
+	struct host *h, const char *id, const char *name, const char *value, const char *flags, struct err *e);
+int host_guestprop_each(struct host *h, const char *id, host_pair_fn *fn, void *opaque, struct err *e);
+
+/* ------------------------------------------------------------------ running machines */
+
+/* Returns when the machine runs (its first instruction is about to be executed) or has failed to. */
+int host_vm_start(struct host *h, const char *id, const char *session, struct err *e);
+
+/* Text for "not running" is for the front end: these fail with ERR_VM_STATE and host_not_running() true. */
+enum host_control { HOST_PAUSE, HOST_RESUME, HOST_RESET, HOST_POWEROFF_NOW, HOST_POWER_BUTTON, HOST_SLEEP_BUTTON };
+int host_vm_control(struct host *h, const char *id, enum host_control what, struct err *e);
+int host_vm_screenshot(struct host *h, const char *id, const char *png_path, struct err *e);
+int host_vm_scancodes(struct host *h, const char *id, const uint8_t *codes, size_t count, struct err *e);
+int host_vm_type_text(struct host *h, const char *id, const char *utf8, struct err *e);
+/* Changes to a running machine; kept in its settings too. `value` as in host_change. */
+int host_vm_change_live(struct host *h, const char *id, const struct host_change *c, struct err *e);
+/* What is on its screen and which port its VRDE server listens on (-1: none). */
+struct host_live {
+	int width, height, depth, vrde_port;
+	bool vrde_client;
+	char engine[16];
+};
+int host_vm_live(struct host *h, const struct host_vm *vm, struct host_live *out, struct err *e);
+
+/* ------------------------------------------------------------------ the machine this runs on */
+
+struct host_cpu {
+	unsigned online, count, online_cores, cores;
+	char model[96];
+	unsigned *mhz; /* one a processor, 0 unknown */
+	bool hw_virt, pae, long_mode, nested_paging, unrestricted, nested_virt, vmsave;
+};
+struct host_hw {
+	struct host_cpu cpu;
+	uint64_t memory_mb, memory_free_mb;
+	char os[64], release[128];
+};
+void host_hw_get(struct host_hw *out);
+void host_hw_release(struct host_hw *hw);
+
+struct host_netif {
+	char name[16], ip[16], mask[16], ip6[46], mac[18];
+	unsigned prefix6;
+	bool up, wireless;
+};
+/* Interfaces a bridge could use. *out is free()d. */
+int host_netifs(struct host_netif **out, size_t *count, struct err *e);
+
+/* Which engine `startvm` would use for a setting of "auto|kvm|jit|interp" (NULL: LODGE_ENGINE or auto) and why, as the
+ * machine's program tells. */
+int host_engine(
+	struct host *h, const char *wanted, char *name, size_t name_size, char *why, size_t why_size, struct err *e);
+
+#endif

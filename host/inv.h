@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of host/ share: the database handle and its helpers, the in-memory machine, its lock.
+ *
+ * Every operation that changes a machine has the same shape: begin (BEGIN IMMEDIATE, so the only writer), load the
+ * machine, check its lock, edit the structure in memory, vm_store() it, write its settings file, commit. On failure the
+ * transaction is rolled back and the structure thrown away.
+ */
+#ifndef HOST_INV_H
+#define HOST_INV_H
+
+#include <jansson.h>
+#include <sqlite3.h>
+
+#include "base/str.h"
+#include "host/host.h"
+
+struct host {
+	sqlite3 *db;
+	char *home;
+	char *machine_folder; /* cached; NULL: not asked yet */
+	int depth;	      /* of nested begin/commit */
+};
+
+/* ---- db.c ---- */
+
+/*
+ * Prepare `sql` and bind by `types`: 's' const char * (NULL binds NULL), 'i' int, 'l' int64_t. NULL and *e on failure.
+ */
+sqlite3_stmt *db_query(struct host *h, struct err *e, const char *sql, const char *types, ...);
+/* One row more? 1, 0 at the end, -1 and *e. */
+int db_step(struct host *h, sqlite3_stmt *s, struct err *e);
+/* Prepare, bind, run to the end. */
+int db_run(struct host *h, struct err *e, const char *sql, const char *types, ...);
+/* A column as a string that is never NULL and lives until the next step. */
+const char *db_text(sqlite3_stmt *s, int column);
+
+/* Write transactions nest; only the outermost counts. After db_rollback() at any depth the whole is gone. */
+int db_begin(struct host *h, struct err *e);
+int db_commit(struct host *h, struct err *e);
+void db_rollback(struct host *h);
+/* A consistent view for several reads. */
+int db_begin_read(struct host *h, struct err *e);
+void db_end_read(struct host *h);
+
+/* ---- vm.c ---- */
+
+struct host_vm *vm_new(const char *name, const char *folder); /* all settings at their defaults, random MACs */
+void vm_set(struct host_vm *vm, enum host_key key, int slot, const char *value);
+/* Replace all rows of the machine by what the structure says; a new row when it is not known. */
+int vm_store(struct host *h, const struct host_vm *vm, struct err *e);
+/* The row number of a registered machine, or -1. */
+int64_t vm_row(struct host *h, const char *uuid);
+/* Names the paths that follow from folder and name. */
+void vm_set_place(struct host_vm *vm, const char *folder, const char *name);
+struct host_controller *vm_controller(struct host_vm *vm, const char *name);
+struct host_controller *vm_controller_add(struct host_vm *vm, const char *name);
+void vm_controller_remove(struct host_vm *vm, struct host_controller *c);
+struct host_attachment *vm_attachment_add(struct host_controller *c, int port, int device);
+void vm_attachment_remove(struct host_controller *c, struct host_attachment *a);
+/* Rules stay sorted by name. */
+int vm_rule_add(struct host_vm *vm, int nic, const struct nat_rule *r, struct err *e);
+int vm_rule_remove(struct host_vm *vm, int nic, const char *name, struct err *e);
+char *vm_rule_text(const struct nat_rule *r); /* "name,tcp,ip,port,ip,port" */
+
+/* ---- vboxfile.c ---- */
+
+int vboxfile_write(struct host *h, const struct host_vm *vm, struct err *e);
+/* The machine a settings file describes; media it mentions are registered when `h` has them or their file exists. */
+struct host_vm *vboxfile_read(struct host *h, const char *path, json_t **extra, struct err *e);
+/* Add extra data and guest properties from the document of vboxfile_read(). */
+int vboxfile_restore_pairs(struct host *h, const struct host_vm *vm, json_t *doc, struct err *e);
+
+/* ---- settings.c ---- */
+
+/* `value` in the one way it is stored (lower case words, decimal numbers...). free() it. NULL and *e when it is not one
+ * the setting can take. */
+char *setting_normal(enum host_key key, int slot, const char *value, struct err *e);
+int setting_find(const char *name); /* enum host_key or -1 */
+
+/* ---- modify.c ---- */
+
+int vm_apply(struct host *h, struct host_vm *vm, const struct host_change *c, struct err *e);
+
+/* ---- storage.c ---- */
+
+struct bus_row {
+	const char *word; /* "sata" */
+	enum host_bus bus;
+	const char *type;    /* the usual type; NULL: this bus cannot be had */
+	const char *vm_type; /* as the machine's configuration has it */
+	int ports, max_ports, min_ports, devices;
+};
+const struct bus_row *bus_row(const char *word);
+const struct bus_row *bus_of(enum host_bus b);
+
+/* ---- media.c ---- */
+
+/*
+ * The registered medium `id` (UUID or path) of that kind; a file that is not known yet is opened, checked and
+ * registered. Fills uuid, path (free() it) and format (free() it).
+ */
+int medium_get(struct host *h, enum host_device type, const char *id, char uuid[37], char **path, char **format,
+	struct err *e);
+int medium_register(struct host *h, enum host_device type, const char *uuid, const char *path, struct err *e);
+const char *medium_type_word(enum host_device t); /* "disk", "dvd", "floppy" */
+int medium_type_of(const char *word);
+
+/* ---- run.c ---- */
+
+/* Is the machine's process alive or just being started by someone? */
+bool vm_locked(struct host *h, const char *uuid);
+/* Fill vm->state, state_time, session. */
+void vm_resolve_state(struct host *h, struct host_vm *vm, const char *stored_state, int64_t stored_time);
+char *vm_run_dir(struct host *h, const char *uuid);
+void vm_forget_run_dir(struct host *h, const char *uuid);
+/* One request to a running machine. NULL and *e; ERR_VM_STATE when it is not running. `params` is taken over. */
+json_t *vm_call(struct host *h, const struct host_vm *vm, const char *method, json_t *params, struct err *e);
+
+int64_t now_ns(void);
+
+#endif

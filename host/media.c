@@ -1,0 +1,485 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The registry of media: hard disks, DVD and floppy images.
+ *
+ * A medium is looked at (opened, its format, size and UUID read) when it is registered; after that lists are answered
+ * from the registry without touching the file, which a running machine has locked anyway. A disk has the UUID its image
+ * carries; an image without one (raw, ISO) gets one that the registry remembers for its path.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "block/block.h"
+#include "host/inv.h"
+
+static const char *const type_words[] = { [HOST_DISK] = "disk", [HOST_DVD] = "dvd", [HOST_FLOPPY] = "floppy" };
+
+const char *
+medium_type_word(enum host_device t)
+{
+	return type_words[t];
+}
+
+int
+medium_type_of(const char *word)
+{
+	for (size_t i = 0; i < ARRAY_LEN(type_words); i++)
+		if (!strcmp(word, type_words[i]))
+			return (int)i;
+	return -1;
+}
+
+static char *
+upper(const char *s)
+{
+	char *u = xstrdup(s);
+
+	for (char *p = u; *p; p++)
+		if (*p >= 'a' && *p <= 'z')
+			*p = (char)(*p - 32);
+	return u;
+}
+
+static void
+look_inside(struct host_medium *m, const struct block_info *info)
+{
+	static const struct uuid none;
+
+	m->format = !strcmp(info->format, "iso") ? xstrdup("RAW") : upper(info->format);
+	m->variant = xstrdup(info->variant ? info->variant : "dynamic");
+	m->size = info->size;
+	if (memcmp(&info->uuid, &none, sizeof(none)))
+		uuid_text(&info->uuid, m->uuid);
+}
+
+/* What the file at `path` is. An ISO must be one, a floppy is raw, a disk anything but an optical disc. */
+static int
+probe_file(enum host_device type, const char *path, struct host_medium *m, struct err *e)
+{
+	struct block_info info;
+	struct block *b;
+	struct stat st;
+	struct uuid u = uuid_random();
+
+	if (stat(path, &st) && errno == ENOENT)
+		return err_set(e, ERR_FILE, "Could not find file for the medium '%s' (VERR_FILE_NOT_FOUND)", path);
+	if (S_ISDIR(st.st_mode))
+		return err_set(
+			e, ERR_FILE, "Could not open the medium '%s': it is a directory (VERR_IS_A_DIRECTORY)", path);
+	b = block_open(path, type == HOST_DVD ? "iso" : type == HOST_FLOPPY ? "raw" : NULL, BLOCK_RDONLY, e);
+	if (!b)
+		return err_wrap(e, "Could not open the medium '%s'", path);
+	uuid_text(&u, m->uuid);
+	block_get_info(b, &info);
+	m->type = type;
+	m->path = xstrdup(path);
+	look_inside(m, &info);
+	block_close(b);
+	return 0;
+}
+
+static int
+insert(struct host *h, const struct host_medium *m, struct err *e)
+{
+	return db_run(h, e, "INSERT INTO medium(uuid, type, path, format, variant, size) VALUES(?, ?, ?, ?, ?, ?)",
+		"sssssl", m->uuid, medium_type_word(m->type), m->path, m->format, m->variant, (int64_t)m->size);
+}
+
+static void
+medium_release(struct host_medium *m)
+{
+	free(m->path);
+	free(m->format);
+	free(m->variant);
+	free(m->description);
+	for (int i = 0; i < m->users; i++)
+		free(m->user_names[i]);
+	free(m->user_names);
+	free(m->user_uuids);
+}
+
+void
+host_medium_free(struct host_medium *m)
+{
+	if (!m)
+		return;
+	medium_release(m);
+	free(m);
+}
+
+void
+host_media_free(struct host_medium *m, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		medium_release(&m[i]);
+	free(m);
+}
+
+static int
+duplicate_uuid(struct host *h, const struct host_medium *m, struct err *e)
+{
+	sqlite3_stmt *s = db_query(h, e, "SELECT path FROM medium WHERE uuid = ?", "s", m->uuid);
+	int r = s ? db_step(h, s, e) : -1;
+
+	if (r > 0)
+		r = err_set(e, ERR_INVALID,
+			"Cannot register the medium '%s' {%s} because a medium '%s' with UUID {%s} already exists",
+			m->path, m->uuid, db_text(s, 0), m->uuid);
+	sqlite3_finalize(s);
+	return r;
+}
+
+/* Fill the caller's strings from a registered row. 1: found, 0: not, -1 and *e. */
+static int
+find(struct host *h, enum host_device type, const char *column, const char *value, char uuid[37], char **path,
+	char **format, struct err *e)
+{
+	char sql[128];
+	sqlite3_stmt *s;
+	int r;
+
+	snprintf(sql, sizeof(sql), "SELECT uuid, path, format FROM medium WHERE type = ? AND %s = ?", column);
+	s = db_query(h, e, sql, "ss", medium_type_word(type), value);
+	r = s ? db_step(h, s, e) : -1;
+	if (r > 0) {
+		snprintf(uuid, 37, "%s", db_text(s, 0));
+		*path = xstrdup(db_text(s, 1));
+		*format = xstrdup(db_text(s, 2));
+	}
+	sqlite3_finalize(s);
+	return r;
+}
+
+static int
+unknown_uuid(enum host_device type, const char *uuid, struct err *e)
+{
+	static const char *const what[] = { "hard disk", "optical disk", "floppy disk" };
+
+	return err_set(e, ERR_NOT_FOUND, "Could not find an open %s with UUID {%s}", what[type], uuid);
+}
+
+int
+medium_get(
+	struct host *h, enum host_device type, const char *id, char uuid[37], char **path, char **format, struct err *e)
+{
+	struct host_medium m = { 0 };
+	struct uuid u;
+	char text[37], *abs;
+	int r;
+
+	if (uuid_parse(id, &u)) {
+		uuid_text(&u, text);
+		r = find(h, type, "uuid", text, uuid, path, format, e);
+		return r > 0 ? 0 : r < 0 ? -1 : unknown_uuid(type, text, e);
+	}
+	abs = host_absolute_path(id);
+	r = find(h, type, "path", abs, uuid, path, format, e);
+	if (!r) {
+		r = probe_file(type, abs, &m, e) || duplicate_uuid(h, &m, e) || insert(h, &m, e) ? -1 : 1;
+		if (r > 0) {
+			snprintf(uuid, 37, "%s", m.uuid);
+			*path = xstrdup(m.path);
+			*format = xstrdup(m.format);
+		}
+		medium_release(&m);
+	}
+	free(abs);
+	return r > 0 ? 0 : -1;
+}
+
+/* A settings file says that the medium at `path` has that UUID: believe it for media that carry none. */
+int
+medium_register(struct host *h, enum host_device type, const char *uuid, const char *path, struct err *e)
+{
+	char known[37], *p = NULL, *f = NULL;
+	struct host_medium m = { 0 };
+	struct uuid u;
+	int r = find(h, type, "path", path, known, &p, &f, e);
+
+	free(p);
+	free(f);
+	if (r)
+		return r < 0 ? -1 : 0;
+	if (!uuid_parse(uuid, &u))
+		return err_set(e, ERR_XML, "Invalid medium UUID '%s'", uuid);
+	if (probe_file(type, path, &m, e)) {
+		medium_release(&m);
+		return -1;
+	}
+	if (!strcmp(m.format, "RAW"))
+		uuid_text(&u, m.uuid);
+	r = duplicate_uuid(h, &m, e) || insert(h, &m, e) ? -1 : 0;
+	medium_release(&m);
+	return r;
+}
+
+/* ---- looking at them ---- */
+
+static int
+load_users(struct host *h, struct host_medium *m, struct err *e)
+{
+	sqlite3_stmt *s = db_query(h, e,
+		"SELECT DISTINCT v.name, v.uuid FROM machine v JOIN controller c ON c.machine = v.id"
+		" JOIN attachment a ON a.controller = c.id JOIN medium m ON m.id = a.medium WHERE m.uuid = ? ORDER BY "
+		"v.id",
+		"s", m->uuid);
+	int r = s ? 1 : -1;
+
+	while (r > 0 && (r = db_step(h, s, e)) > 0) {
+		size_t n = (size_t)m->users + 1;
+
+		m->user_names = realloc(m->user_names, n * sizeof(*m->user_names));
+		m->user_uuids = realloc(m->user_uuids, n * sizeof(*m->user_uuids));
+		if (!m->user_names || !m->user_uuids)
+			abort();
+		m->user_names[m->users] = xstrdup(db_text(s, 0));
+		snprintf(m->user_uuids[m->users], 37, "%s", db_text(s, 1));
+		if (vm_locked(h, m->user_uuids[m->users]))
+			m->in_use = true;
+		m->users++;
+	}
+	sqlite3_finalize(s);
+	return r;
+}
+
+static void
+look_at_file(struct host_medium *m)
+{
+	struct stat st;
+
+	if (stat(m->path, &st))
+		m->missing = true;
+	else
+		m->on_disk = (uint64_t)st.st_blocks * 512;
+}
+
+#define MEDIUM_COLUMNS "SELECT uuid, path, format, variant, size, description FROM medium "
+
+static void
+medium_fill(struct host_medium *m, enum host_device type, sqlite3_stmt *s)
+{
+	memset(m, 0, sizeof(*m));
+	m->type = type;
+	snprintf(m->uuid, sizeof(m->uuid), "%s", db_text(s, 0));
+	m->path = xstrdup(db_text(s, 1));
+	m->format = xstrdup(db_text(s, 2));
+	m->variant = xstrdup(db_text(s, 3));
+	m->size = (uint64_t)sqlite3_column_int64(s, 4);
+	m->description = xstrdup(db_text(s, 5));
+	look_at_file(m);
+}
+
+int
+host_media_load(struct host *h, enum host_device type, struct host_medium **out, size_t *count, struct err *e)
+{
+	sqlite3_stmt *s = db_query(h, e, MEDIUM_COLUMNS "WHERE type = ? ORDER BY id", "s", medium_type_word(type));
+	int r = s ? 1 : -1;
+
+	*out = NULL;
+	*count = 0;
+	while (r > 0 && (r = db_step(h, s, e)) > 0) {
+		*out = realloc(*out, (*count + 1) * sizeof(**out));
+		if (!*out)
+			abort();
+		medium_fill(&(*out)[(*count)++], type, s);
+		if (load_users(h, &(*out)[*count - 1], e))
+			r = -1;
+	}
+	sqlite3_finalize(s);
+	if (r < 0)
+		host_media_free(*out, *count);
+	return r < 0 ? -1 : 0;
+}
+
+struct host_medium *
+host_medium_load(struct host *h, enum host_device type, const char *id, struct err *e)
+{
+	struct host_medium *m = xcalloc(1, sizeof(*m));
+	char text[37], *abs = host_absolute_path(id);
+	struct uuid u;
+	bool is_uuid = uuid_parse(id, &u);
+	sqlite3_stmt *s;
+	int r;
+
+	if (is_uuid)
+		uuid_text(&u, text);
+	s = db_query(h, e,
+		is_uuid ? MEDIUM_COLUMNS "WHERE type = ? AND uuid = ?" : MEDIUM_COLUMNS "WHERE type = ? AND path = ?",
+		"ss", medium_type_word(type), is_uuid ? text : abs);
+	r = s ? db_step(h, s, e) : -1;
+	if (r > 0) {
+		medium_fill(m, type, s);
+		r = load_users(h, m, e);
+	} else if (!r && is_uuid) {
+		r = unknown_uuid(type, text, e);
+	} else if (!r) {
+		r = probe_file(type, abs, m, e);
+		if (!r)
+			look_at_file(m);
+	}
+	sqlite3_finalize(s);
+	free(abs);
+	if (!r)
+		return m;
+	host_medium_free(m);
+	return NULL;
+}
+
+/* ---- creating ---- */
+
+static char *
+with_suffix(const char *path, const char *suffix)
+{
+	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+
+	return strchr(name, '.') ? xstrdup(path) : xasprintf("%s%s", path, suffix);
+}
+
+static int
+create_image(const struct host_medium_create *c, const char *path, const char *format, struct err *e)
+{
+	struct block_create bc = {
+		.path = path,
+		.format = format,
+		.fixed = c->fixed,
+		.size = (c->size + 511) & ~511ull,
+		.progress = c->progress,
+		.opaque = c->opaque,
+	};
+	char *dir = xstrdup(path);
+	struct stat st;
+	int r;
+
+	*strrchr(dir, '/') = 0;
+	if (!lstat(path, &st))
+		r = err_set(e, ERR_FILE,
+			"Could not create the medium storage unit '%s'.\n%s: cannot create image '%s' "
+			"(VERR_ALREADY_EXISTS)",
+			path, !strcmp(format, "vdi") ? "VDI" : "RAW", path);
+	else
+		r = *dir && stat(dir, &st) ? dir_make(dir, 0755, e) : 0;
+	free(dir);
+	if (r)
+		return -1;
+	return block_create(&bc, e) ? err_wrap(e, "Could not create the medium storage unit '%s'", path) : 0;
+}
+
+static int
+choose_format(const struct host_medium_create *c, const char **format, const char **suffix, struct err *e)
+{
+	const char *wanted = c->format ? c->format : c->type == HOST_DISK ? "VDI" : "RAW";
+
+	if (!strcasecmp(wanted, "VDI") && c->type == HOST_DISK) {
+		*format = "vdi";
+		*suffix = ".vdi";
+	} else if (!strcasecmp(wanted, "RAW")) {
+		*format = "raw";
+		*suffix = c->type == HOST_DISK ? ".img" : c->type == HOST_DVD ? ".iso" : ".img";
+	} else {
+		return err_set(
+			e, ERR_UNSUPPORTED, "Images of the format '%s' cannot be created: VDI and RAW can", wanted);
+	}
+	return 0;
+}
+
+/* An image that was removed behind our back and is made anew replaces the old entry. */
+static int
+forget_stale(struct host *h, enum host_device type, const char *path, struct err *e)
+{
+	char uuid[37], *p = NULL, *f = NULL;
+	int r = find(h, type, "path", path, uuid, &p, &f, e);
+
+	free(p);
+	free(f);
+	if (r <= 0)
+		return r;
+	if (db_run(h, NULL, "DELETE FROM medium WHERE uuid = ?", "s", uuid))
+		return err_set(
+			e, ERR_IN_USE, "The medium '%s' {%s} is missing and still attached to a machine", path, uuid);
+	return 0;
+}
+
+int
+host_medium_create(struct host *h, const struct host_medium_create *c, char uuid[37], struct err *e)
+{
+	const char *format = NULL, *suffix = NULL;
+	char *abs, *path, *p = NULL, *f = NULL;
+	int r;
+
+	if (choose_format(c, &format, &suffix, e))
+		return -1;
+	if (c->size > (1ull << 50))
+		return err_set(e, ERR_INVALID, "A medium of %llu bytes is larger than the 1 PiB there can be",
+			(unsigned long long)c->size);
+	abs = host_absolute_path(c->path);
+	path = with_suffix(abs, suffix);
+	free(abs);
+	/* The image first, outside of a transaction: a large fixed one takes its time. */
+	r = create_image(c, path, format, e);
+	if (!r) {
+		r = db_begin(h, e) || forget_stale(h, c->type, path, e);
+		if (!r && c->type != HOST_DVD)
+			r = medium_get(h, c->type, path, uuid, &p, &f, e);
+		r = r || db_commit(h, e) ? -1 : 0;
+		if (r) {
+			db_rollback(h);
+			unlink(path);
+		}
+	}
+	free(p);
+	free(f);
+	free(path);
+	return r;
+}
+
+/* ---- closing ---- */
+
+static int
+in_use(const struct host_medium *m, bool deleting, struct err *e)
+{
+	struct str list = { 0 };
+
+	if (!m->users)
+		return 0;
+	if (!deleting)
+		return err_set(e, ERR_IN_USE,
+			"Medium '%s' cannot be closed because it is still attached to %d virtual machines", m->path,
+			m->users);
+	for (int i = 0; i < m->users; i++)
+		str_addf(&list, "%s%s", i ? ", " : "", m->user_uuids[i]);
+	err_set(e, ERR_IN_USE,
+		"Cannot delete storage: medium '%s' is still attached to the following %d virtual machine(s): %s",
+		m->path, m->users, list.s);
+	str_free(&list);
+	return -1;
+}
+
+int
+host_medium_close(struct host *h, enum host_device type, const char *id, bool delete_file, struct err *e)
+{
+	struct host_medium *m;
+	int r = -1;
+
+	if (db_begin(h, e))
+		return -1;
+	m = host_medium_load(h, type, id, e);
+	if (!m || in_use(m, delete_file, e))
+		goto out;
+	if (db_run(h, e, "DELETE FROM medium WHERE uuid = ?", "s", m->uuid))
+		goto out;
+	if (delete_file && unlink(m->path) && errno != ENOENT) {
+		err_sys(e, ERR_FILE, errno, "Could not delete the medium storage unit '%s'", m->path);
+		goto out;
+	}
+	r = db_commit(h, e);
+out:
+	if (r)
+		db_rollback(h);
+	host_medium_free(m);
+	return r;
+}

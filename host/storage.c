@@ -1,0 +1,476 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Storage controllers of a machine and what is attached to them.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "host/inv.h"
+
+static const struct bus_row buses[] = {
+	{ "ide", HOST_IDE, "PIIX4", "ide", 2, 2, 2, 2 },
+	{ "sata", HOST_SATA, "IntelAhci", "ahci", 30, 30, 1, 1 },
+	{ "virtio", HOST_VIRTIO_BLK, "VirtioBlk", "virtio", 1, 30, 1, 1 },
+	{ "floppy", HOST_FLOPPY_BUS, NULL, NULL, 1, 1, 1, 2 },
+	{ "scsi", HOST_SCSI, NULL, NULL, 16, 16, 16, 1 },
+	{ "sas", HOST_SAS, NULL, NULL, 8, 255, 1, 1 },
+	{ "usb", HOST_USB, NULL, NULL, 8, 8, 8, 1 },
+	{ "pcie", HOST_NVME, NULL, NULL, 1, 255, 1, 1 },
+	{ "virtio-scsi", HOST_VIRTIO_SCSI, NULL, NULL, 1, 256, 1, 1 },
+};
+
+/* Types of controllers that exist elsewhere: a row says of which bus. */
+static const struct {
+	const char *word;
+	enum host_bus bus;
+	bool here;
+} types[] = {
+	{ "PIIX4", HOST_IDE, true },
+	{ "PIIX3", HOST_IDE, false },
+	{ "ICH6", HOST_IDE, false },
+	{ "IntelAhci", HOST_SATA, true },
+	{ "VirtIO", HOST_VIRTIO_BLK, true },
+	{ "VirtioBlk", HOST_VIRTIO_BLK, true },
+	{ "LSILogic", HOST_SCSI, false },
+	{ "BusLogic", HOST_SCSI, false },
+	{ "LSILogicSAS", HOST_SAS, false },
+	{ "I82078", HOST_FLOPPY_BUS, false },
+	{ "USB", HOST_USB, false },
+	{ "NVMe", HOST_NVME, false },
+};
+
+const struct bus_row *
+bus_row(const char *word)
+{
+	for (size_t i = 0; i < ARRAY_LEN(buses); i++)
+		if (!strcasecmp(word, buses[i].word))
+			return &buses[i];
+	return NULL;
+}
+
+const struct bus_row *
+bus_of(enum host_bus b)
+{
+	for (size_t i = 0; i < ARRAY_LEN(buses); i++)
+		if (buses[i].bus == b)
+			return &buses[i];
+	return &buses[0];
+}
+
+static struct host_controller *
+need_controller(struct host_vm *vm, const char *name, struct err *e)
+{
+	struct host_controller *c = vm_controller(vm, name);
+
+	if (!c)
+		err_set(e, ERR_NOT_FOUND, "Could not find a storage controller named '%s'", name);
+	return c;
+}
+
+/* The controller can be of that type only: changing it to what it is does nothing. */
+static int
+check_type(const struct bus_row *bus, const char *type, struct err *e)
+{
+	for (size_t i = 0; type && i < ARRAY_LEN(types); i++) {
+		if (strcasecmp(type, types[i].word))
+			continue;
+		if (types[i].bus != bus->bus)
+			return err_set(
+				e, ERR_INVALID, "A controller of the bus '%s' cannot be a '%s'", bus->word, type);
+		if (!types[i].here)
+			return err_set(e, ERR_UNSUPPORTED,
+				"There is no storage controller '%s' here: for '%s' it is '%s'", type, bus->word,
+				bus->type);
+		return 0;
+	}
+	return type ? err_set(e, ERR_INVALID, "Invalid storage controller type '%s'", type) : 0;
+}
+
+static int
+check_ports(const struct bus_row *bus, int ports, struct err *e)
+{
+	if (ports < 0 || (ports >= bus->min_ports && ports <= bus->max_ports))
+		return 0;
+	return err_set(e, ERR_INVALID, "Invalid port count: %d (must be in range [%d, %d])", ports, bus->min_ports,
+		bus->max_ports);
+}
+
+static int
+add_controller(struct host_vm *vm, const struct host_controller_change *c, struct err *e)
+{
+	const struct bus_row *bus = bus_row(c->add);
+	struct host_controller *ctl;
+
+	if (!bus)
+		return err_set(e, ERR_INVALID, "Invalid storage bus '%s'", c->add);
+	if (!bus->type)
+		return err_set(e, ERR_UNSUPPORTED,
+			"A controller of the bus '%s' cannot be had: ide, sata and virtio can", bus->word);
+	if (!*c->name || strlen(c->name) > 250)
+		return err_set(e, ERR_INVALID, "Invalid storage controller name '%s'", c->name);
+	if (vm_controller(vm, c->name))
+		return err_set(e, ERR_IN_USE, "Storage controller named '%s' already exists", c->name);
+	for (int i = 0; i < vm->ctl_count; i++)
+		if (vm->ctl[i].bus == bus->bus)
+			return err_set(e, ERR_INVALID, "Too many storage controllers of this type: '%s' is one of '%s'",
+				vm->ctl[i].name, bus->word);
+	ctl = vm_controller_add(vm, c->name);
+	ctl->bus = bus->bus;
+	ctl->type = bus->type;
+	ctl->ports = bus->ports;
+	ctl->max_ports = bus->max_ports;
+	ctl->devices_per_port = bus->devices;
+	ctl->bootable = true;
+	return 0;
+}
+
+static int
+change_ports(struct host_controller *ctl, int ports, struct err *e)
+{
+	if (ports < 0)
+		return 0;
+	for (int i = 0; i < ctl->at_count; i++)
+		if (ctl->at[i].port >= ports)
+			return err_set(e, ERR_IN_USE,
+				"Port %d of controller '%s' is in use: it needs at least %d ports", ctl->at[i].port,
+				ctl->name, ctl->at[i].port + 1);
+	ctl->ports = ports;
+	return 0;
+}
+
+static int
+apply_controller(struct host_vm *vm, const struct host_controller_change *c, struct err *e)
+{
+	struct host_controller *ctl;
+
+	if (c->add && add_controller(vm, c, e))
+		return -1;
+	ctl = need_controller(vm, c->name, e);
+	if (!ctl)
+		return -1;
+	if (c->remove) {
+		vm_controller_remove(vm, ctl);
+		return 0;
+	}
+	if (check_type(bus_of(ctl->bus), c->type, e) || check_ports(bus_of(ctl->bus), c->ports, e) ||
+		change_ports(ctl, c->ports, e))
+		return -1;
+	if (c->bootable >= 0)
+		ctl->bootable = c->bootable;
+	if (c->hostiocache >= 0)
+		ctl->hostiocache = c->hostiocache;
+	if (c->rename) {
+		if (vm_controller(vm, c->rename))
+			return err_set(e, ERR_IN_USE, "Storage controller named '%s' already exists", c->rename);
+		free(ctl->name);
+		ctl->name = xstrdup(c->rename);
+	}
+	return 0;
+}
+
+int
+host_vm_controller(struct host *h, const char *id, const struct host_controller_change *c, struct err *e)
+{
+	struct host_vm *vm = NULL;
+
+	if (db_begin(h, e))
+		return -1;
+	vm = host_vm_load(h, id, e);
+	if (!vm)
+		goto fail;
+	if (vm_locked(h, vm->uuid)) {
+		err_set(e, ERR_OBJECT_STATE, "The machine '%s' is already locked for a session (or being unlocked)",
+			vm->name);
+		goto fail;
+	}
+	if (apply_controller(vm, c, e) || vm_store(h, vm, e) || vboxfile_write(h, vm, e) || db_commit(h, e))
+		goto fail;
+	host_vm_free(vm);
+	return 0;
+fail:
+	db_rollback(h);
+	host_vm_free(vm);
+	return -1;
+}
+
+/* ---- attachments ---- */
+
+/* Where: the only place there is when none is named; more ports when the controller can have them. */
+static int
+find_place(struct host_controller *c, const struct host_attach *a, int *port, int *device, struct err *e)
+{
+	*port = a->port;
+	*device = a->device;
+	if (*port < 0 && c->ports == 1)
+		*port = 0;
+	if (*device < 0 && c->devices_per_port == 1)
+		*device = 0;
+	if (*port < 0)
+		return err_set(e, ERR_USAGE, "Port not specified");
+	if (*device < 0)
+		return err_set(e, ERR_USAGE, "Device not specified");
+	if (*port >= c->max_ports || *device >= c->devices_per_port)
+		return err_set(e, ERR_INVALID,
+			"The port and/or device parameter are out of range: port=%d (must be in range [0, %d]), "
+			"device=%d (must be in range [0, %d])",
+			*port, c->max_ports - 1, *device, c->devices_per_port - 1);
+	if (*port >= c->ports)
+		c->ports = *port + 1;
+	return 0;
+}
+
+static int
+device_of(const char *word, enum host_device *out, struct err *e)
+{
+	if (!strcasecmp(word, "hdd"))
+		*out = HOST_DISK;
+	else if (!strcasecmp(word, "dvddrive"))
+		*out = HOST_DVD;
+	else if (!strcasecmp(word, "fdd"))
+		*out = HOST_FLOPPY;
+	else
+		return err_set(e, ERR_USAGE, "Invalid --type argument '%s'", word);
+	return 0;
+}
+
+/* Which kind of device: as said, as it is, or as the medium tells. */
+static int
+choose_type(struct host *h, const struct host_attach *a, const struct host_attachment *old, enum host_device *type,
+	struct err *e)
+{
+	struct host_medium *m;
+
+	if (a->type)
+		return device_of(a->type, type, e);
+	if (old) {
+		*type = old->type;
+		return 0;
+	}
+	if (!strcmp(a->medium, "emptydrive")) {
+		*type = HOST_DVD;
+		return 0;
+	}
+	for (int t = HOST_DVD; t >= HOST_DISK; t--) {
+		m = host_medium_load(h, (enum host_device)t, a->medium, e);
+		host_medium_free(m);
+		*type = (enum host_device)t;
+		if (m)
+			return 0;
+	}
+	return err_set(e, ERR_USAGE, "Argument --type not specified");
+}
+
+static int
+check_bus(const struct host_controller *c, enum host_device type, struct err *e)
+{
+	if (type == HOST_FLOPPY)
+		return err_set(e, ERR_UNSUPPORTED,
+			"A floppy drive cannot be attached to controller '%s': there is no "
+			"floppy controller here",
+			c->name);
+	if (type == HOST_DVD && c->bus == HOST_VIRTIO_BLK)
+		return err_set(e, ERR_UNSUPPORTED,
+			"A DVD drive cannot be attached to controller '%s': use one of ide or "
+			"sata",
+			c->name);
+	return 0;
+}
+
+static int
+same_machine_has(
+	struct host_vm *vm, const char *medium, const char *path, struct host_attachment *except, struct err *e)
+{
+	for (int i = 0; i < vm->ctl_count; i++) {
+		for (int k = 0; k < vm->ctl[i].at_count; k++) {
+			struct host_attachment *a = &vm->ctl[i].at[k];
+
+			if (a != except && a->type == HOST_DISK && a->medium && !strcmp(a->medium, medium))
+				return err_set(e, ERR_IN_USE,
+					"Medium '%s' is already attached to port %d, device %d of controller '%s' of "
+					"this "
+					"virtual machine",
+					path, a->port, a->device, vm->ctl[i].name);
+		}
+	}
+	return 0;
+}
+
+/* A disk has one user: two would destroy it. Discs are only read. */
+static int
+check_disk_free(struct host *h, struct host_vm *vm, const char *medium, const char *path,
+	struct host_attachment *except, struct err *e)
+{
+	struct host_medium *m;
+	int r = 0;
+
+	if (same_machine_has(vm, medium, path, except, e))
+		return -1;
+	m = host_medium_load(h, HOST_DISK, medium, e);
+	if (!m)
+		return -1;
+	for (int i = 0; i < m->users && !r; i++)
+		if (strcmp(m->user_uuids[i], vm->uuid))
+			r = err_set(e, ERR_IN_USE, "Medium '%s' is already attached to the virtual machine '%s'", path,
+				m->user_names[i]);
+	host_medium_free(m);
+	return r;
+}
+
+/* Put the medium that `a` names into the device. */
+static int
+insert_medium(
+	struct host *h, struct host_vm *vm, struct host_attachment *at, const struct host_attach *a, struct err *e)
+{
+	char uuid[37], *path = NULL, *format = NULL;
+
+	if (!strcmp(a->medium, "emptydrive")) {
+		if (at->type == HOST_DISK)
+			return err_set(e, ERR_INVALID, "A hard disk cannot be an empty drive");
+	} else {
+		if (medium_get(h, at->type, a->medium, uuid, &path, &format, e))
+			return -1;
+		if (at->type == HOST_DISK && check_disk_free(h, vm, uuid, path, at, e)) {
+			free(path);
+			free(format);
+			return -1;
+		}
+	}
+	free(at->medium);
+	free(at->path);
+	free(at->format);
+	at->medium = path ? xstrdup(uuid) : NULL;
+	at->path = path;
+	at->format = format;
+	return 0;
+}
+
+static int
+apply_flags(struct host_attachment *at, const struct host_attach *a, struct err *e)
+{
+	if (a->hotpluggable > 0)
+		return err_set(e, ERR_UNSUPPORTED, "Devices cannot be plugged in or out while a machine runs");
+	if (a->passthrough > 0)
+		return err_set(e, ERR_UNSUPPORTED, "Drives of the host cannot be passed through");
+	if (a->nonrotational >= 0)
+		at->nonrotational = a->nonrotational;
+	if (a->discard >= 0)
+		at->discard = a->discard;
+	if (a->tempeject >= 0)
+		at->tempeject = a->tempeject;
+	return 0;
+}
+
+static int
+detach(struct host_controller *c, struct host_attachment *old, int port, int device, struct err *e)
+{
+	if (!old)
+		return err_set(e, ERR_NOT_FOUND,
+			"No storage device attached to device slot %d on port %d of controller '%s'", device, port,
+			c->name);
+	vm_attachment_remove(c, old);
+	return 0;
+}
+
+static int
+set_comment(struct host *h, const struct host_attachment *at, const struct host_attach *a, struct err *e)
+{
+	if (!a->comment || !at->medium)
+		return 0;
+	return db_run(h, e, "UPDATE medium SET description = ? WHERE uuid = ?", "ss", a->comment, at->medium);
+}
+
+/* Change `vm` in memory. *at: the attachment concerned, NULL when it was removed. */
+static int
+apply_attach(struct host *h, struct host_vm *vm, const struct host_attach *a, struct host_attachment **at,
+	struct host_controller **ctl, struct err *e)
+{
+	struct host_controller *c = *ctl = need_controller(vm, a->controller, e);
+	enum host_device type = HOST_DISK;
+	struct host_attachment *old;
+	int port, device;
+
+	*at = NULL;
+	if (!c || find_place(c, a, &port, &device, e))
+		return -1;
+	old = (struct host_attachment *)host_vm_attachment(c, port, device);
+	if (a->medium && !strcmp(a->medium, "none"))
+		return detach(c, old, port, device, e);
+	if (!a->medium && !old)
+		return err_set(e, ERR_NOT_FOUND,
+			"No storage device attached to device slot %d on port %d of controller '%s'", device, port,
+			c->name);
+	if (choose_type(h, a, old, &type, e) || check_bus(c, type, e))
+		return -1;
+	if (old && old->type != type) {
+		vm_attachment_remove(c, old);
+		old = NULL;
+	}
+	if (!old) {
+		old = vm_attachment_add(c, port, device);
+		old->type = type;
+	}
+	*at = old;
+	if (a->medium && insert_medium(h, vm, old, a, e))
+		return -1;
+	return apply_flags(old, a, e) || set_comment(h, old, a, e) ? -1 : 0;
+}
+
+/* A running machine: the disc in a drive it already has. */
+static int
+change_disc(struct host *h, const struct host_vm *vm, const struct host_controller *ctl,
+	const struct host_attachment *at, bool force, struct err *e)
+{
+	json_t *params = json_pack("{s:s, s:i, s:i, s:s?, s:b}", "controller", ctl->name, "port", at->port, "device",
+		at->device, "path", at->path, "force", force);
+	json_t *answer = vm_call(h, vm, "medium.change", params, e);
+
+	json_decref(answer);
+	return answer ? 0 : -1;
+}
+
+static bool
+is_disc_change(struct host_vm *vm, const struct host_attach *a)
+{
+	struct host_controller *c = vm_controller(vm, a->controller);
+	const struct host_attachment *at = c ? host_vm_attachment(c, MAX(a->port, 0), MAX(a->device, 0)) : NULL;
+
+	return at && at->type == HOST_DVD && a->medium && strcmp(a->medium, "none") &&
+	       (!a->type || !strcasecmp(a->type, "dvddrive"));
+}
+
+int
+host_vm_attach(struct host *h, const char *id, const struct host_attach *a, struct err *e)
+{
+	struct host_controller *ctl = NULL;
+	struct host_attachment *at = NULL;
+	struct host_vm *vm = NULL;
+	bool live;
+
+	if (db_begin(h, e))
+		return -1;
+	vm = host_vm_load(h, id, e);
+	if (!vm)
+		goto fail;
+	live = vm_locked(h, vm->uuid);
+	if (live && vm_controller(vm, a->controller) && !is_disc_change(vm, a)) {
+		err_set(e, ERR_VM_STATE,
+			"Controller '%s' of the running machine '%s' does not support hot-plugging: only the disc in a "
+			"DVD drive can be changed",
+			a->controller, vm->name);
+		goto fail;
+	}
+	if (apply_attach(h, vm, a, &at, &ctl, e) || vm_store(h, vm, e))
+		goto fail;
+	if (live && change_disc(h, vm, ctl, at, a->force, e))
+		goto fail;
+	if (vboxfile_write(h, vm, e) || db_commit(h, e))
+		goto fail;
+	host_vm_free(vm);
+	return 0;
+fail:
+	db_rollback(h);
+	host_vm_free(vm);
+	return -1;
+}
