@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * getextradata, setextradata, guestproperty, guestcontrol, sharedfolder, snapshot.
+ */
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "front/vboxmanage/vbm.h"
+
+static const struct site machine = { "VirtualBox", "FindMachine(Bstr(a->argv[0]).raw(), machine.asOutParam())", 560,
+	"VBoxManageMisc.cpp" };
+
+/* ---- extra data ---- */
+
+static int
+print_extra(void *opaque, const char *key, const char *value, int64_t time_ns, const char *flags)
+{
+	printf("Key: %s, Value: %s\n", key, value);
+	return 0;
+}
+
+int
+cmd_getextradata(struct cli *c, int argc, char **argv)
+{
+	struct host *h;
+	struct err e = { 0 };
+	char *value;
+
+	if (argc != 2)
+		return fail_syntax(c, "Incorrect number of parameters");
+	h = cli_host(c);
+	if (!h)
+		return 1;
+	if (!strcmp(argv[1], "enumerate"))
+		return host_extra_each(h, argv[0], print_extra, NULL, &e) ? fail_api(c, &e, &machine) : 0;
+	if (host_extra_get(h, argv[0], argv[1], &value, &e))
+		return fail_api(c, &e, &machine);
+	if (value)
+		printf("Value: %s\n", value);
+	else
+		printf("No value set!\n");
+	free(value);
+	return 0;
+}
+
+int
+cmd_setextradata(struct cli *c, int argc, char **argv)
+{
+	const char *value = argc > 2 && *argv[2] ? argv[2] : NULL;
+	struct host *h;
+	struct err e = { 0 };
+
+	if (argc < 2)
+		return fail_syntax(c, "Not enough parameters");
+	if (argc > 3)
+		return fail_syntax(c, "Too many parameters");
+	h = cli_host(c);
+	if (!h)
+		return 1;
+	return host_extra_set(h, argv[0], argv[1], value, &e) ? fail_api(c, &e, &machine) : 0;
+}
+
+/* ---- guest properties ---- */
+
+static int
+guestprop_get(struct cli *c, int argc, char **argv)
+{
+	char *value, *flags;
+	struct err e = { 0 };
+	bool verbose = argc == 3 && (!strcmp(argv[2], "--verbose") || !strcmp(argv[2], "-verbose"));
+	int64_t when = 0;
+
+	if (argc != 2 && !verbose)
+		return fail_syntax(c, "Incorrect parameters");
+	if (host_guestprop_get(c->host, argv[0], argv[1], &value, &when, &flags, &e))
+		return fail_api(c, &e, &machine);
+	if (!value) {
+		printf("No value set!\n");
+		return 0;
+	}
+	printf("Value: %s\n", value);
+	if (verbose)
+		printf("Timestamp: %lld ns\n", (long long)when);
+	if (verbose && *flags)
+		printf("Flags: %s\n", flags);
+	free(value);
+	free(flags);
+	return 0;
+}
+
+static int
+guestprop_set(struct cli *c, int argc, char **argv)
+{
+	const char *value = argc > 2 ? argv[2] : NULL, *flags = NULL;
+	struct err e = { 0 };
+
+	if (argc == 5 && (!strcmp(argv[3], "--flags") || !strcmp(argv[3], "-flags")))
+		flags = argv[4];
+	else if (argc != 2 && argc != 3)
+		return fail_syntax(c, "Incorrect parameters");
+	return host_guestprop_set(c->host, argv[0], argv[1], value, flags, &e) ? fail_api(c, &e, &machine) : 0;
+}
+
+static int
+guestprop_unset(struct cli *c, int argc, char **argv)
+{
+	struct err e = { 0 };
+
+	if (argc != 2)
+		return fail_syntax(c, "Incorrect parameters");
+	return host_guestprop_set(c->host, argv[0], argv[1], NULL, NULL, &e) ? fail_api(c, &e, &machine) : 0;
+}
+
+/* What `enumerate` shows. */
+struct listing {
+	const char **patterns;
+	int pattern_count;
+	bool old_format, no_time, no_flags;
+	int shown;
+	size_t key_width, value_width;
+	bool measuring;
+};
+
+static bool
+wanted(const struct listing *l, const char *name)
+{
+	for (int i = 0; i < l->pattern_count; i++)
+		if (!fnmatch(l->patterns[i], name, 0))
+			return true;
+	return !l->pattern_count;
+}
+
+static int
+print_guestprop(void *opaque, const char *name, const char *value, int64_t when, const char *flags)
+{
+	struct listing *l = opaque;
+	char stamp[40];
+
+	if (!wanted(l, name))
+		return 0;
+	l->key_width = MAX(l->key_width, strlen(name));
+	l->value_width = MAX(l->value_width, strlen(value));
+	if (l->measuring)
+		return 0;
+	l->shown++;
+	if (l->old_format) {
+		printf("Name: %s, value: %s, timestamp: %lld, flags: %s\n", name, value, (long long)when, flags);
+		return 0;
+	}
+	printf("%-*s = '%s'%*s", (int)l->key_width, name, value, (int)(l->value_width - strlen(value)), "");
+	if (!l->no_time)
+		printf(" @ %sZ", time_text(when, stamp));
+	if (!l->no_flags && *flags)
+		printf(" %s", flags);
+	putchar('\n');
+	return 0;
+}
+
+static int
+guestprop_enumerate(struct cli *c, int argc, char **argv)
+{
+	static const struct opt options[] = {
+		{ "old-format", 0, OPT_FLAG, 0, 0 },
+		{ "no-timestamp", 1, OPT_FLAG, 't', 0 },
+		{ "no-flags", 2, OPT_FLAG, 'f', 0 },
+		{ "relative", 3, OPT_FLAG, 'r', 0 },
+		{ "patterns", 4, OPT_TEXT, 'p', 0 },
+		{ "sort", 3, OPT_FLAG, 's', 0 },
+		{ "unsort", 3, OPT_FLAG, 'u', 0 },
+	};
+	struct args a = ARGS(c, argc, argv, options);
+	struct listing l = { .patterns = xcalloc((size_t)argc + 1, sizeof(char *)), .measuring = true };
+	const char *vm = NULL;
+	struct err e = { 0 };
+	int id, status = 0;
+
+	while (!status && (id = args_next(&a)) != ARG_END) {
+		if (id == ARG_BAD)
+			status = 2;
+		else if (id == ARG_WORD && !vm)
+			vm = a.text;
+		else if (id == ARG_WORD || id == 4)
+			l.patterns[l.pattern_count++] = a.text;
+		l.old_format |= id == 0;
+		l.no_time |= id == 1;
+		l.no_flags |= id == 2;
+	}
+	if (!status && !vm)
+		status = fail_syntax(c, "VM name or uuid required");
+	if (!status && host_guestprop_each(c->host, vm, print_guestprop, &l, &e))
+		status = fail_api(c, &e, &machine);
+	l.measuring = false;
+	if (!status)
+		host_guestprop_each(c->host, vm, print_guestprop, &l, &e);
+	if (!status && !l.shown)
+		printf("No properties found.\n");
+	free(l.patterns);
+	return status;
+}
+
+int
+cmd_guestproperty(struct cli *c, int argc, char **argv)
+{
+	if (!argc)
+		return fail_syntax(c, "Incorrect parameters");
+	if (!cli_host(c))
+		return 1;
+	if (!strcmp(argv[0], "get"))
+		return guestprop_get(c, argc - 1, argv + 1);
+	if (!strcmp(argv[0], "set"))
+		return guestprop_set(c, argc - 1, argv + 1);
+	if (!strcmp(argv[0], "unset") || !strcmp(argv[0], "delete"))
+		return guestprop_unset(c, argc - 1, argv + 1);
+	if (!strcmp(argv[0], "enumerate"))
+		return guestprop_enumerate(c, argc - 1, argv + 1);
+	if (!strcmp(argv[0], "wait"))
+		return fail_plain(c, "'guestproperty wait' is not available here");
+	return fail_syntax(c, "Invalid parameter '%s'", argv[0]);
+}
+
+/* ---- guestcontrol ---- */
+
+static const char *const subcommands[] = { "run", "start", "exec", "execute", "copyfrom", "copyto", "cp", "mkdir", "md",
+	"createdir", "createdirectory", "rmdir", "removedir", "removedirectory", "rm", "removefile", "mv", "move",
+	"ren", "rename", "mktemp", "createtemp", "createtemporary", "mount", "stat", "df", "fsinfo", "list",
+	"closeprocess", "closesession", "updatega", "updateadditions", "updateguestadditions", "watch",
+	"waitrunlevel" };
+
+static bool
+is_subcommand(const char *word)
+{
+	for (size_t i = 0; i < ARRAY_LEN(subcommands); i++)
+		if (!strcmp(word, subcommands[i]))
+			return true;
+	return false;
+}
+
+/* What it was asked to do. Enough to tell a sensible line from a mistyped one: no guest here can carry it out yet. */
+struct guest_line {
+	const char *vm, *sub, *program, *user;
+};
+
+static int
+parse_guest_line(struct cli *c, int argc, char **argv, struct guest_line *g)
+{
+	static const struct opt options[] = {
+		{ "username", 1, OPT_TEXT, 'u', 0 },
+		{ "password", 0, OPT_TEXT, 0, 0 },
+		{ "passwordfile", 0, OPT_TEXT, 'p', 0 },
+		{ "domain", 0, OPT_TEXT, 'd', 0 },
+		{ "exe", 2, OPT_TEXT, 'e', 0 },
+		{ "image", 2, OPT_TEXT, 'i', 0 },
+		{ "execute", 2, OPT_TEXT, 0, 0 },
+		{ "arg0", 0, OPT_TEXT, 0, 0 },
+		{ "arguments", 0, OPT_TEXT, 0, 0 },
+		{ "environment", 0, OPT_TEXT, 0, 0 },
+		{ "putenv", 0, OPT_TEXT, 'E', 0 },
+		{ "cwd", 0, OPT_TEXT, 'C', 0 },
+		{ "flags", 0, OPT_TEXT, 0, 0 },
+		{ "timeout", 0, OPT_TEXT, 't', 0 },
+		{ "wait-for", 0, OPT_TEXT, 0, 0 },
+		{ "session-id", 0, OPT_TEXT, 0, 0 },
+		{ "session-name", 0, OPT_TEXT, 0, 0 },
+		{ "target-directory", 0, OPT_TEXT, 0, 0 },
+		{ "source", 0, OPT_TEXT, 0, 0 },
+		{ "mode", 0, OPT_TEXT, 'm', 0 },
+		{ "tmpdir", 0, OPT_TEXT, 0, 0 },
+		{ "wait-stdout", 0, OPT_FLAG, 0, 0 },
+		{ "no-wait-stdout", 0, OPT_FLAG, 0, 0 },
+		{ "wait-stderr", 0, OPT_FLAG, 0, 0 },
+		{ "no-wait-stderr", 0, OPT_FLAG, 0, 0 },
+		{ "wait-exit", 0, OPT_FLAG, 0, 0 },
+		{ "wait-start", 0, OPT_FLAG, 0, 0 },
+		{ "dos2unix", 0, OPT_FLAG, 0, 0 },
+		{ "unix2dos", 0, OPT_FLAG, 0, 0 },
+		{ "unquoted-args", 0, OPT_FLAG, 0, 0 },
+		{ "ignore-orphaned-processes", 0, OPT_FLAG, 0, 0 },
+		{ "profile", 0, OPT_FLAG, 0, 0 },
+		{ "verbose", 0, OPT_FLAG, 'v', 0 },
+		{ "quiet", 0, OPT_FLAG, 'q', 0 },
+		{ "parents", 0, OPT_FLAG, 'P', 0 },
+		{ "recursive", 0, OPT_FLAG, 'R', 0 },
+		{ "follow", 0, OPT_FLAG, 'L', 0 },
+		{ "no-replace", 0, OPT_FLAG, 'n', 0 },
+		{ "update", 0, OPT_FLAG, 0, 0 },
+		{ "directory", 0, OPT_FLAG, 0, 0 },
+		{ "secure", 0, OPT_FLAG, 's', 0 },
+		{ "force", 0, OPT_FLAG, 'f', 0 },
+		{ "all", 0, OPT_FLAG, 0, 0 },
+	};
+	struct args a = ARGS(c, argc, argv, options);
+	int id;
+
+	while ((id = args_next(&a)) != ARG_END) {
+		if (id == ARG_BAD)
+			return 2;
+		if (id == 1)
+			g->user = a.text;
+		else if (id == 2)
+			g->program = a.text;
+		else if (id == ARG_WORD && !g->sub && !a.only_words && is_subcommand(a.text))
+			g->sub = a.text;
+		else if (id == ARG_WORD && !g->vm)
+			g->vm = a.text;
+		else if (id == ARG_WORD && !g->program)
+			g->program = a.text;
+		/* Behind the program everything is its own. */
+		if (id == ARG_WORD && g->program && g->vm && (g->sub || a.only_words))
+			break;
+	}
+	return 0;
+}
+
+static bool
+runs_program(const struct guest_line *g)
+{
+	return !g->sub || !strcmp(g->sub, "run") || !strcmp(g->sub, "start") || str_starts(g->sub, "exec");
+}
+
+static int
+check_guest_line(struct cli *c, const struct guest_line *g)
+{
+	if (!g->vm)
+		return fail_syntax(c, "No VM specified");
+	if (!g->sub && !g->program)
+		return fail_syntax(c, "No subcommand specified");
+	if (runs_program(g) && !g->program)
+		return fail_syntax(c, "No executable specified!");
+	return 0;
+}
+
+int
+cmd_guestcontrol(struct cli *c, int argc, char **argv)
+{
+	static const struct site session = { "GuestSession",
+		"WaitForArray(ComSafeArrayAsInParam(aSessionWaitFlags), 30 * 1000, &enmWaitResult)", 1110,
+		"VBoxManageGuestCtrl.cpp" };
+	struct guest_line g = { 0 };
+	struct host_vm *vm;
+	struct err e = { 0 };
+	int r = parse_guest_line(c, argc, argv, &g);
+
+	if (!r)
+		r = check_guest_line(c, &g);
+	if (r)
+		return r;
+	if (!cli_host(c))
+		return 1;
+	vm = host_vm_load(c->host, g.vm, &e);
+	if (!vm)
+		return fail_api(c, &e, &machine);
+	if (vm->state != HOST_RUNNING)
+		r = fail_plain(
+			c, "Machine \"%s\" is not running (currently %s)!", vm->name, host_state_long(vm->state));
+	host_vm_free(vm);
+	if (r)
+		return r;
+	err_set(&e, ERR_VM, "The guest execution service is not ready (yet)");
+	return fail_api(c, &e, &session);
+}
+
+/* ---- sharedfolder ---- */
+
+int
+cmd_sharedfolder(struct cli *c, int argc, char **argv)
+{
+	struct host_vm *vm;
+	struct err e = { 0 };
+
+	if (argc < 2)
+		return fail_syntax(c, "Not enough parameters");
+	if (strcmp(argv[0], "add") && strcmp(argv[0], "remove"))
+		return fail_syntax(c, "Invalid parameter '%s'", argv[0]);
+	if (!cli_host(c))
+		return 1;
+	vm = host_vm_load(c->host, argv[1], &e);
+	if (!vm)
+		return fail_api(c, &e, &machine);
+	host_vm_free(vm);
+	return fail_plain(c, "Shared folders are not available here: copy files over the network instead");
+}
+
+/* ---- snapshot ---- */
+
+int
+cmd_snapshot(struct cli *c, int argc, char **argv)
+{
+	static const char *const words[] = { "take", "delete", "restore", "restorecurrent", "edit", "showvminfo" };
+	struct host_vm *vm;
+	struct err e = { 0 };
+
+	if (argc < 2)
+		return fail_syntax(c, "Not enough parameters");
+	if (!cli_host(c))
+		return 1;
+	vm = host_vm_load(c->host, argv[0], &e);
+	if (!vm)
+		return fail_api(c, &e, &machine);
+	host_vm_free(vm);
+	if (!strcmp(argv[1], "list")) {
+		printf("This machine does not have any snapshots\n");
+		return 1;
+	}
+	for (size_t i = 0; i < ARRAY_LEN(words); i++)
+		if (!strcmp(argv[1], words[i]))
+			return fail_plain(c, "'snapshot %s' is not available yet", argv[1]);
+	return fail_syntax(c, "Invalid parameter '%s'", argv[1]);
+}

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * VBoxManage: the table of commands and what comes before a command.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "front/vboxmanage/vbm.h"
+
+static int cmd_help(struct cli *c, int argc, char **argv);
+static int cmd_commands(struct cli *c, int argc, char **argv);
+
+static const struct verb verbs[] = {
+	{ "closemedium", cmd_closemedium, "[disk|dvd|floppy] UUID|FILE [--delete]", "disk old.vdi --delete", false },
+	{ "commands", cmd_commands, "", NULL, false },
+	{ "controlvm", cmd_controlvm,
+		"VM pause|resume|reset|poweroff|acpipowerbutton\n"
+		"VM screenshotpng FILE\n"
+		"VM keyboardputscancode HEX...\n"
+		"VM keyboardputstring TEXT...\n"
+		"VM keyboardputfile FILE\n"
+		"VM setlinkstate<1-8> on|off\n"
+		"VM natpf<1-8> NAME,tcp|udp,HOSTIP,HOSTPORT,GUESTIP,GUESTPORT\n"
+		"VM natpf<1-8> delete NAME\n"
+		"VM nictrace<1-8> on|off\n"
+		"VM vrde on|off",
+		"web1 acpipowerbutton", false },
+	{ "createhd", cmd_createmedium, "--filename FILE --size MB [--format VDI|RAW] [--variant Standard|Fixed]",
+		"--filename web1.vdi --size 8192", true },
+	{ "createmedium", cmd_createmedium,
+		"[disk|floppy] --filename FILE --size MB|--sizebyte BYTES [--format VDI|RAW]\n"
+		"  [--variant Standard|Fixed]",
+		"disk --filename web1.vdi --size 8192", false },
+	{ "createvdi", cmd_createmedium, "--filename FILE --size MB", "--filename web1.vdi --size 8192", true },
+	{ "createvm", cmd_createvm,
+		"--name NAME [--ostype TYPE] [--register] [--basefolder DIRECTORY] [--groups GROUP,...]\n"
+		"  [--uuid UUID] [--default]",
+		"--name web1 --ostype Debian_64 --register", false },
+	{ "getextradata", cmd_getextradata, "global|VM KEY|enumerate", "web1 Lodge/Engine", false },
+	{ "guestcontrol", cmd_guestcontrol,
+		"VM run [--exe PATH] --username USER [--password PASSWORD] [--wait-stdout] [-- PROGRAM ARGUMENT...]\n"
+		"VM execute --image PATH --username USER [--password PASSWORD] [--wait-stdout] [-- ARGUMENT...]\n"
+		"execute VM --username USER [--password PASSWORD] -- COMMAND\n"
+		"VM --username USER [--password PASSWORD] --execute COMMAND [--wait-stdout]",
+		"web1 run --exe /bin/uname --username root --password secret --wait-stdout -- uname -a", false },
+	{ "guestproperty", cmd_guestproperty,
+		"get VM NAME [--verbose]\n"
+		"set VM NAME [VALUE [--flags FLAGS]]\n"
+		"unset VM NAME\n"
+		"enumerate VM [--no-timestamp] [--no-flags] [--old-format] [PATTERN...]",
+		"get web1 /VirtualBox/GuestInfo/Net/0/V4/IP", false },
+	{ "help", cmd_help, "[COMMAND]", "createvm", false },
+	{ "hostinfo", cmd_hostinfo, "", NULL, false },
+	{ "list", cmd_list,
+		"[--long] [--sorted] vms|runningvms|hdds|dvds|floppies|ostypes|hostinfo|systemproperties\n"
+		"[--long] [--sorted] bridgedifs|hostonlyifs|dhcpservers|natnets|intnets|groups|extpacks\n"
+		"[--long] [--sorted] hostdvds|hostfloppies|hostcpuids|hddbackends|usbhost|usbfilters|webcams|\n"
+		"  screenshotformats|cpu-profiles|hostdrives|cloudproviders|cloudprofiles",
+		"vms", false },
+	{ "modifyvm", cmd_modifyvm,
+		"VM --name NAME --ostype TYPE --memory MB --vram MB --cpus N --groups GROUP,... --description TEXT\n"
+		"VM --boot<1-4> none|floppy|dvd|disk|net --biosbootmenu disabled|messageandmenu --rtcuseutc on|off\n"
+		"VM --nic<1-8> none|null|nat --nictype<1-8> 82540EM|virtio --cableconnected<1-8> on|off\n"
+		"  --macaddress<1-8> auto|MAC --nictrace<1-8> on|off --nictracefile<1-8> FILE\n"
+		"VM --natpf<1-8> NAME,tcp|udp,HOSTIP,HOSTPORT,GUESTIP,GUESTPORT --natpf<1-8> delete NAME\n"
+		"  --natnet<1-8> NETWORK|default --nattftpprefix<1-8> DIRECTORY --nattftpfile<1-8> FILE\n"
+		"VM --uart<1-4> off|IOBASE IRQ --uartmode<1-4> disconnected|server PIPE|client PIPE|tcpserver PORT|\n"
+		"  tcpclient HOST:PORT|file FILE|pty LINK|DEVICE\n"
+		"VM --vrde on|off --vrdeport PORT,... --vrdeaddress ADDRESS --vrdeproperty VNCPassword=PASSWORD\n"
+		"VM OPTION VALUE ...: other options of VirtualBox are taken when their value is what there is",
+		"web1 --memory 1024 --cpus 2 --natpf1 ssh,tcp,127.0.0.1,2222,,22", false },
+	{ "registervm", cmd_registervm, "FILE", "'/home/me/VirtualBox VMs/web1/web1.vbox'", false },
+	{ "setextradata", cmd_setextradata, "global|VM KEY [VALUE]", "web1 Lodge/Engine interp", false },
+	{ "setproperty", cmd_setproperty, "machinefolder default|DIRECTORY", "machinefolder /srv/machines", false },
+	{ "sharedfolder", cmd_sharedfolder,
+		"add VM --name NAME --hostpath PATH [--readonly] [--transient] [--automount]\n"
+		"remove VM --name NAME [--transient]",
+		NULL, false },
+	{ "showhdinfo", cmd_showmediuminfo, "UUID|FILE", NULL, true },
+	{ "showmediuminfo", cmd_showmediuminfo, "[disk|dvd|floppy] UUID|FILE", "disk web1.vdi", false },
+	{ "showvdiinfo", cmd_showmediuminfo, "UUID|FILE", NULL, true },
+	{ "showvminfo", cmd_showvminfo, "VM [--details] [--machinereadable]\nVM --log N", "web1 --machinereadable",
+		false },
+	{ "snapshot", cmd_snapshot, "VM list [--details|--machinereadable]", "web1 list", false },
+	{ "startvm", cmd_startvm, "VM... [--type headless|gui|separate]", "web1 --type headless", false },
+	{ "storageattach", cmd_storageattach,
+		"VM --storagectl NAME [--port N] [--device N] [--type hdd|dvddrive]\n"
+		"  [--medium none|emptydrive|UUID|FILE] [--nonrotational on|off] [--discard on|off]\n"
+		"  [--tempeject on|off] [--mtype normal] [--forceunmount] [--comment TEXT]",
+		"web1 --storagectl SATA --port 0 --device 0 --type hdd --medium web1.vdi", false },
+	{ "storagectl", cmd_storagectl,
+		"VM --name NAME [--add ide|sata|virtio] [--controller PIIX4|IntelAhci|VirtIO] [--portcount N]\n"
+		"  [--hostiocache on|off] [--bootable on|off] [--rename NAME]\n"
+		"VM --name NAME --remove",
+		"web1 --name SATA --add sata --controller IntelAhci", false },
+	{ "unregistervm", cmd_unregistervm, "VM [--delete]", "web1 --delete", false },
+};
+
+const struct verb *
+verb_at(size_t i)
+{
+	return i < ARRAY_LEN(verbs) ? &verbs[i] : NULL;
+}
+
+const struct verb *
+verb_find(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
+		if (!strcmp(name, verbs[i].name))
+			return &verbs[i];
+	return NULL;
+}
+
+struct host *
+cli_host(struct cli *c)
+{
+	struct err e = { 0 };
+
+	if (c->host)
+		return c->host;
+	c->host = host_open(&e);
+	if (!c->host)
+		fail_plain(c, "%s", e.text);
+	return c->host;
+}
+
+static int
+cmd_commands(struct cli *c, int argc, char **argv)
+{
+	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
+		if (!verbs[i].alias)
+			printf("%s\n", verbs[i].name);
+	return 0;
+}
+
+static void
+print_all_usage(struct cli *c)
+{
+	printf("Usage:\n\n"
+	       "  %s [--nologo|-q] [--detailed-progress|-d] COMMAND ARGUMENTS...\n"
+	       "  %s --version|-V\n"
+	       "  %s help [COMMAND]\n\n"
+	       "Commands:\n\n",
+		c->program, c->program, c->program);
+	cmd_commands(c, 0, NULL);
+	printf("\n\"%s help COMMAND\" tells the options of a command.\n", c->program);
+}
+
+static int
+cmd_help(struct cli *c, int argc, char **argv)
+{
+	const struct verb *v;
+
+	if (!argc) {
+		print_logo(c, false);
+		print_all_usage(c);
+		return 0;
+	}
+	v = verb_find(argv[0]);
+	if (!v) {
+		c->verb = NULL;
+		return fail_syntax(c, "Invalid command '%s'", argv[0]);
+	}
+	print_usage(c, v, false);
+	return 0;
+}
+
+static int
+run_verb(struct cli *c, int argc, char **argv)
+{
+	c->verb = verb_find(argv[0]);
+	if (!c->verb)
+		return fail_syntax(c, "Invalid command '%s'", argv[0]);
+	if (argc == 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
+		print_usage(c, c->verb, false);
+		return 0;
+	}
+	return c->verb->run(c, argc - 1, argv + 1);
+}
+
+enum { G_NOLOGO, G_DETAILED, G_VERSION, G_HELP, G_SETTINGSPW, G_DUMP };
+
+static int
+run_line(struct cli *c, int argc, char **argv)
+{
+	static const struct opt options[] = {
+		{ "nologo", G_NOLOGO, OPT_FLAG, 'q', 0 },
+		{ "detailed-progress", G_DETAILED, OPT_FLAG, 'd', 0 },
+		{ "version", G_VERSION, OPT_FLAG, 'V', 0 },
+		{ NULL, G_VERSION, OPT_FLAG, 'v', 0 },
+		{ "help", G_HELP, OPT_FLAG, 'h', 0 },
+		{ NULL, G_HELP, OPT_FLAG, '?', 0 },
+		{ "settingspw", G_SETTINGSPW, OPT_TEXT, 0, 0 },
+		{ "settingspwfile", G_SETTINGSPW, OPT_TEXT, 0, 0 },
+	};
+	struct args a = ARGS(c, argc, argv, options);
+
+	for (;;) {
+		switch (args_next(&a)) {
+		case G_NOLOGO:
+			c->logo = false;
+			break;
+		case G_DETAILED:
+			c->detailed = true;
+			break;
+		case G_VERSION:
+			printf(VBM_VERSION "r" VBM_REVISION "\n");
+			return 0;
+		case G_HELP:
+		case ARG_END:
+			return cmd_help(c, 0, NULL);
+		case G_SETTINGSPW:
+			return fail_plain(c, "%s: settings are not encrypted here", a.spelled);
+		case ARG_WORD:
+			return run_verb(c, argc - a.at + 1, argv + a.at - 1);
+		default:
+			return 2;
+		}
+	}
+}
+
+int
+main(int argc, char **argv)
+{
+	const char *slash = argc ? strrchr(argv[0], '/') : NULL;
+	struct cli c = { .program = slash ? slash + 1 : argc ? argv[0] : "VBoxManage", .logo = true, .progress = -1 };
+	int status;
+
+	log_set_level(LOG_WARN);
+	status = run_line(&c, argc - 1, argv + 1);
+	host_close(c.host);
+	if (fflush(stdout) && !status)
+		status = 1;
+	return status;
+}
