@@ -17,7 +17,7 @@ OPT    ?= -O2 -g
 CFLAGS := -std=gnu11 $(OPT) $(WARN) $(if $(CI),-Werror) $(HARDEN) $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer) -pthread
 CPPFLAGS := -I. -D_GNU_SOURCE -DLODGE_VERSION='"$(VERSION)"' -DLODGE_PREFIX='"$(PREFIX)"' \
 	$(shell pkg-config --cflags slirp sqlite3 jansson libseccomp libpng libcrypto 2>/dev/null)
-LDFLAGS := -pie -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN)) -pthread
+LDFLAGS := -pie -Wl,--as-needed -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN)) -pthread
 
 DIRS  := base bus block net cpu dev machine display vm host
 # What an archive needs to link: itself and the layers below it (doc/architecture.md).
