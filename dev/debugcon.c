@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The port that firmware writes its messages to, byte by byte. Reading gives 0xe9, by which SeaBIOS knows that it is
- * there. Without a back end lines go to the log, in trace group "firmware".
+ * there. Without a back end lines go to the log.
  */
 #include <stdlib.h>
 
@@ -12,7 +12,6 @@
 struct debugcon {
 	struct device dev;
 	struct chardev *cd;
-	bool traced;
 	unsigned len;
 	char line[200];
 };
@@ -43,7 +42,7 @@ port_write(void *opaque, uint64_t off, uint64_t value, unsigned size)
 
 	if (c->cd)
 		chardev_write(c->cd, &byte, 1);
-	else if (c->traced)
+	else
 		log_byte(c, (char)byte);
 }
 
@@ -65,7 +64,6 @@ debugcon_create(struct machine *m, uint16_t port, struct chardev *cd)
 
 	device_add(m, &c->dev, &class);
 	c->cd = cd;
-	c->traced = log_tracing("firmware");
 	io_add(&m->io, port, 1, &ops, c);
 	return &c->dev;
 }
