@@ -19,10 +19,11 @@
 
 #include "base/log.h"
 #include "base/str.h"
+#include "cpu/cpu.h"
 #include "vm/vm.h"
 
 struct arguments {
-	const char *config, *run_dir, *log;
+	const char *config, *run_dir, *log, *which_engine;
 	int ready_fd;
 	bool foreground;
 };
@@ -33,6 +34,7 @@ static void
 usage(FILE *f)
 {
 	fprintf(f, "Usage: lodge-vm --config FILE --run-dir DIR [--log FILE] [--ready-fd N] [--foreground]\n"
+		   "       lodge-vm --which-engine auto|kvm|jit|interp\n"
 		   "Runs the machine that FILE describes. Started by lodge and VBoxManage.\n");
 }
 
@@ -45,6 +47,7 @@ parse_arguments(int argc, char **argv, struct arguments *a)
 		{ "log", required_argument, NULL, 'l' },
 		{ "ready-fd", required_argument, NULL, 'r' },
 		{ "foreground", no_argument, NULL, 'f' },
+		{ "which-engine", required_argument, NULL, 'e' },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
 		{ 0 },
@@ -74,6 +77,9 @@ parse_arguments(int argc, char **argv, struct arguments *a)
 		case 'f':
 			a->foreground = true;
 			break;
+		case 'e':
+			a->which_engine = optarg;
+			break;
 		case 'h':
 			usage(stdout);
 			exit(0);
@@ -84,7 +90,7 @@ parse_arguments(int argc, char **argv, struct arguments *a)
 			return -1;
 		}
 	}
-	if (a->config && a->run_dir && optind == argc)
+	if (((a->config && a->run_dir) || a->which_engine) && optind == argc)
 		return 0;
 	usage(stderr);
 	return -1;
@@ -227,6 +233,22 @@ wait_for_child(int from, int ready)
 	return 1;
 }
 
+/* One line on stdout, as the report of a machine that runs. */
+static int
+tell_engine(const char *name)
+{
+	const struct cpu_engine *engine;
+	struct err e = { 0 };
+	char why[256] = "";
+
+	engine = cpu_choose(name, why, &e);
+	if (engine)
+		report(dup(1), json_pack("{s:s, s:s}", "engine", engine->name, "engine_reason", why));
+	else
+		report_failure(dup(1), &e);
+	return engine ? 0 : 1;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -236,6 +258,8 @@ main(int argc, char **argv)
 
 	if (parse_arguments(argc, argv, &a))
 		return 2;
+	if (a.which_engine)
+		return tell_engine(a.which_engine);
 	close_others(a.ready_fd);
 	if (a.ready_fd >= 0 && fcntl(a.ready_fd, F_SETFD, FD_CLOEXEC)) {
 		fprintf(stderr, "lodge-vm: descriptor %d is not open\n", a.ready_fd);

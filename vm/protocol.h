@@ -20,6 +20,10 @@
  *
  * End of file without a line means that the process died. Nothing of the machine is left in that case.
  *
+ *	lodge-vm --which-engine auto|kvm|jit|interp
+ *
+ * starts nothing and prints such a line, with "engine" and "engine_reason" or with "error", on stdout.
+ *
  * ---- The run directory -----------------------------------------------------------------------------------------
  *
  *	lock          Held (OFD write lock on byte 0, F_OFD_SETLK) by the process of the machine for its whole life.
