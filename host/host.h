@@ -68,8 +68,9 @@ const struct host_ostype *host_ostype_at(size_t i);
  */
 #define HOST_KEYS(X)                                                                                                                                \
 	X(HK_OSTYPE)                                                                                                                                \
-	X(HK_GROUPS) X(HK_DESCRIPTION) X(HK_MEMORY) X(HK_VRAM) X(HK_CPUS) X(HK_CPUHOTPLUG) X(HK_CPUEXECUTIONCAP) X(HK_ACPI) X(                      \
-		HK_IOAPIC) X(HK_PAE) X(HK_LONGMODE) X(HK_APIC) X(HK_X2APIC) X(HK_HPET) X(HK_HWVIRTEX) X(HK_NESTEDPAGING) X(HK_LARGEPAGES)           \
+	X(HK_GROUPS)                                                                                                                                \
+	X(HK_DESCRIPTION) X(HK_MEMORY) X(HK_VRAM) X(HK_CPUS) X(HK_CPUHOTPLUG) X(HK_CPUEXECUTIONCAP) X(HK_ACPI) X(HK_IOAPIC) X(                      \
+		HK_PAE) X(HK_LONGMODE) X(HK_APIC) X(HK_X2APIC) X(HK_HPET) X(HK_HWVIRTEX) X(HK_NESTEDPAGING) X(HK_LARGEPAGES)                        \
 		X(HK_VTXVPID) X(HK_VTXUX) X(HK_VIRTVMSAVE) X(HK_NESTEDHWVIRT) X(HK_PARAVIRTPROVIDER) X(HK_CPUPROFILE) X(                            \
 			HK_CPUIDPORTABILITY) X(HK_TRIPLEFAULTRESET) X(HK_PAGEFUSION) X(HK_IOMMU) X(HK_RTCUSEUTC) X(HK_FIRMWARE)                     \
 			X(HK_CHIPSET) X(HK_GRAPHICSCONTROLLER) X(HK_MONITORCOUNT) X(HK_ACCELERATE3D) X(HK_ACCELERATE2DVIDEO) X(                     \

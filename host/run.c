@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Machines that run: their lock, their state, starting them and talking to them. vm/protocol.h is the other side.
+ * Machines that run: their lock, their state, and starting them. vm/protocol.h is the other side.
  *
  * The run directory $LODGE_HOME/run/<uuid>/ has, besides the files of vm/protocol.h:
  *
@@ -22,9 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -35,9 +33,8 @@
 
 #define FILE_START "start"
 #define FILE_CONFIG "config.json"
+#define READY_FD 3
 #define START_TIMEOUT_MS 120000
-#define CALL_TIMEOUT_MS 60000
-#define POWEROFF_WAIT_MS 20000
 
 char *
 vm_run_dir(struct host *h, const char *uuid)
@@ -85,6 +82,12 @@ lock_held(struct host *h, const char *uuid, const char *file)
 		held = lk.l_type != F_UNLCK;
 	close(fd);
 	return held;
+}
+
+bool
+vm_process_alive(struct host *h, const char *uuid)
+{
+	return lock_held(h, uuid, VM_FILE_LOCK);
 }
 
 bool
@@ -230,8 +233,9 @@ fresh_log(const struct host_vm *vm)
 	return log;
 }
 
-/* In the child: nothing of ours but the pipe, and what it says before it can report goes to its log. */
-static void __attribute__((noreturn)) become(const char *program, char *const argv[], int ready, const char *log)
+/* In the child: nothing of ours but the pipe, as descriptor `at`; what it says before it can report goes to its log. */
+static void __attribute__((noreturn))
+become(const char *program, char *const argv[], int ready, int at, const char *log)
 {
 	sigset_t none;
 	int null = open("/dev/null", O_RDWR), err = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
@@ -243,16 +247,16 @@ static void __attribute__((noreturn)) become(const char *program, char *const ar
 	dup2(null, 0);
 	dup2(null, 1);
 	dup2(err >= 0 ? err : null, 2);
-	dup2(ready, 3);
-	close_range(4, ~0u, 0);
+	dup2(ready, at);
+	close_range(at < 3 ? 3 : (unsigned)at + 1, ~0u, 0);
 	execvp(program, argv);
-	dprintf(3, "{\"error\":{\"code\":\"VBOX_E_FILE_ERROR\",\"text\":\"Cannot run '%s': %s\"}}\n", program,
+	dprintf(at, "{\"error\":{\"code\":\"VBOX_E_FILE_ERROR\",\"text\":\"Cannot run '%s': %s\"}}\n", program,
 		strerror(errno));
 	_exit(1);
 }
 
 static pid_t
-spawn(const char *program, char *const argv[], const char *log, int *ready)
+spawn(const char *program, char *const argv[], int at, const char *log, int *ready)
 {
 	int fd[2];
 	pid_t pid;
@@ -261,7 +265,7 @@ spawn(const char *program, char *const argv[], const char *log, int *ready)
 		return -1;
 	pid = fork();
 	if (!pid)
-		become(program, argv, fd[1], log);
+		become(program, argv, fd[1], at, log);
 	close(fd[1]);
 	*ready = fd[0];
 	if (pid < 0)
@@ -294,22 +298,6 @@ read_line(int fd, char *line, size_t size)
 	return n ? 0 : -1;
 }
 
-/* An error object of the protocol as ours. */
-static int
-error_from(json_t *error, struct err *e)
-{
-	const char *name = json_string_value(json_object_get(error, "code"));
-	const char *text = json_string_value(json_object_get(error, "text"));
-	enum err_code code = ERR_FAILED;
-
-	for (int i = 0; name && i < ERR_COUNT; i++)
-		if (!strcmp(err_info((enum err_code)i)->vbox_name, name)) {
-			code = (enum err_code)i;
-			break;
-		}
-	return err_set(e, code, "%s", text ? text : "The machine's process reported an error without saying which");
-}
-
 static int
 wait_ready(int fd, pid_t pid, const char *log, struct err *e)
 {
@@ -325,7 +313,7 @@ wait_ready(int fd, pid_t pid, const char *log, struct err *e)
 		kill(pid, SIGKILL);
 		r = err_set(e, ERR_VM, "The process of the machine ended before the machine ran; its log is '%s'", log);
 	} else if (json_object_get(o, "error")) {
-		r = error_from(json_object_get(o, "error"), e);
+		r = protocol_error(json_object_get(o, "error"), e);
 	}
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
@@ -340,7 +328,7 @@ run_program(struct host *h, const struct host_vm *vm, const char *config, struct
 	char *const argv[] = { "lodge-vm", "--config", (char *)config, "--run-dir", dir, "--log", log, "--ready-fd",
 		"3", NULL };
 	int ready = -1, r;
-	pid_t pid = spawn(program, argv, log, &ready);
+	pid_t pid = spawn(program, argv, READY_FD, log, &ready);
 
 	if (pid < 0)
 		r = err_sys(e, ERR_FAILED, errno, "Could not start a process for the machine '%s'", vm->name);
@@ -464,412 +452,6 @@ host_vm_start(struct host *h, const char *id, const char *session, struct err *e
 	return r;
 }
 
-/* ---- talking ---- */
-
-/*
- * sun_path has 108 bytes and a home can be longer: connect through the directory's descriptor, which has a short name.
- */
-static int
-connect_control(struct host *h, const char *uuid)
-{
-	struct sockaddr_un sa = { .sun_family = AF_UNIX };
-	struct timeval timeout = { .tv_sec = CALL_TIMEOUT_MS / 1000 };
-	char *path = vm_run_dir(h, uuid);
-	int dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC), fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	free(path);
-	snprintf(sa.sun_path, sizeof(sa.sun_path), "/proc/self/fd/%d/" VM_FILE_CONTROL, dir);
-	if (fd >= 0 && (dir < 0 || connect(fd, (struct sockaddr *)&sa, sizeof(sa)))) {
-		close(fd);
-		fd = -1;
-	}
-	if (dir >= 0)
-		close(dir);
-	if (fd >= 0)
-		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
-	return fd;
-}
-
-static int
-send_message(int fd, json_t *message)
-{
-	char *text = json_dumps(message, JSON_COMPACT);
-	size_t n = text ? strlen(text) : 0;
-	uint8_t head[4];
-	int r;
-
-	if (!n || n > VM_MESSAGE_MAX) {
-		free(text);
-		return -EMSGSIZE;
-	}
-	put_le32(head, (uint32_t)n);
-	r = send(fd, head, sizeof(head), MSG_NOSIGNAL | MSG_MORE) == sizeof(head) ? 0 : -errno;
-	for (size_t done = 0; !r && done < n;) {
-		ssize_t k = send(fd, text + done, n - done, MSG_NOSIGNAL);
-
-		if (k > 0)
-			done += (size_t)k;
-		else if (errno != EINTR)
-			r = -errno;
-	}
-	free(text);
-	return r;
-}
-
-static json_t *
-receive_message(int fd)
-{
-	uint8_t head[4];
-	json_t *o = NULL;
-	uint32_t n;
-	char *text;
-
-	if (read_full(fd, head, sizeof(head)) != sizeof(head))
-		return NULL;
-	n = le32(head);
-	if (!n || n > VM_MESSAGE_MAX)
-		return NULL;
-	text = xcalloc(n, 1);
-	if (read_full(fd, text, n) == (ssize_t)n)
-		o = json_loadb(text, n, 0, NULL);
-	free(text);
-	return o;
-}
-
-static int
-not_running(const char *name, struct err *e)
-{
-	return err_set(e, ERR_VM_STATE, "Machine '%s' is not currently running.", name);
-}
-
-json_t *
-vm_call(struct host *h, const struct host_vm *vm, const char *method, json_t *params, struct err *e)
-{
-	json_t *request = json_pack("{s:i, s:s, s:o}", "id", 1, "method", method, "params", params);
-	json_t *answer = NULL, *result = NULL;
-	int fd = connect_control(h, vm->uuid), r;
-
-	if (fd < 0) {
-		json_decref(request);
-		not_running(vm->name, e);
-		return NULL;
-	}
-	r = send_message(fd, request);
-	if (!r)
-		answer = receive_message(fd);
-	close(fd);
-	json_decref(request);
-	if (!answer)
-		err_set(e, ERR_VM, "The process of machine '%s' did not answer '%s'", vm->name, method);
-	else if (json_object_get(answer, "error"))
-		error_from(json_object_get(answer, "error"), e);
-	else
-		result = json_incref(json_object_get(answer, "result"));
-	json_decref(answer);
-	return result;
-}
-
-static struct host_vm *
-load_running(struct host *h, const char *id, struct err *e)
-{
-	struct host_vm *vm = host_vm_load(h, id, e);
-
-	if (!vm || host_state_live(vm->state))
-		return vm;
-	not_running(vm->name, e);
-	host_vm_free(vm);
-	return NULL;
-}
-
-/* After a power-off: until the process is gone, so that the next command finds the machine free. */
-static void
-wait_unlocked(struct host *h, const char *uuid)
-{
-	for (int ms = 0; ms < POWEROFF_WAIT_MS && lock_held(h, uuid, VM_FILE_LOCK); ms += 2)
-		usleep(2000);
-}
-
-/* What VirtualBox says about a state in which the request makes no sense. */
-static int
-check_state(const struct host_vm *vm, enum host_control what, struct err *e)
-{
-	if (what == HOST_PAUSE && vm->state == HOST_PAUSED)
-		return err_set(e, ERR_VM_STATE, "Already paused");
-	if (what == HOST_PAUSE && vm->state != HOST_RUNNING)
-		return err_set(e, ERR_VM_STATE, "Invalid machine state: %s", host_state_api(vm->state));
-	if (what == HOST_RESUME && vm->state != HOST_PAUSED)
-		return err_set(e, ERR_VM_STATE, "Cannot resume the machine as it is not paused (machine state: %s)",
-			host_state_api(vm->state));
-	if (what == HOST_POWER_BUTTON && vm->state != HOST_RUNNING)
-		return err_set(e, ERR_VM_STATE, "Invalid machine state: %s", host_state_api(vm->state));
-	return 0;
-}
-
-int
-host_vm_control(struct host *h, const char *id, enum host_control what, struct err *e)
-{
-	static const char *const methods[] = {
-		[HOST_PAUSE] = "pause",
-		[HOST_RESUME] = "resume",
-		[HOST_RESET] = "reset",
-		[HOST_POWEROFF_NOW] = "poweroff",
-		[HOST_POWER_BUTTON] = "acpipowerbutton",
-	};
-	struct host_vm *vm = load_running(h, id, e);
-	json_t *answer = NULL;
-
-	if (!vm)
-		return -1;
-	if (what == HOST_POWEROFF_NOW && vm->state == HOST_STOPPING) {
-		wait_unlocked(h, vm->uuid);
-		host_vm_free(vm);
-		return 0;
-	}
-	if (!check_state(vm, what, e))
-		answer = vm_call(h, vm, methods[what], json_object(), e);
-	if (answer && what == HOST_POWEROFF_NOW)
-		wait_unlocked(h, vm->uuid);
-	host_vm_free(vm);
-	json_decref(answer);
-	return answer ? 0 : -1;
-}
-
-static const int8_t base64_value[256] = {
-#define V(c, v) [c] = (v) + 1
-	V('A', 0),
-	V('B', 1),
-	V('C', 2),
-	V('D', 3),
-	V('E', 4),
-	V('F', 5),
-	V('G', 6),
-	V('H', 7),
-	V('I', 8),
-	V('J', 9),
-	V('K', 10),
-	V('L', 11),
-	V('M', 12),
-	V('N', 13),
-	V('O', 14),
-	V('P', 15),
-	V('Q', 16),
-	V('R', 17),
-	V('S', 18),
-	V('T', 19),
-	V('U', 20),
-	V('V', 21),
-	V('W', 22),
-	V('X', 23),
-	V('Y', 24),
-	V('Z', 25),
-	V('a', 26),
-	V('b', 27),
-	V('c', 28),
-	V('d', 29),
-	V('e', 30),
-	V('f', 31),
-	V('g', 32),
-	V('h', 33),
-	V('i', 34),
-	V('j', 35),
-	V('k', 36),
-	V('l', 37),
-	V('m', 38),
-	V('n', 39),
-	V('o', 40),
-	V('p', 41),
-	V('q', 42),
-	V('r', 43),
-	V('s', 44),
-	V('t', 45),
-	V('u', 46),
-	V('v', 47),
-	V('w', 48),
-	V('x', 49),
-	V('y', 50),
-	V('z', 51),
-	V('0', 52),
-	V('1', 53),
-	V('2', 54),
-	V('3', 55),
-	V('4', 56),
-	V('5', 57),
-	V('6', 58),
-	V('7', 59),
-	V('8', 60),
-	V('9', 61),
-	V('+', 62),
-	V('/', 63),
-#undef V
-};
-
-/* RFC 4648 section 4. Decodes in place; the number of bytes. */
-static size_t
-base64_decode(char *text)
-{
-	uint8_t *out = (uint8_t *)text;
-	uint32_t bits = 0;
-	int have = 0;
-
-	for (const uint8_t *p = (uint8_t *)text; *p && base64_value[*p]; p++) {
-		bits = bits << 6 | (uint32_t)(base64_value[*p] - 1);
-		have += 6;
-		if (have >= 8) {
-			have -= 8;
-			*out++ = (uint8_t)(bits >> have);
-		}
-	}
-	return (size_t)(out - (uint8_t *)text);
-}
-
-static int
-save_png(json_t *answer, const char *path, struct err *e)
-{
-	const char *text = json_string_value(json_object_get(answer, "png"));
-	char *abs, *png;
-	size_t n;
-	int fd, r = 0;
-
-	if (!text)
-		return err_set(e, ERR_VM, "The machine's process sent no picture");
-	png = xstrdup(text);
-	n = base64_decode(png);
-	abs = host_absolute_path(path);
-	fd = open(abs, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-	if (fd < 0)
-		r = err_sys(e, ERR_FILE, errno, "Failed to create file '%s'", abs);
-	else if ((r = (int)write_full(fd, png, n)) < 0)
-		r = err_sys(e, ERR_FILE, r, "Failed to write file '%s'", abs);
-	if (fd >= 0)
-		close(fd);
-	free(abs);
-	free(png);
-	return r < 0 ? -1 : 0;
-}
-
-/* One request whose answer says nothing more. `params` is taken over. */
-static int
-simple_call(struct host *h, const char *id, const char *method, json_t *params, struct err *e)
-{
-	struct host_vm *vm = load_running(h, id, e);
-	json_t *answer = vm ? vm_call(h, vm, method, params, e) : NULL;
-
-	if (!vm)
-		json_decref(params);
-	host_vm_free(vm);
-	json_decref(answer);
-	return answer ? 0 : -1;
-}
-
-int
-host_vm_screenshot(struct host *h, const char *id, const char *png_path, struct err *e)
-{
-	struct host_vm *vm = load_running(h, id, e);
-	json_t *answer = vm ? vm_call(h, vm, "screenshot", json_object(), e) : NULL;
-	int r = answer ? save_png(answer, png_path, e) : -1;
-
-	json_decref(answer);
-	host_vm_free(vm);
-	return r;
-}
-
-int
-host_vm_scancodes(struct host *h, const char *id, const uint8_t *codes, size_t count, struct err *e)
-{
-	json_t *list = json_array();
-
-	for (size_t i = 0; i < count; i++)
-		json_array_append_new(list, json_integer(codes[i]));
-	return simple_call(h, id, "keyboard.scancodes", json_pack("{s:o}", "codes", list), e);
-}
-
-int
-host_vm_type_text(struct host *h, const char *id, const char *utf8, struct err *e)
-{
-	json_t *text = json_string(utf8);
-
-	if (!text)
-		return err_set(e, ERR_INVALID, "The text to type is not UTF-8");
-	return simple_call(h, id, "keyboard.string", json_pack("{s:o}", "text", text), e);
-}
-
-static json_t *
-live_request(const struct host_change *c, const char **method)
-{
-	bool on = !strcmp(c->value, "on");
-
-	switch ((int)c->key) {
-	case HK_CABLECONNECTED:
-		*method = "setlinkstate";
-		return json_pack("{s:i, s:b}", "slot", c->slot, "cable", on);
-	case HK_NATPF_ADD:
-		*method = "natpf.add";
-		return json_pack("{s:i, s:s}", "slot", c->slot, "rule", c->value);
-	case HK_NATPF_DELETE:
-		*method = "natpf.remove";
-		return json_pack("{s:i, s:s}", "slot", c->slot, "name", c->value);
-	case HK_NICTRACE:
-		*method = "nictrace";
-		return json_pack("{s:i, s:b}", "slot", c->slot, "enable", on);
-	case HK_VRDE:
-		*method = "vrde.set";
-		return json_pack("{s:b}", "enable", on);
-	default:
-		return NULL;
-	}
-}
-
-/* The inventory first, in a transaction that the machine's refusal rolls back. */
-int
-host_vm_change_live(struct host *h, const char *id, const struct host_change *c, struct err *e)
-{
-	const char *method = NULL;
-	struct host_vm *vm;
-	json_t *params, *answer = NULL;
-
-	if (db_begin(h, e))
-		return -1;
-	vm = load_running(h, id, e);
-	if (!vm || vm_apply(h, vm, c, e) || vm_store(h, vm, e))
-		goto fail;
-	params = live_request(c, &method);
-	if (params) {
-		answer = vm_call(h, vm, method, params, e);
-		if (!answer)
-			goto fail;
-	}
-	json_decref(answer);
-	if (vboxfile_write(h, vm, e) || db_commit(h, e))
-		goto fail;
-	host_vm_free(vm);
-	return 0;
-fail:
-	db_rollback(h);
-	host_vm_free(vm);
-	return -1;
-}
-
-int
-host_vm_live(struct host *h, const struct host_vm *vm, struct host_live *out, struct err *e)
-{
-	json_t *o = vm_call(h, vm, "status", json_object(), e);
-	const char *engine;
-
-	*out = (struct host_live){ .width = 720, .height = 400, .depth = 32, .vrde_port = -1 };
-	if (!o)
-		return -1;
-	out->width = (int)json_integer_value(json_object_get(o, "width"));
-	out->height = (int)json_integer_value(json_object_get(o, "height"));
-	out->vrde_port = (int)json_integer_value(json_object_get(o, "vrde_port"));
-	if (out->vrde_port <= 0)
-		out->vrde_port = -1;
-	out->vrde_client = json_integer_value(json_object_get(o, "vrde_clients")) > 0;
-	engine = json_string_value(json_object_get(o, "engine"));
-	snprintf(out->engine, sizeof(out->engine), "%s", engine ? engine : "");
-	json_decref(o);
-	return 0;
-}
-
 /* ---- which engine ---- */
 
 int
@@ -883,8 +465,8 @@ host_engine(struct host *h, const char *wanted, char *name, size_t name_size, ch
 
 	if (!wanted)
 		wanted = env && *env ? env : "auto";
-	char *const argv[] = { "lodge-vm", "--which-engine", (char *)wanted, "--ready-fd", "3", NULL };
-	pid = spawn(program, argv, "/dev/null", &ready);
+	char *const argv[] = { "lodge-vm", "--which-engine", (char *)wanted, NULL };
+	pid = spawn(program, argv, 1, "/dev/null", &ready);
 	free(program);
 	if (pid < 0)
 		return err_sys(e, ERR_FAILED, errno, "Could not start a process");
@@ -896,7 +478,7 @@ host_engine(struct host *h, const char *wanted, char *name, size_t name_size, ch
 	if (!o) {
 		err_set(e, ERR_HOST, "lodge-vm does not tell which engine it would use");
 	} else if (json_object_get(o, "error")) {
-		error_from(json_object_get(o, "error"), e);
+		protocol_error(json_object_get(o, "error"), e);
 	} else {
 		const char *n = json_string_value(json_object_get(o, "engine"));
 		const char *w = json_string_value(json_object_get(o, "engine_reason"));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Between run.c and config.c.
+ * What run.c, control.c and config.c have among themselves.
  */
 #ifndef HOST_RUN_H
 #define HOST_RUN_H
@@ -11,5 +11,10 @@
 
 /* The document of vm/protocol.h for this machine. */
 json_t *config_json(struct host *h, const struct host_vm *vm, struct err *e);
+
+/* Is the machine's own lock held, whoever may be starting it? */
+bool vm_process_alive(struct host *h, const char *uuid);
+/* An error object of the protocol as ours; -1. */
+int protocol_error(json_t *error, struct err *e);
 
 #endif

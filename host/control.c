@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Talking to machines that run: one connection to the control socket, one request, one answer (vm/protocol.h).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "host/inv.h"
+#include "host/run.h"
+#include "vm/protocol.h"
+
+#define CALL_TIMEOUT_MS 60000
+#define POWEROFF_WAIT_MS 20000
+
+int
+protocol_error(json_t *error, struct err *e)
+{
+	const char *name = json_string_value(json_object_get(error, "code"));
+	const char *text = json_string_value(json_object_get(error, "text"));
+	enum err_code code = ERR_FAILED;
+
+	for (int i = 0; name && i < ERR_COUNT; i++)
+		if (!strcmp(err_info((enum err_code)i)->vbox_name, name)) {
+			code = (enum err_code)i;
+			break;
+		}
+	return err_set(e, code, "%s", text ? text : "The machine's process reported an error without saying which");
+}
+
+/*
+ * sun_path has 108 bytes and a home can be longer: connect through the directory's descriptor, which has a short name.
+ */
+static int
+connect_control(struct host *h, const char *uuid)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	struct timeval timeout = { .tv_sec = CALL_TIMEOUT_MS / 1000 };
+	char *path = vm_run_dir(h, uuid);
+	int dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC), fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	free(path);
+	snprintf(sa.sun_path, sizeof(sa.sun_path), "/proc/self/fd/%d/" VM_FILE_CONTROL, dir);
+	if (fd >= 0 && (dir < 0 || connect(fd, (struct sockaddr *)&sa, sizeof(sa)))) {
+		close(fd);
+		fd = -1;
+	}
+	if (dir >= 0)
+		close(dir);
+	if (fd >= 0)
+		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
+	return fd;
+}
+
+static int
+send_message(int fd, json_t *message)
+{
+	char *text = json_dumps(message, JSON_COMPACT);
+	size_t n = text ? strlen(text) : 0;
+	uint8_t head[4];
+	int r;
+
+	if (!n || n > VM_MESSAGE_MAX) {
+		free(text);
+		return -EMSGSIZE;
+	}
+	put_le32(head, (uint32_t)n);
+	r = send(fd, head, sizeof(head), MSG_NOSIGNAL | MSG_MORE) == sizeof(head) ? 0 : -errno;
+	for (size_t done = 0; !r && done < n;) {
+		ssize_t k = send(fd, text + done, n - done, MSG_NOSIGNAL);
+
+		if (k > 0)
+			done += (size_t)k;
+		else if (errno != EINTR)
+			r = -errno;
+	}
+	free(text);
+	return r;
+}
+
+static json_t *
+receive_message(int fd)
+{
+	uint8_t head[4];
+	json_t *o = NULL;
+	uint32_t n;
+	char *text;
+
+	if (read_full(fd, head, sizeof(head)) != sizeof(head))
+		return NULL;
+	n = le32(head);
+	if (!n || n > VM_MESSAGE_MAX)
+		return NULL;
+	text = xcalloc(n, 1);
+	if (read_full(fd, text, n) == (ssize_t)n)
+		o = json_loadb(text, n, 0, NULL);
+	free(text);
+	return o;
+}
+
+static int
+not_running(const char *name, struct err *e)
+{
+	return err_set(e, ERR_VM_STATE, "Machine '%s' is not currently running.", name);
+}
+
+json_t *
+vm_call(struct host *h, const struct host_vm *vm, const char *method, json_t *params, struct err *e)
+{
+	json_t *request = json_pack("{s:i, s:s, s:o}", "id", 1, "method", method, "params", params);
+	json_t *answer = NULL, *result = NULL;
+	int fd = connect_control(h, vm->uuid), r;
+
+	if (fd < 0) {
+		json_decref(request);
+		not_running(vm->name, e);
+		return NULL;
+	}
+	r = send_message(fd, request);
+	if (!r)
+		answer = receive_message(fd);
+	close(fd);
+	json_decref(request);
+	if (!answer)
+		err_set(e, ERR_VM, "The process of machine '%s' did not answer '%s'", vm->name, method);
+	else if (json_object_get(answer, "error"))
+		protocol_error(json_object_get(answer, "error"), e);
+	else
+		result = json_incref(json_object_get(answer, "result"));
+	json_decref(answer);
+	return result;
+}
+
+static struct host_vm *
+load_running(struct host *h, const char *id, struct err *e)
+{
+	struct host_vm *vm = host_vm_load(h, id, e);
+
+	if (!vm || host_state_live(vm->state))
+		return vm;
+	not_running(vm->name, e);
+	host_vm_free(vm);
+	return NULL;
+}
+
+/* After a power-off: until the process is gone, so that the next command finds the machine free. */
+static void
+wait_unlocked(struct host *h, const char *uuid)
+{
+	for (int ms = 0; ms < POWEROFF_WAIT_MS && vm_process_alive(h, uuid); ms += 2)
+		usleep(2000);
+}
+
+/* What VirtualBox says about a state in which the request makes no sense. */
+static int
+check_state(const struct host_vm *vm, enum host_control what, struct err *e)
+{
+	if (what == HOST_PAUSE && vm->state == HOST_PAUSED)
+		return err_set(e, ERR_VM_STATE, "Already paused");
+	if (what == HOST_PAUSE && vm->state != HOST_RUNNING)
+		return err_set(e, ERR_VM_STATE, "Invalid machine state: %s", host_state_api(vm->state));
+	if (what == HOST_RESUME && vm->state != HOST_PAUSED)
+		return err_set(e, ERR_VM_STATE, "Cannot resume the machine as it is not paused (machine state: %s)",
+			host_state_api(vm->state));
+	if (what == HOST_POWER_BUTTON && vm->state != HOST_RUNNING)
+		return err_set(e, ERR_VM_STATE, "Invalid machine state: %s", host_state_api(vm->state));
+	return 0;
+}
+
+int
+host_vm_control(struct host *h, const char *id, enum host_control what, struct err *e)
+{
+	static const char *const methods[] = {
+		[HOST_PAUSE] = "pause",
+		[HOST_RESUME] = "resume",
+		[HOST_RESET] = "reset",
+		[HOST_POWEROFF_NOW] = "poweroff",
+		[HOST_POWER_BUTTON] = "acpipowerbutton",
+	};
+	struct host_vm *vm = load_running(h, id, e);
+	json_t *answer = NULL;
+
+	if (!vm)
+		return -1;
+	if (what == HOST_POWEROFF_NOW && vm->state == HOST_STOPPING) {
+		wait_unlocked(h, vm->uuid);
+		host_vm_free(vm);
+		return 0;
+	}
+	if (!check_state(vm, what, e))
+		answer = vm_call(h, vm, methods[what], json_object(), e);
+	if (answer && what == HOST_POWEROFF_NOW)
+		wait_unlocked(h, vm->uuid);
+	host_vm_free(vm);
+	json_decref(answer);
+	return answer ? 0 : -1;
+}
+
+/* RFC 4648 section 4: the value of a digit, -1 for anything else. */
+static int
+base64_value(uint8_t c)
+{
+	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	const char *p = c ? strchr(digits, c) : NULL;
+
+	return p ? (int)(p - digits) : -1;
+}
+
+/* Decodes in place; the number of bytes. */
+static size_t
+base64_decode(char *text)
+{
+	uint8_t *out = (uint8_t *)text;
+	uint32_t bits = 0;
+	int have = 0;
+
+	for (const uint8_t *p = (uint8_t *)text; base64_value(*p) >= 0; p++) {
+		bits = bits << 6 | (uint32_t)base64_value(*p);
+		have += 6;
+		if (have >= 8) {
+			have -= 8;
+			*out++ = (uint8_t)(bits >> have);
+		}
+	}
+	return (size_t)(out - (uint8_t *)text);
+}
+
+static int
+save_png(json_t *answer, const char *path, struct err *e)
+{
+	const char *text = json_string_value(json_object_get(answer, "png"));
+	char *abs, *png;
+	size_t n;
+	int fd, r = 0;
+
+	if (!text)
+		return err_set(e, ERR_VM, "The machine's process sent no picture");
+	png = xstrdup(text);
+	n = base64_decode(png);
+	abs = host_absolute_path(path);
+	fd = open(abs, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+	if (fd < 0)
+		r = err_sys(e, ERR_FILE, errno, "Failed to create file '%s'", abs);
+	else if ((r = (int)write_full(fd, png, n)) < 0)
+		r = err_sys(e, ERR_FILE, r, "Failed to write file '%s'", abs);
+	if (fd >= 0)
+		close(fd);
+	free(abs);
+	free(png);
+	return r < 0 ? -1 : 0;
+}
+
+/* One request whose answer says nothing more. `params` is taken over. */
+static int
+simple_call(struct host *h, const char *id, const char *method, json_t *params, struct err *e)
+{
+	struct host_vm *vm = load_running(h, id, e);
+	json_t *answer = vm ? vm_call(h, vm, method, params, e) : NULL;
+
+	if (!vm)
+		json_decref(params);
+	host_vm_free(vm);
+	json_decref(answer);
+	return answer ? 0 : -1;
+}
+
+int
+host_vm_screenshot(struct host *h, const char *id, const char *png_path, struct err *e)
+{
+	struct host_vm *vm = load_running(h, id, e);
+	json_t *answer = vm ? vm_call(h, vm, "screenshot", json_object(), e) : NULL;
+	int r = answer ? save_png(answer, png_path, e) : -1;
+
+	json_decref(answer);
+	host_vm_free(vm);
+	return r;
+}
+
+int
+host_vm_scancodes(struct host *h, const char *id, const uint8_t *codes, size_t count, struct err *e)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < count; i++)
+		json_array_append_new(list, json_integer(codes[i]));
+	return simple_call(h, id, "keyboard.scancodes", json_pack("{s:o}", "codes", list), e);
+}
+
+int
+host_vm_type_text(struct host *h, const char *id, const char *utf8, struct err *e)
+{
+	json_t *text = json_string(utf8);
+
+	if (!text)
+		return err_set(e, ERR_INVALID, "The text to type is not UTF-8");
+	return simple_call(h, id, "keyboard.string", json_pack("{s:o}", "text", text), e);
+}
+
+static json_t *
+live_request(const struct host_change *c, const char **method)
+{
+	bool on = !strcmp(c->value, "on");
+
+	switch ((int)c->key) {
+	case HK_CABLECONNECTED:
+		*method = "setlinkstate";
+		return json_pack("{s:i, s:b}", "slot", c->slot, "cable", on);
+	case HK_NATPF_ADD:
+		*method = "natpf.add";
+		return json_pack("{s:i, s:s}", "slot", c->slot, "rule", c->value);
+	case HK_NATPF_DELETE:
+		*method = "natpf.remove";
+		return json_pack("{s:i, s:s}", "slot", c->slot, "name", c->value);
+	case HK_NICTRACE:
+		*method = "nictrace";
+		return json_pack("{s:i, s:b}", "slot", c->slot, "enable", on);
+	case HK_VRDE:
+		*method = "vrde.set";
+		return json_pack("{s:b}", "enable", on);
+	default:
+		return NULL;
+	}
+}
+
+/* The inventory first, in a transaction that the machine's refusal rolls back. */
+int
+host_vm_change_live(struct host *h, const char *id, const struct host_change *c, struct err *e)
+{
+	const char *method = NULL;
+	struct host_vm *vm;
+	json_t *params, *answer = NULL;
+
+	if (db_begin(h, e))
+		return -1;
+	vm = load_running(h, id, e);
+	if (!vm || vm_apply(h, vm, c, e) || vm_store(h, vm, e))
+		goto fail;
+	params = live_request(c, &method);
+	if (params) {
+		answer = vm_call(h, vm, method, params, e);
+		if (!answer)
+			goto fail;
+	}
+	json_decref(answer);
+	if (vboxfile_write(h, vm, e) || db_commit(h, e))
+		goto fail;
+	host_vm_free(vm);
+	return 0;
+fail:
+	db_rollback(h);
+	host_vm_free(vm);
+	return -1;
+}
+
+int
+host_vm_live(struct host *h, const struct host_vm *vm, struct host_live *out, struct err *e)
+{
+	json_t *o = vm_call(h, vm, "status", json_object(), e);
+	const char *engine;
+
+	*out = (struct host_live){ .width = 720, .height = 400, .depth = 32, .vrde_port = -1 };
+	if (!o)
+		return -1;
+	out->width = (int)json_integer_value(json_object_get(o, "width"));
+	out->height = (int)json_integer_value(json_object_get(o, "height"));
+	out->vrde_port = (int)json_integer_value(json_object_get(o, "vrde_port"));
+	if (out->vrde_port <= 0)
+		out->vrde_port = -1;
+	out->vrde_client = json_integer_value(json_object_get(o, "vrde_clients")) > 0;
+	engine = json_string_value(json_object_get(o, "engine"));
+	snprintf(out->engine, sizeof(out->engine), "%s", engine ? engine : "");
+	json_decref(o);
+	return 0;
+}
