@@ -101,6 +101,11 @@ $(foreach d,$(DIRS),$(eval $(call unit,$(d))))
 unit: $(UNIT_BIN) ## build and run the unit tests
 	@tools/run-tests $(UNIT_BIN)
 
+# ---- instructions on the bare CPU and under an engine: test/isa/<name>.c, each with the harness diff.c ----
+ISA_BIN := $(patsubst test/isa/%.c,$(OUT)/isa/%,$(filter-out %/diff.c,$(wildcard test/isa/*.c)))
+$(OUT)/isa/%: $(OUT)/obj/test/isa/%.o $(OUT)/obj/test/isa/diff.o $(call archives,$(LAYERS_cpu))
+	$(call link,$(filter %.o,$^),$(LAYERS_cpu))
+
 # ---- benchmarks written in C: bench/<name>.c ----
 BENCH_BIN := $(patsubst bench/%.c,$(OUT)/bench/%,$(wildcard bench/*.c))
 $(OUT)/bench/%: $(OUT)/obj/bench/%.o $(call archives,$(LAYERS_machine))
@@ -135,7 +140,7 @@ bench: ## measure, side by side with what one would use instead
 	@$(MAKE) --no-print-directory -j$$(nproc) all bench-programs
 	@bench/run $(OUT)
 
-units: $(UNIT_BIN)
+units: $(UNIT_BIN) $(ISA_BIN)
 bench-programs: $(BENCH_BIN)
 
 lint: ## layers, headers alone, globals, formatting, shell scripts

@@ -262,7 +262,7 @@ interp_peek(struct interp_cpu *i, const struct op *op, unsigned size)
 void
 interp_check_target(struct interp_cpu *i, const struct op *op, uint64_t rip)
 {
-	if (i->c.mode == X86_LONG64 ? x86_canonical(rip) : i->c.flat & (1u << SEG_CS) || rip <= ST.seg[SEG_CS].limit)
+	if (i->c.mode == X86_LONG64 ? x86_canonical(rip) : i->cs_flat || rip <= ST.seg[SEG_CS].limit)
 		return;
 	interp_raise_error(i, op, EXC_GP, 0);
 }
@@ -272,10 +272,10 @@ interp_chain_slow(struct interp_cpu *i, const struct op *op, unsigned n, uint64_
 {
 	struct block *b = HOT.block;
 
-	if (op->len && !(i->c.flat & (1u << SEG_CS)))
+	if (op->len && !i->cs_flat)
 		interp_check_target(i, op, rip);
 	ST.rip = rip;
-	if (i->c.mode == X86_LONG64 || i->c.flat & (1u << SEG_CS))
+	if (i->cs_flat)
 		HOT.link = (void **)&b->link[n];
 	return NULL;
 }

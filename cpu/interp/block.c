@@ -20,6 +20,7 @@
 #define HASH_SIZE 16384u
 #define BLOCK_BYTES_MAX (sizeof(struct block) + (BLOCK_OPS + 1) * sizeof(struct op) + BLOCK_BYTES + 32)
 #define KEY_SINGLE (1ull << 32)
+#define KEY_CS_FLAT (1ull << 33)
 
 struct interp_cache {
 	struct block *hash[HASH_SIZE];
@@ -125,12 +126,6 @@ code_linear(struct interp_cpu *i, uint64_t rip)
 	if (i->c.mode == X86_LONG64)
 		return rip;
 	return (uint32_t)(ST.seg[SEG_CS].base + rip);
-}
-
-static inline bool
-cs_unlimited(struct interp_cpu *i)
-{
-	return i->c.mode == X86_LONG64 || i->c.flat & (1u << SEG_CS);
 }
 
 /* The entry of an executable page; its exec tag may be missing: not plain memory. Raises #PF. */
@@ -350,14 +345,14 @@ validate(struct interp_cpu *i, struct block *b, gva_t a, struct soft_tlb_entry *
 static void
 check_limit(struct interp_cpu *i, uint64_t rip, unsigned bytes)
 {
-	if (!cs_unlimited(i) && (rip > ST.seg[SEG_CS].limit || bytes - 1 > ST.seg[SEG_CS].limit - rip))
+	if (!i->cs_flat && (rip > ST.seg[SEG_CS].limit || bytes - 1 > ST.seg[SEG_CS].limit - rip))
 		x86_gp(&i->c, 0);
 }
 
 struct block *
 interp_find(struct interp_cpu *i, bool single)
 {
-	uint64_t rip = ST.rip, key = i->c.mode_key | (single ? KEY_SINGLE : 0);
+	uint64_t rip = ST.rip, key = i->c.mode_key | (single ? KEY_SINGLE : 0) | (i->cs_flat ? KEY_CS_FLAT : 0);
 	struct soft_tlb_entry *e;
 	struct block *b;
 	gva_t a;
@@ -375,7 +370,7 @@ interp_find(struct interp_cpu *i, bool single)
 			break;
 	if (!b || !validate(i, b, a, e))
 		b = build(i, a, gpa, code_page(i, a, &gpa), key);
-	if (!cs_unlimited(i) && rip + b->bytes - 1 > ST.seg[SEG_CS].limit) {
+	if (!i->cs_flat && rip + b->bytes - 1 > ST.seg[SEG_CS].limit) {
 		if (!single)
 			return interp_find(i, true);
 		check_limit(i, rip, b->bytes);

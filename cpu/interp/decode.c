@@ -1065,20 +1065,16 @@ translate(struct decoding *d)
 static void
 make_decoder(struct interp_cpu *i, ZydisDecoder *z)
 {
-	static const struct {
-		ZydisMachineMode mode;
-		ZydisStackWidth width;
-	} modes[] = {
-		[X86_REAL] = { ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16 },
-		[X86_VM86] = { ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16 },
-		[X86_PROT16] = { ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16 },
-		[X86_PROT32] = { ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32 },
-		[X86_LONG16] = { ZYDIS_MACHINE_MODE_LONG_COMPAT_16, ZYDIS_STACK_WIDTH_16 },
-		[X86_LONG32] = { ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32 },
-		[X86_LONG64] = { ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64 },
-	};
+	bool compat = i->c.mode == X86_LONG16 || i->c.mode == X86_LONG32;
 
-	ZydisDecoderInit(z, modes[i->c.mode].mode, modes[i->c.mode].width);
+	if (i->c.code_size == 8)
+		ZydisDecoderInit(z, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	else if (i->c.code_size == 4)
+		ZydisDecoderInit(z, compat ? ZYDIS_MACHINE_MODE_LONG_COMPAT_32 : ZYDIS_MACHINE_MODE_LEGACY_32,
+			ZYDIS_STACK_WIDTH_32);
+	else
+		ZydisDecoderInit(z, compat ? ZYDIS_MACHINE_MODE_LONG_COMPAT_16 : ZYDIS_MACHINE_MODE_LEGACY_16,
+			ZYDIS_STACK_WIDTH_16);
 	/* what no guest is offered decodes as the NOP it is then */
 	ZydisDecoderEnableMode(z, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
 	ZydisDecoderEnableMode(z, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);

@@ -26,6 +26,7 @@ refresh(struct interp_cpu *i)
 
 	HOT.tlb = c->tlb[c->mmu];
 	HOT.tag = unlikely(c->dr_armed || c->ac_check) ? SOFT_TLB_GEN : c->tlb_gen;
+	i->cs_flat = c->mode == X86_LONG64 || (!ST.seg[SEG_CS].base && ST.seg[SEG_CS].limit == UINT32_MAX);
 	i->rip_mask = c->code_size == 8 ? UINT64_MAX : UINT32_MAX;
 }
 
@@ -246,10 +247,11 @@ engine_kick(struct vcpu *v)
 {
 }
 
-/* Between runs the state is always complete. */
+/* Between runs the state is always complete, but for x87 registers that are still in the host's. */
 static void
 engine_get_state(struct vcpu *v)
 {
+	vec_sync(&((struct interp_cpu *)v)->c);
 }
 
 static void

@@ -34,13 +34,13 @@ struct interp_cpu {
 	struct soft_cpu c; /* first */
 	struct interp_cache *cache;
 	uint64_t rip_mask; /* instruction pointers are so wide */
+	bool cs_flat;	   /* code has base 0 and no limit: rip is the linear address, blocks may be linked */
 	bool halted;
-	bool shutdown;	    /* a triple fault while an interrupt was delivered */
-	bool single;	    /* the block being run is one instruction (single step, breakpoints, shadow, trace) */
-	bool ss_shadow;	    /* the last instruction loaded SS: it takes no single-step trap */
-	bool no_trap;	    /* the last instruction was a software interrupt: the same */
-	bool tracing;	    /* trace group "interp" */
-	bool free_floating; /* no cache, blocks are forgotten at once (interp_step of code without a page) */
+	bool shutdown;	/* a triple fault while an interrupt was delivered */
+	bool single;	/* the block being run is one instruction (single step, breakpoints, shadow, trace) */
+	bool ss_shadow; /* the last instruction loaded SS: it takes no single-step trap */
+	bool no_trap;	/* the last instruction was a software interrupt: the same */
+	bool tracing;	/* trace group "interp" */
 
 	/* the read-modify-write access that takes the slow way */
 	uint64_t scratch[2];

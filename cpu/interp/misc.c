@@ -474,6 +474,7 @@ ascii_adjust(struct interp_cpu *i, int by)
 
 	if (adjust)
 		SET2(RAX * 8, GPR(RAX) + (uint64_t)(by * 0x106));
+	HOT.flags &= (uint16_t)~HF_OF;
 	set_carries(i, adjust, adjust);
 	SET1(RAX * 8, GPR(RAX) & 15);
 	flags_of_al(i);
@@ -505,11 +506,11 @@ HANDLER(aam)
 
 HANDLER(aad)
 {
-	uint8_t al = (uint8_t)GPR(RAX), ah = REG(1, RAX * 8 + 1);
+	uint8_t al = (uint8_t)GPR(RAX), by = (uint8_t)(REG(1, RAX * 8 + 1) * (uint8_t)op->imm);
 
-	SET2(RAX * 8, (uint8_t)(al + ah * (uint8_t)op->imm));
-	HOT.flags &= (uint16_t) ~(HF_OF | HF_AF | HF_CF);
-	flags_of_al(i);
+	/* OF, AF and CF are undefined; hosts have those of the addition */
+	__asm__("addb %[src], %[dst]" FLAGS_STORE : [dst] "+r"(al), [f] "+m"(HOT.flags) : [src] "r"(by) : "rax", "cc");
+	SET2(RAX * 8, al);
 	NEXT;
 }
 

@@ -340,6 +340,17 @@ ends(const struct op *op, uint64_t a, uint64_t b)
 	return op->flags & OP_REPE ? a != b : a == b;
 }
 
+/* run_over() for comparisons. A fault in a later run finds the flags of before the instruction (SDM 2B, REP). */
+static bool
+compared(struct interp_cpu *i, const struct op *op, uint64_t a, uint64_t b, struct block **next)
+{
+	bool more = op->flags & OP_REP && !ends(op, a, b) && addr_get(i, op, RCX);
+
+	if (!more || i->single)
+		compare(i, a, b, op->size);
+	return run_over(i, op, !more, false, next);
+}
+
 HANDLER(scas)
 {
 	uint64_t n, k, v = reg_get(i, RAX * 8, op->size), m = 0;
@@ -363,10 +374,9 @@ HANDLER(scas)
 			n = 1;
 			m = load_at(i, op, d.a);
 		}
-		compare(i, v, m, op->size);
 		addr_advance(i, op, RDI, n);
 		count_down(i, op, n);
-	} while (!run_over(i, op, ends(op, v, m), false, &next));
+	} while (!compared(i, op, v, m, &next));
 	return next;
 }
 
@@ -396,11 +406,10 @@ HANDLER(cmps)
 			v = load_at(i, op, s.a);
 			m = load_at(i, op, d.a);
 		}
-		compare(i, v, m, op->size);
 		addr_advance(i, op, RSI, n);
 		addr_advance(i, op, RDI, n);
 		count_down(i, op, n);
-	} while (!run_over(i, op, ends(op, v, m), false, &next));
+	} while (!compared(i, op, v, m, &next));
 	return next;
 }
 
