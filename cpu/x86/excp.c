@@ -215,15 +215,26 @@ enter_handler(struct soft_cpu *c, const struct gate *g, const struct desc *d, un
 	s->rflags &= ~clear;
 }
 
-/* The frame of long mode is always five or six 64-bit words on an aligned stack, mostly inside one page. */
+/* The frame of long mode is five or six 64-bit words on an aligned stack, mostly inside one page. `words` ascend, the
+ * pushes descend: the last word is the first to fault. */
 static uint64_t
 push_frame64(struct soft_cpu *c, uint64_t sp, const uint64_t *words, unsigned n, enum x86_mmu mmu)
 {
-	uint64_t at = (sp & ~15ULL) - 8 * n;
+	uint64_t top = (sp & ~15ULL) - 8, at = top - 8 * (n - 1);
+	struct soft_tlb_entry *e;
+	uint8_t *p;
 
-	if (!x86_canonical(at) || !x86_canonical(at + 8 * n - 1))
+	if (!x86_canonical(at) || !x86_canonical(top))
 		x86_raise_error(c, EXC_SS, 0);
-	x86_store_bytes(c, at, words, 8 * n, mmu);
+	p = x86_host(c, top, 8, X86_WRITE, mmu, &e);
+	if (likely(p && !((at ^ top) & ~(uint64_t)PAGE_MASK) && !c->dr_armed)) {
+		memcpy(p - 8 * (n - 1), words, 8 * n);
+		if (*e->flags)
+			x86_page_written(c, e);
+		return at;
+	}
+	for (unsigned i = n; i-- > 0;)
+		x86_store(c, at + 8 * i, words[i], 8, mmu);
 	return at;
 }
 
