@@ -330,8 +330,7 @@ faults_during_delivery_combine_as_the_table_says(void **state)
 		if (t[i].result == EXC_DF)
 			assert_int_equal(get64(STACK_AT - 48), 0);
 		if (t[i].second == EXC_PF)
-			assert_int_equal(
-				c->v.state.cr2, missing - 48 + (t[i].first != EXC_PF && t[i].first <= EXC_UD ? 8 : 0));
+			assert_int_equal(c->v.state.cr2, missing - 8);
 	}
 }
 
