@@ -118,7 +118,7 @@ send_ip(struct guest *g, uint8_t *f, const uint8_t *dst_mac, const uint8_t *dst_
 static void
 send_tcp(struct guest *g, uint8_t flags, const char *data, size_t n)
 {
-	uint8_t f[2048] = { 0 };
+	uint8_t f[32768] = { 0 };
 	struct tcp *t = &g->tcp;
 
 	put16(f + 34, t->port);
@@ -586,6 +586,35 @@ the_guest_reaches_the_hosts_loopback_where_that_is_allowed(void **state)
 	guest_close(g);
 }
 
+/* What an adapter with segmentation offload hands to a network that takes it (net_backend_class.takes_tso). */
+static void
+a_packet_far_above_the_mtu_arrives_whole(void **state)
+{
+	struct guest *g = guest_open(&(struct nat_options){ .localhost_reachable = true });
+	static char big[30000], buf[30000];
+	uint16_t port;
+	int server = listen_somewhere(SOCK_STREAM, &port), fd;
+
+	for (size_t i = 0; i < sizeof(big); i++)
+		big[i] = (char)(i * 7 >> 3);
+	guest_gets_address(g);
+	guest_connects(g, port);
+	pthread_mutex_unlock(&g->lock);
+	fd = accept(server, NULL, NULL);
+	assert_true(fd >= 0);
+	assert_int_equal(recv(fd, buf, 10, MSG_WAITALL), 10);
+	pthread_mutex_lock(&g->lock);
+	assert_true(g->link.class->takes_tso);
+	send_tcp(g, ACK | PSH, big, sizeof(big));
+	pthread_mutex_unlock(&g->lock);
+	assert_int_equal(recv(fd, buf, sizeof(buf), MSG_WAITALL), sizeof(buf));
+	pthread_mutex_lock(&g->lock);
+	assert_memory_equal(buf, big, sizeof(buf));
+	close(fd);
+	close(server);
+	guest_close(g);
+}
+
 static void
 the_guest_does_not_reach_the_hosts_loopback_otherwise(void **state)
 {
@@ -653,10 +682,12 @@ main(void)
 		cmocka_unit_test(rules_come_and_go_on_a_running_machine),
 		cmocka_unit_test(a_taken_port_is_an_error_that_names_rule_address_and_port),
 		cmocka_unit_test(the_guest_reaches_the_hosts_loopback_where_that_is_allowed),
+		cmocka_unit_test(a_packet_far_above_the_mtu_arrives_whole),
 		cmocka_unit_test(the_guest_does_not_reach_the_hosts_loopback_otherwise),
 		cmocka_unit_test(rules_are_parsed_as_vboxmanage_writes_them),
 		cmocka_unit_test(bad_networks_are_refused),
 	};
 
+	alarm(60); /* blocking sockets of the host side */
 	return cmocka_run_group_tests_name("nat", tests, NULL, NULL);
 }
