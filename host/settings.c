@@ -436,7 +436,7 @@ complain_malformed(enum host_key key, int slot, const char *value, struct err *e
 	char *label = setting_label(key, slot);
 
 	if (key == HK_OSTYPE)
-		err_set(e, ERR_NOT_FOUND, "Guest OS type '%s' is invalid", value);
+		err_set(e, ERR_NOT_FOUND, "'%s' is not a valid Guest OS type", value);
 	else if (s->type == HT_BOOL)
 		err_set(e, ERR_INVALID, "Invalid value '%s' for %s: must be 'on' or 'off'", value, label);
 	else if (s->type == HT_UINT || s->type == HT_INT)
