@@ -389,6 +389,18 @@ vm_close(struct vm *v)
 	free(v);
 }
 
+/* Nothing is left of the attempt, and the status says so to whoever looks later. */
+static void
+fail_power_on(struct vm *v, const struct err *e)
+{
+	if (!v->steps_done) /* without the lock the status is somebody else's */
+		return;
+	undo_steps(v, 1);
+	snprintf(v->outcome.reason, sizeof(v->outcome.reason), "%.200s", e->text);
+	vm_set_state(v, VM_POWEROFF);
+	undo_steps(v, 0);
+}
+
 int
 vm_power_on(struct vm *v, struct err *e)
 {
@@ -399,7 +411,7 @@ vm_power_on(struct vm *v, struct err *e)
 			log_line(LOG_TRACE, v->c->name, "power-on: %s", steps[i].name);
 		if (steps[i].take(v, e)) {
 			log_error(v->c->name, "power-on failed (%s): %s", steps[i].name, e->text);
-			undo_steps(v, 0);
+			fail_power_on(v, e);
 			return -1;
 		}
 		v->steps_done = (int)i + 1;
