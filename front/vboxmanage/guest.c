@@ -358,7 +358,7 @@ cmd_guestcontrol(struct cli *c, int argc, char **argv)
 	host_vm_free(vm);
 	if (r)
 		return r;
-	err_set(&e, ERR_VM, "The guest execution service is not ready (yet)");
+	err_set(&e, ERR_IPRT, "The guest execution service is not ready (yet)");
 	return fail_api(c, &e, &session);
 }
 
