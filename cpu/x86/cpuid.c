@@ -442,8 +442,9 @@ add_basic(struct build *b)
 		add_caches(b, 4);
 	}
 	add(b, 6, 0, B(2), 0, 0, 0); /* ARAT */
-	add(b, 7, 0, 1, w[F7B], w[F7C], w[F7D]);
+	add(b, 7, 0, 2, w[F7B], w[F7C], w[F7D]);
 	add(b, 7, 1, w[F71A], 0, 0, 0);
+	add(b, 7, 2, 0, 0, 0, b->software && !b->amd ? B(4) : 0); /* BHI_CTRL */
 	add_topology(b, 0xb);
 	add_xsave(b);
 	add_clocks(b);

@@ -48,11 +48,11 @@ enum {
  * What this CPU says of itself in IA32_ARCH_CAPABILITIES. Guest code never runs here as it is and its branches are not
  * the host's branches, so the guest need not work around the host's weaknesses; the host kernel does that for us.
  * RDCL_NO, IBRS_ALL, SKIP_L1DFL, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO,
- * PBRSB_NO, GDS_NO, RFDS_NO.
+ * PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO.
  */
 #define ARCH_CAPABILITIES                                                                                              \
 	(1 << 0 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 13 | 1 << 14 | 1 << 15 | 1 << 20 |        \
-		1 << 24 | 1 << 26 | 1 << 27)
+		1 << 24 | 1 << 26 | 1 << 27 | 1ULL << 62)
 
 enum vendor { ANY, INTEL, AMD };
 
@@ -122,13 +122,24 @@ cpuid_leaf(const struct soft_cpu *c, uint32_t leaf)
 	return NULL;
 }
 
-/* Bits of IA32_SPEC_CTRL that CPUID offers: IBRS, STIBP, SSBD. */
+static uint32_t
+bits7_2(const struct soft_cpu *c)
+{
+	uint32_t out[4];
+
+	x86_cpuid_lookup(&c->v.cpus->model, &c->v.state, 0, 1, true, 7, 2, out);
+	return out[3];
+}
+
+/* Bits of IA32_SPEC_CTRL that CPUID offers: IBRS, STIBP, SSBD, BHI_DIS_S. */
 static uint64_t
 spec_ctrl_bits(const struct soft_cpu *c)
 {
 	const struct cpuid_leaf *l7 = cpuid_leaf(c, 7), *l8 = cpuid_leaf(c, 0x80000008);
 	uint64_t bits = 0;
 
+	if (l7 && !c->amd && bits7_2(c) & 1 << 4)
+		bits |= 1 << 10;
 	if (l7)
 		bits |= (l7->edx >> 26 & 1) | (l7->edx >> 27 & 1) << 1 | (l7->edx >> 31 & 1) << 2;
 	if (c->amd && l8)
