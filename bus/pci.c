@@ -464,14 +464,26 @@ free_slot(const struct pci_bus *b)
 	return -1;
 }
 
+static void
+free_msix(struct pci_dev *d)
+{
+	free(d->msix_table);
+	free(d->msix_pba);
+	d->msix_table = d->msix_pba = NULL;
+	d->msix_vectors = 0;
+	d->msix_cap = 0;
+}
+
 int
 pci_add(struct machine *m, struct pci_dev *d, const struct dev_class *class, int slot, int function)
 {
 	if (slot < 0)
 		slot = free_slot(&m->pci);
 	if (slot < 0 || slot >= PCI_SLOTS || function < 0 || function >= PCI_FUNCTIONS ||
-		m->pci.devs[slot * PCI_FUNCTIONS + function])
+		m->pci.devs[slot * PCI_FUNCTIONS + function]) {
+		free_msix(d);
 		return -1;
+	}
 	d->slot = (uint8_t)slot;
 	d->function = (uint8_t)function;
 	device_add(m, &d->dev, class);
@@ -490,11 +502,7 @@ pci_remove(struct machine *m, struct pci_dev *d)
 	for (int i = 0; i < PCI_BARS; i++)
 		bar_remove(d, i);
 	m->pci.devs[d->slot * PCI_FUNCTIONS + d->function] = NULL;
-	free(d->msix_table);
-	free(d->msix_pba);
-	d->msix_table = d->msix_pba = NULL;
-	d->msix_vectors = 0;
-	d->msix_cap = 0;
+	free_msix(d);
 }
 
 void

@@ -71,7 +71,8 @@ struct pci_bus {
 
 /*
  * Put `d` at `slot` (-1: the first free slot from 3 on) and `function`. Registers the device under `class`.
- * 0, or -1 when the place is taken or the bus is full. All FIELDS of pci_dev itself are saved by bus/.
+ * 0, or -1 when the place is taken or the bus is full (then `d` holds nothing but itself). All FIELDS of pci_dev itself
+ * are saved by bus/.
  */
 int pci_add(struct machine *m, struct pci_dev *d, const struct dev_class *class, int slot, int function);
 void pci_remove(struct machine *m, struct pci_dev *d); /* frees BARs; part of a PCI device's destroy */
