@@ -162,6 +162,44 @@ settle(void)
 	device_drain_all(&m);
 }
 
+/* Every field of the device, out into `blob` or back in. */
+static size_t
+transfer_fields(struct device *d, uint8_t *blob, bool load)
+{
+	size_t n = 0;
+
+	for (const struct field *f = d->class->fields; f->name; f++) {
+		uint8_t *p = (uint8_t *)d + f->offset;
+		size_t len = (size_t)f->size * f->count;
+
+		if (load)
+			memcpy(p, blob + n, len);
+		else
+			memcpy(blob + n, p, len);
+		n += len;
+	}
+	return n;
+}
+
+/* Save the device, reset the machine and wreck the device's state, load it again: the guest must not notice. */
+static void
+save_and_load(void *device)
+{
+	struct device *d = device;
+	struct pci_dev *p = device;
+	uint8_t *blob = malloc(2 << 20), config[256];
+
+	settle();
+	memcpy(config, p->config, 256);
+	assert_true(transfer_fields(d, blob, false) < 2 << 20);
+	device_reset_all(&m);
+	transfer_fields(d, blob, true);
+	memcpy(p->config, config, 256);
+	pci_loaded(p);
+	d->class->loaded(d);
+	free(blob);
+}
+
 /* ---- IDE ---- */
 
 static const uint16_t port[2] = { 0x1f0, 0x170 };
@@ -549,6 +587,40 @@ test_ide_features(void **state)
 	issue28(0x40, 0, 1);
 	issue28(0xe5, 0, 0);
 	assert_int_equal(in(0, 2), 0xff);
+}
+
+/* Whatever a guest was in the middle of goes on behind a save and a load. */
+static void
+test_ide_saved(void **state)
+{
+	static uint8_t buf[300 * 512];
+
+	issue48(0x24, 100, 300);
+	for (unsigned i = 0; i < 300; i++) {
+		data_in(0, buf + 512 * i, 256);
+		if (i % 50 == 0)
+			save_and_load(ide);
+		data_in(0, buf + 512 * i + 256, 256);
+	}
+	for (unsigned i = 0; i < 300; i++)
+		assert_int_equal(le64(buf + 512 * i), 100 + i);
+	/* a write whose data is half there, with a pending interrupt */
+	issue28(0x30, 20, 2);
+	data_out(0, buf, 512 + 100);
+	assert_int_equal(irq_level[0], 1);
+	save_and_load(ide);
+	assert_int_equal(irq_level[0], 1);
+	data_out(0, buf + 612, 412);
+	assert_int_equal(status(0), 0x50);
+	assert_int_equal(block_read(disk, buf + 2048, 1024, 20 * 512), 0);
+	assert_memory_equal(buf, buf + 2048, 1024);
+	/* a DMA command that waits for the bus master */
+	prd(0x1000, 0, 0x10000, 1024, true);
+	issue28(0xc8, 30, 2);
+	save_and_load(ide);
+	start_bm(0x1000, true);
+	assert_int_equal(status(0), 0x50);
+	assert_int_equal(le64(ram->host + 0x10200), 31);
 }
 
 /* ---- CD-ROM on IDE ---- */
@@ -1118,6 +1190,23 @@ test_ahci_messages(void **state)
 	assert_int_equal(messages, 3);
 }
 
+static void
+test_ahci_saved(void **state)
+{
+	struct ncmd n = { .command = 0x25, .device = 0x40, .lba = 40, .count = 2, .at = 0x200000, .len = 1024 };
+
+	start_port(P0);
+	build(P0, 0, &n);
+	mmw(P0 + 0x38, 1);
+	save_and_load(ahci);
+	assert_int_equal(mm(P0 + 0x38), 0);
+	assert_int_equal(mm(P0 + 0x10) & 1, 1);
+	assert_int_equal(mm(0x08), 1);
+	assert_int_equal(mm(P0 + 0x18) & 0xc011, 0xc011);
+	run_slot(P0, 4, &n);
+	assert_int_equal(le64(ram->host + 0x200200), 41);
+}
+
 int
 main(void)
 {
@@ -1134,6 +1223,7 @@ main(void)
 		{ "a reset in the middle of a transfer ends it", test_ide_reset_in_flight, set_up, tear_down, &on_ide },
 		{ "TRIM gives zeroes back", test_ide_trim, set_up, tear_down, &on_ide },
 		{ "features, SMART and power modes are kept", test_ide_features, set_up, tear_down, &on_ide },
+		{ "a save in the middle of a transfer is not noticed", test_ide_saved, set_up, tear_down, &on_ide },
 		{ "a CD is read through the data port", test_cd_read, set_up, tear_down, &on_ide },
 		{ "a CD is read by DMA", test_cd_dma, set_up, tear_down, &on_ide },
 		{ "a CD has a table of contents", test_cd_toc, set_up, tear_down, &on_ide },
@@ -1153,6 +1243,7 @@ main(void)
 			tear_down, &on_ahci },
 		{ "a soft reset brings the signature", test_ahci_soft_reset, set_up, tear_down, &on_ahci },
 		{ "drives are plugged and unplugged at run time", test_ahci_hot_plug, set_up, tear_down, &on_ahci },
+		{ "AHCI goes on behind a save and a load", test_ahci_saved, set_up, tear_down, &on_ahci },
 		{ "every new cause is a message", test_ahci_messages, set_up, tear_down, &on_ahci },
 	};
 
