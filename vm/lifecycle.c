@@ -678,6 +678,19 @@ vm_console_port(const struct vm *v)
 	return v->rfb ? rfb_port(v->rfb) : 0;
 }
 
+size_t
+vm_screen_text(struct vm *v, char *buf, size_t size)
+{
+	struct display_source src;
+	size_t n = 0;
+
+	machine_lock(v->m);
+	if (pc_display(v->pc, &src) && src.text)
+		n = src.text(src.opaque, buf, size);
+	machine_unlock(v->m);
+	return n;
+}
+
 int
 vm_screenshot(struct vm *v, uint8_t **png, size_t *len, unsigned *width, unsigned *height, struct err *e)
 {

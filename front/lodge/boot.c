@@ -33,7 +33,7 @@ enum exit_status {
 struct boot {
 	struct vm_config *c;
 	struct vm_options o;
-	char *png;
+	char *png, *text;
 	bool stats, quiet;
 	bool dvd_first;
 	uint64_t started;
@@ -399,6 +399,10 @@ opt_display(struct boot *b, char *arg)
 		set_text(&b->png, arg + 4);
 		return 0;
 	}
+	if (str_starts(arg, "text:") && arg[5]) {
+		set_text(&b->text, arg + 5);
+		return 0;
+	}
 	if (!str_starts(arg, "vnc:") || !str_to_u64(arg + 4, 1, 65535, &port))
 		return bad(b, "--display", arg);
 	b->c->vrde = b->c->vrde_enabled = true;
@@ -521,7 +525,7 @@ static const struct boot_option {
 	{ "serial", "stdio|file:F|pty|unix-server:F|unix-client:F|tcp-server:PORT|tcp-client:ADDR|null", opt_serial,
 		"a serial port, COM1 first. On a terminal Ctrl-A x ends the machine" },
 	{ "device", "NAME", opt_device, "debug-exit, testdev, virtio-rng, virtio-balloon, virtio-console[=BACKEND]" },
-	{ "display", "none|vnc:PORT|png:F", opt_display,
+	{ "display", "none|vnc:PORT|png:F|text:F", opt_display,
 		"serve the screen on 127.0.0.1, or save it when the machine ends" },
 	{ "stats", NULL, opt_stats, "print the CPUs' counters when the machine ends" },
 	{ "timeout", "SECONDS", opt_timeout, "end the machine after this time" },
@@ -616,6 +620,16 @@ save_screen(struct boot *b, struct vm *v)
 }
 
 static void
+save_text(struct boot *b, struct vm *v)
+{
+	char text[64 * 1024];
+	struct err e;
+
+	if (file_replace(b->text, text, vm_screen_text(v, text, sizeof(text)), 0644, &e))
+		fprintf(stderr, "lodge: %s\n", e.text);
+}
+
+static void
 print_stats(struct boot *b, struct vm *v)
 {
 	struct cpus *c = pc_cpus(vm_pc(v));
@@ -644,6 +658,8 @@ ending(struct vm *v, void *opaque)
 
 	if (b->png)
 		save_screen(b, v);
+	if (b->text)
+		save_text(b, v);
 	if (b->stats)
 		print_stats(b, v);
 }
@@ -739,5 +755,6 @@ lodge_boot(int argc, char **argv)
 out:
 	vm_config_free(b.c);
 	free(b.png);
+	free(b.text);
 	return status;
 }
