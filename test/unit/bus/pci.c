@@ -347,6 +347,12 @@ a_later_port_range_covers_and_its_removal_uncovers(void **state)
 	assert_int_equal(io_read(&m.io, 0x108, 2), 0x0902);
 	io_remove(&m.io, h);
 	assert_int_equal(io_read(&m.io, 0x108, 1), 0x08);
+	io_add(&m.io, 0x104, 8, &reg_ops, &other);
+	h = io_add(&m.io, 0x100, 16, &reg_ops, card);
+	assert_int_equal(io_read(&m.io, 0x105, 1), 0x05);
+	io_remove(&m.io, h);
+	assert_int_equal(io_read(&m.io, 0x105, 1), 0x01); /* the younger of the two beneath */
+	assert_int_equal(io_read(&m.io, 0x103, 1), 0x03);
 	assert_int_equal(io_read(&m.io, 0xffff, 4), 0xffffffff);
 	assert_int_equal(io_add(&m.io, 0xfff0, 17, &reg_ops, card), -1);
 	assert_int_equal(io_add(&m.io, 0xfff0, 0, &reg_ops, card), -1);

@@ -134,6 +134,9 @@ a_level_pin_sends_again_after_eoi_while_it_is_high(void **state)
 	assert_int_equal(redirection(10) & 0x4000, 0x4000);
 	assert_int_equal(apic_ack(&b, 1), 0x51);
 	assert_int_equal(apic_read(&b, 1, TMR + 0x20) >> 17 & 1, 1);
+	set_pin(10, 0); /* whatever the line does before the EOI, nothing more is sent */
+	set_pin(10, 1);
+	assert_int_equal(apic_read(&b, 1, IRR + 0x20), 0);
 	apic_write(&b, 1, EOI, 0);
 	assert_int_equal(b.cpu[1].intr, 1);
 	assert_int_equal(apic_ack(&b, 1), 0x51);

@@ -103,7 +103,9 @@ pam_shadows_segment_by_segment(void **state)
 	assert_int_equal(load(0xf0000), 0x22);
 	config_out(0, 0x59, 0x20, 1); /* read ROM, write RAM: the way to shadow in place */
 	assert_int_equal(load(0xffff0), 0xea);
+	mem_watch_code(ram, 0xff);
 	store(0xffff0, load(0xffff0));
+	assert_int_equal(ram->gens[0xff], 1); /* whoever holds decoded instructions of that page hears of it */
 	mem_store(&b.m.mem, 0xf1004, mem_load(&b.m.mem, 0xf1004, 8), 8);
 	config_out(0, 0x59, 0x30, 1);
 	assert_int_equal(load(0xffff0), 0xea);
@@ -159,6 +161,9 @@ pirqs_are_routed_shared_and_turned_by_slot(void **state)
 	assert_int_equal(in8(&b, 0xa0), 0); /* not routed after reset */
 	config_out(8, 0x62, 11, 1);
 	assert_int_equal(in8(&b, 0xa0), 8);
+	b.m.pci.set_intx(b.m.pci.intx_opaque, 7, 1, 1); /* PIRQC too */
+	b.m.pci.set_intx(b.m.pci.intx_opaque, 7, 1, 0);
+	assert_int_equal(in8(&b, 0xa0), 8);		/* slot 3 still holds it */
 	b.m.pci.set_intx(b.m.pci.intx_opaque, 4, 1, 1); /* PIRQD */
 	config_out(8, 0x63, 11, 1);
 	b.m.pci.set_intx(b.m.pci.intx_opaque, 3, 1, 0);
@@ -360,6 +365,8 @@ a_periodic_comparator_keeps_its_period(void **state)
 	assert_int_equal(hpet_in(0x108), 50000 + 1000 * 100000);
 	board_set_time(&b, clock_now(&b.m.clock) + SECOND); /* a host that was away */
 	assert_int_equal(board_run(&b, 1), 1);
+	assert_int_equal(take(), 0x62);
+	assert_int_equal(board_run(&b, MS), 1); /* and goes on */
 	assert_int_equal(take(), 0x62);
 }
 
