@@ -306,6 +306,9 @@ static json_t *
 live_request(const struct host_change *c, const char **method)
 {
 	bool on = !strcmp(c->value, "on");
+	struct nat_rule rule;
+	json_t *params;
+	char *text;
 
 	switch ((int)c->key) {
 	case HK_CABLECONNECTED:
@@ -313,7 +316,12 @@ live_request(const struct host_change *c, const char **method)
 		return json_pack("{s:i, s:b}", "slot", c->slot, "cable", on);
 	case HK_NATPF_ADD:
 		*method = "natpf.add";
-		return json_pack("{s:i, s:s}", "slot", c->slot, "rule", c->value);
+		if (vm_rule_parse(c->value, &rule, NULL))
+			return NULL;
+		text = vm_rule_text(&rule);
+		params = json_pack("{s:i, s:s}", "slot", c->slot, "rule", text);
+		free(text);
+		return params;
 	case HK_NATPF_DELETE:
 		*method = "natpf.remove";
 		return json_pack("{s:i, s:s}", "slot", c->slot, "name", c->value);

@@ -66,48 +66,32 @@ const struct host_ostype *host_ostype_at(size_t i);
  * Every setting of a machine is a row of host/settings.c: its key, how many slots it has (adapters, serial ports...),
  * its type, range and default, and which of the values that exist elsewhere have an effect here.
  */
-#define HOST_KEYS(X)                                                                                                                                \
-	X(HK_OSTYPE)                                                                                                                                \
-	X(HK_GROUPS)                                                                                                                                \
-	X(HK_DESCRIPTION) X(HK_MEMORY) X(HK_VRAM) X(HK_CPUS) X(HK_CPUHOTPLUG) X(HK_CPUEXECUTIONCAP) X(HK_ACPI) X(HK_IOAPIC) X(                      \
-		HK_PAE) X(HK_LONGMODE) X(HK_APIC) X(HK_X2APIC) X(HK_HPET) X(HK_HWVIRTEX) X(HK_NESTEDPAGING) X(HK_LARGEPAGES)                        \
-		X(HK_VTXVPID) X(HK_VTXUX) X(HK_VIRTVMSAVE) X(HK_NESTEDHWVIRT) X(HK_PARAVIRTPROVIDER) X(HK_CPUPROFILE) X(                            \
-			HK_CPUIDPORTABILITY) X(HK_TRIPLEFAULTRESET) X(HK_PAGEFUSION) X(HK_IOMMU) X(HK_RTCUSEUTC) X(HK_FIRMWARE)                     \
-			X(HK_CHIPSET) X(HK_GRAPHICSCONTROLLER) X(HK_MONITORCOUNT) X(HK_ACCELERATE3D) X(HK_ACCELERATE2DVIDEO) X(                     \
-				HK_BIOSLOGOFADEIN) X(HK_BIOSLOGOFADEOUT) X(HK_BIOSLOGODISPLAYTIME) X(HK_BIOSLOGOIMAGEPATH) X(HK_BIOSBOOTMENU)       \
-				X(HK_BIOSAPIC) X(HK_BIOSSYSTEMTIMEOFFSET) X(HK_BIOSPXEDEBUG) X(HK_BOOT) X(HK_NIC) X(HK_NICTYPE) X(                  \
-					HK_NICSPEED) X(HK_NICPROMISC) X(HK_NICBOOTPRIO) X(HK_NICTRACE) X(HK_NICTRACEFILE) X(HK_NICBANDWIDTHGROUP)   \
-					X(HK_CABLECONNECTED) X(HK_BRIDGEADAPTER) X(HK_HOSTONLYADAPTER) X(HK_INTNET) X(                              \
-						HK_NATNETWORK) X(HK_NICGENERICDRV) X(HK_MACADDRESS) X(HK_NATNET) X(HK_NATALIASMODE)                 \
-						X(HK_NATTFTPPREFIX) X(HK_NATTFTPFILE) X(HK_NATTFTPSERVER) X(HK_NATBINDIP) X(HK_NATSETTINGS) X(      \
-							HK_NATDNSPASSDOMAIN) X(HK_NATDNSPROXY) X(HK_NATDNSHOSTRESOLVER) X(HK_NATLOCALHOSTREACHABLE) \
-							X(HK_MOUSE) X(HK_KEYBOARD) X(HK_UART) X(HK_UARTMODE) X(HK_UARTTYPE) X(                      \
-								HK_LPT) X(HK_AUDIO) X(HK_AUDIOENABLED) X(HK_AUDIOIN) X(HK_AUDIOOUT)                 \
-								X(HK_AUDIOCONTROLLER) X(HK_AUDIOCODEC) X(HK_CLIPBOARD) X(                           \
-									HK_CLIPBOARDTRANSFERS) X(HK_DRAGANDDROP) X(HK_VRDE)                         \
-									X(HK_VRDEPORT) X(HK_VRDEADDRESS) X(HK_VRDEAUTHTYPE) X(                      \
-										HK_VRDEAUTHLIBRARY) X(HK_VRDEMULTICON) X(HK_VRDEREUSECON)           \
-										X(HK_VRDEVIDEOCHANNEL) X(HK_VRDEEXTPACK) X(                         \
-											HK_VRDEPASSWORD) X(HK_USBOHCI) X(HK_USBEHCI)                \
-											X(HK_USBXHCI) X(HK_SNAPSHOTFOLDER) X(                       \
-												HK_HARDWAREUUID) X(HK_DEFAULTFRONTEND)              \
-												X(HK_TPMTYPE) X(HK_RECORDING) X(                    \
-													HK_AUTOSTARTENABLED)                        \
-													X(HK_AUTOSTARTDELAY) X(                     \
-														HK_GUESTMEMORYBALLOON)              \
-														X(HK_TELEPORTER) X(                 \
-															HK_VMPROCPRIORITY)          \
-															X(HK_TRACINGENABLED)
-
-#define HOST_KEY_ENUM(k) k,
+/* clang-format off */
 enum host_key {
-	HOST_KEYS(HOST_KEY_ENUM) HK_COUNT,
-	/* what else a change can ask for; no stored setting of their own */
-	HK_NAME,
-	HK_NATPF_ADD,
-	HK_NATPF_DELETE
+	HK_OSTYPE, HK_GROUPS, HK_DESCRIPTION, HK_MEMORY, HK_VRAM, HK_CPUS, HK_CPUHOTPLUG, HK_CPUEXECUTIONCAP,
+	HK_ACPI, HK_IOAPIC, HK_PAE, HK_LONGMODE, HK_APIC, HK_X2APIC, HK_HPET, HK_HWVIRTEX, HK_NESTEDPAGING,
+	HK_LARGEPAGES, HK_VTXVPID, HK_VTXUX, HK_VIRTVMSAVE, HK_NESTEDHWVIRT, HK_PARAVIRTPROVIDER,
+	HK_CPUPROFILE, HK_CPUIDPORTABILITY, HK_TRIPLEFAULTRESET, HK_PAGEFUSION, HK_IOMMU, HK_RTCUSEUTC,
+	HK_FIRMWARE, HK_CHIPSET, HK_GRAPHICSCONTROLLER, HK_MONITORCOUNT, HK_ACCELERATE3D,
+	HK_ACCELERATE2DVIDEO, HK_BIOSLOGOFADEIN, HK_BIOSLOGOFADEOUT, HK_BIOSLOGODISPLAYTIME,
+	HK_BIOSLOGOIMAGEPATH, HK_BIOSBOOTMENU, HK_BIOSAPIC, HK_BIOSSYSTEMTIMEOFFSET, HK_BIOSPXEDEBUG,
+	HK_BOOT, HK_NIC, HK_NICTYPE, HK_NICSPEED, HK_NICPROMISC, HK_NICBOOTPRIO, HK_NICTRACE,
+	HK_NICTRACEFILE, HK_NICBANDWIDTHGROUP, HK_CABLECONNECTED, HK_BRIDGEADAPTER, HK_HOSTONLYADAPTER,
+	HK_INTNET, HK_NATNETWORK, HK_NICGENERICDRV, HK_MACADDRESS, HK_NATNET, HK_NATALIASMODE,
+	HK_NATTFTPPREFIX, HK_NATTFTPFILE, HK_NATTFTPSERVER, HK_NATBINDIP, HK_NATSETTINGS,
+	HK_NATDNSPASSDOMAIN, HK_NATDNSPROXY, HK_NATDNSHOSTRESOLVER, HK_NATLOCALHOSTREACHABLE, HK_MOUSE,
+	HK_KEYBOARD, HK_UART, HK_UARTMODE, HK_UARTTYPE, HK_LPT, HK_AUDIO, HK_AUDIOENABLED, HK_AUDIOIN,
+	HK_AUDIOOUT, HK_AUDIOCONTROLLER, HK_AUDIOCODEC, HK_CLIPBOARD, HK_CLIPBOARDTRANSFERS, HK_DRAGANDDROP,
+	HK_VRDE, HK_VRDEPORT, HK_VRDEADDRESS, HK_VRDEAUTHTYPE, HK_VRDEAUTHLIBRARY, HK_VRDEMULTICON,
+	HK_VRDEREUSECON, HK_VRDEVIDEOCHANNEL, HK_VRDEEXTPACK, HK_VRDEPASSWORD, HK_USBOHCI, HK_USBEHCI,
+	HK_USBXHCI, HK_SNAPSHOTFOLDER, HK_HARDWAREUUID, HK_DEFAULTFRONTEND, HK_TPMTYPE, HK_RECORDING,
+	HK_AUTOSTARTENABLED, HK_AUTOSTARTDELAY, HK_GUESTMEMORYBALLOON, HK_TELEPORTER, HK_VMPROCPRIORITY,
+	HK_TRACINGENABLED,
+	HK_COUNT,
+	/* what else a change can ask for; no setting of their own */
+	HK_NAME, HK_NATPF_ADD, HK_NATPF_DELETE,
 };
-#undef HOST_KEY_ENUM
+/* clang-format on */
 
 enum host_type { HT_BOOL, HT_UINT, HT_INT, HT_ENUM, HT_TEXT, HT_SPECIAL };
 
@@ -115,8 +99,7 @@ struct host_setting {
 	const char *name; /* "memory", also its key in settings files */
 	int slots;	  /* 1: a setting of the machine; more: of each adapter, serial port, ... */
 	enum host_type type;
-	const char *fallback; /* value of a new machine; slots after the first: `fallback_rest` when not NULL */
-	const char *fallback_rest;
+	const char *fallback;  /* value of a new machine; "a|b": of slot 1, and of 2 and all that follow */
 	int64_t min, max;      /* HT_UINT, HT_INT; HT_TEXT: longest */
 	const char *values;    /* HT_ENUM: all values known, "a|b|c" */
 	const char *effective; /* the values that do something here, "a|b"; NULL: all of them */
@@ -315,8 +298,8 @@ int host_guestprop_each(struct host *h, const char *id, host_pair_fn *fn, void *
 /* Returns when the machine runs (its first instruction is about to be executed) or has failed to. */
 int host_vm_start(struct host *h, const char *id, const char *session, struct err *e);
 
-/* Text for "not running" is for the front end: these fail with ERR_VM_STATE and host_not_running() true. */
-enum host_control { HOST_PAUSE, HOST_RESUME, HOST_RESET, HOST_POWEROFF_NOW, HOST_POWER_BUTTON, HOST_SLEEP_BUTTON };
+/* All of these fail with ERR_VM_STATE when the machine does not run. After HOST_POWEROFF_NOW its process is gone. */
+enum host_control { HOST_PAUSE, HOST_RESUME, HOST_RESET, HOST_POWEROFF_NOW, HOST_POWER_BUTTON };
 int host_vm_control(struct host *h, const char *id, enum host_control what, struct err *e);
 int host_vm_screenshot(struct host *h, const char *id, const char *png_path, struct err *e);
 int host_vm_scancodes(struct host *h, const char *id, const uint8_t *codes, size_t count, struct err *e);

@@ -61,6 +61,8 @@ void vm_attachment_remove(struct host_controller *c, struct host_attachment *a);
 /* Rules stay sorted by name. */
 int vm_rule_add(struct host_vm *vm, int nic, const struct nat_rule *r, struct err *e);
 int vm_rule_remove(struct host_vm *vm, int nic, const char *name, struct err *e);
+/* As nat_rule_parse(); a rule without a name gets one. */
+int vm_rule_parse(const char *text, struct nat_rule *rule, struct err *e);
 char *vm_rule_text(const struct nat_rule *r); /* "name,tcp,ip,port,ip,port" */
 
 /* ---- vboxfile.c ---- */
@@ -76,7 +78,8 @@ int vboxfile_restore_pairs(struct host *h, const struct host_vm *vm, json_t *doc
 /* `value` in the one way it is stored (lower case words, decimal numbers...). free() it. NULL and *e when it is not one
  * the setting can take. */
 char *setting_normal(enum host_key key, int slot, const char *value, struct err *e);
-int setting_find(const char *name); /* enum host_key or -1 */
+char *setting_fallback(enum host_key key, int slot); /* free() it */
+int setting_find(const char *name);		     /* enum host_key or -1 */
 
 /* ---- modify.c ---- */
 
@@ -102,7 +105,12 @@ const struct bus_row *bus_of(enum host_bus b);
  */
 int medium_get(struct host *h, enum host_device type, const char *id, char uuid[37], char **path, char **format,
 	struct err *e);
-int medium_register(struct host *h, enum host_device type, const char *uuid, const char *path, struct err *e);
+/*
+ * A settings file mentions the medium at `path`: register it under `uuid` and with `format` unless it is known. The
+ * file need not be there now.
+ */
+int medium_register(
+	struct host *h, enum host_device type, const char *uuid, const char *path, const char *format, struct err *e);
 const char *medium_type_word(enum host_device t); /* "disk", "dvd", "floppy" */
 int medium_type_of(const char *word);
 

@@ -24,17 +24,23 @@ check_uarts(const struct host_vm *vm, struct err *e)
 	return 0;
 }
 
+int
+vm_rule_parse(const char *text, struct nat_rule *rule, struct err *e)
+{
+	if (nat_rule_parse(text, rule, e))
+		return -1;
+	if (!rule->name[0])
+		snprintf(rule->name, sizeof(rule->name), "%s_%u_%u", rule->udp ? "udp" : "tcp", rule->host_port,
+			rule->guest_port);
+	return 0;
+}
+
 static int
 apply_natpf_add(struct host_vm *vm, const struct host_change *c, struct err *e)
 {
 	struct nat_rule rule;
 
-	if (nat_rule_parse(c->value, &rule, e))
-		return -1;
-	if (!rule.name[0])
-		snprintf(rule.name, sizeof(rule.name), "%s_%u_%u", rule.udp ? "udp" : "tcp", rule.host_port,
-			rule.guest_port);
-	return vm_rule_add(vm, c->slot, &rule, e);
+	return vm_rule_parse(c->value, &rule, e) ? -1 : vm_rule_add(vm, c->slot, &rule, e);
 }
 
 /* Move the machine's folder along with its name when it is named after the machine, and always the settings file. */
@@ -76,6 +82,13 @@ vm_apply(struct host *h, struct host_vm *vm, const struct host_change *c, struct
 	normal = setting_normal(c->key, c->slot, c->value, e);
 	if (!normal)
 		return -1;
+	/* A path is meant as seen from where it was typed. */
+	if ((c->key == HK_NICTRACEFILE || c->key == HK_NATTFTPPREFIX) && *normal) {
+		char *path = host_absolute_path(normal);
+
+		free(normal);
+		normal = path;
+	}
 	vm_set(vm, c->key, c->slot, normal);
 	free(normal);
 	return 0;

@@ -13,17 +13,16 @@
 
 #include "host/inv.h"
 
-#define BOOL(key, name, slots, fallback) [key] = { name, slots, HT_BOOL, fallback, NULL, 0, 0, NULL, NULL, NULL }
-#define ONLY(key, name, slots, value, why) [key] = { name, slots, HT_BOOL, value, NULL, 0, 0, NULL, value, why }
+#define BOOL(key, name, slots, fallback) [key] = { name, slots, HT_BOOL, fallback, 0, 0, NULL, NULL, NULL }
+#define ONLY(key, name, slots, value, why) [key] = { name, slots, HT_BOOL, value, 0, 0, NULL, value, why }
 #define UINT(key, name, slots, fallback, min, max)                                                                     \
-	[key] = { name, slots, HT_UINT, fallback, NULL, min, max, NULL, NULL, NULL }
-#define UINT_ONLY(key, name, slots, value, max, why)                                                                   \
-	[key] = { name, slots, HT_UINT, value, NULL, 0, max, NULL, value, why }
+	[key] = { name, slots, HT_UINT, fallback, min, max, NULL, NULL, NULL }
+#define UINT_ONLY(key, name, slots, value, max, why) [key] = { name, slots, HT_UINT, value, 0, max, NULL, value, why }
 #define ENUM(key, name, slots, fallback, values, effective, why)                                                       \
-	[key] = { name, slots, HT_ENUM, fallback, NULL, 0, 0, values, effective, why }
-#define TEXT(key, name, slots, max) [key] = { name, slots, HT_TEXT, "", NULL, 0, max, NULL, NULL, NULL }
-#define TEXT_ONLY(key, name, slots, value, why) [key] = { name, slots, HT_TEXT, value, NULL, 0, 4096, NULL, value, why }
-#define SPECIAL(key, name, slots, fallback) [key] = { name, slots, HT_SPECIAL, fallback, NULL, 0, 0, NULL, NULL, NULL }
+	[key] = { name, slots, HT_ENUM, fallback, 0, 0, values, effective, why }
+#define TEXT(key, name, slots, max) [key] = { name, slots, HT_TEXT, "", 0, max, NULL, NULL, NULL }
+#define TEXT_ONLY(key, name, slots, value, why) [key] = { name, slots, HT_TEXT, value, 0, 4096, NULL, value, why }
+#define SPECIAL(key, name, slots, fallback) [key] = { name, slots, HT_SPECIAL, fallback, 0, 0, NULL, NULL, NULL }
 
 static const char always[] = "the virtual PC always has it";
 static const char engine[] = "the engine that runs the machine decides it";
@@ -79,11 +78,11 @@ static const struct host_setting settings[HK_COUNT] = {
 	ENUM(HK_BIOSBOOTMENU, "biosbootmenu", 1, "disabled", "disabled|menuonly|messageandmenu", "disabled|messageandmenu",
 		"the firmware has no boot menu without its message"),
 	ENUM(HK_BIOSAPIC, "biosapic", 1, "apic", "disabled|apic|x2apic", "apic", "the firmware starts with the APIC on"),
-	[HK_BIOSSYSTEMTIMEOFFSET] = { "biossystemtimeoffset", 1, HT_INT, "0", NULL, -4000000000000, 4000000000000, NULL,
+	[HK_BIOSSYSTEMTIMEOFFSET] = { "biossystemtimeoffset", 1, HT_INT, "0", -4000000000000, 4000000000000, NULL,
 		NULL, NULL },
 	ONLY(HK_BIOSPXEDEBUG, "biospxedebug", 1, "off", "the boot ROM of the network card has no debug output"),
-	ENUM(HK_BOOT, "boot", HOST_BOOTS, "", "none|floppy|dvd|disk|net|usb", "none|floppy|dvd|disk|net", no_usb),
-	ENUM(HK_NIC, "nic", HOST_NICS, "nat", "none|null|nat|bridged|intnet|hostonly|generic|natnetwork|hostonlynet|cloud",
+	ENUM(HK_BOOT, "boot", HOST_BOOTS, "floppy|dvd|disk|none", "none|floppy|dvd|disk|net|usb", "none|floppy|dvd|disk|net", no_usb),
+	ENUM(HK_NIC, "nic", HOST_NICS, "nat|none", "none|null|nat|bridged|intnet|hostonly|generic|natnetwork|hostonlynet|cloud",
 		"none|null|nat", only_nat),
 	ENUM(HK_NICTYPE, "nictype", HOST_NICS, "82540EM", "Am79C970A|Am79C973|Am79C960|82540EM|82543GC|82545EM|virtio|NE1000|"
 		"NE2000|WD8003|WD8013|ELNK2|ELNK1|usbnet", "82540EM|virtio", "the cards there are are 82540EM and virtio"),
@@ -173,6 +172,16 @@ setting_find(const char *name)
 		if (!strcmp(settings[k].name, name))
 			return k;
 	return -1;
+}
+
+char *
+setting_fallback(enum host_key key, int slot)
+{
+	const char *p = settings[key].fallback;
+
+	for (; slot && p[strcspn(p, "|")]; slot--)
+		p += strcspn(p, "|") + 1;
+	return strndup(p, strcspn(p, "|"));
 }
 
 /* The word of the list "a|b|c" that equals `word` whatever the case; its length in *len. */
@@ -330,7 +339,7 @@ static char *
 normal_vrdeport(const char *value)
 {
 	if (!strcmp(value, "0") || !strcasecmp(value, "default"))
-		return xstrdup(settings[HK_VRDEPORT].fallback);
+		return setting_fallback(HK_VRDEPORT, 0);
 	return *value && port_list_ok(value) ? xstrdup(value) : NULL;
 }
 

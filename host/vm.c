@@ -40,18 +40,6 @@ host_state_live(enum host_state s)
 	return state_live[s];
 }
 
-static const char *
-fallback(enum host_key key, int slot)
-{
-	static const char *const boot[HOST_BOOTS] = { "floppy", "dvd", "disk", "none" };
-
-	if (key == HK_BOOT)
-		return boot[slot];
-	if (key == HK_NIC && slot)
-		return "none";
-	return host_setting(key)->fallback;
-}
-
 void
 vm_set(struct host_vm *vm, enum host_key key, int slot, const char *value)
 {
@@ -85,7 +73,7 @@ vm_blank(const char *name, const char *folder)
 
 	for (int k = 0; k < HK_COUNT; k++)
 		for (int i = 0; i < host_setting(k)->slots; i++)
-			vm->value[k][i] = xstrdup(fallback(k, i));
+			vm->value[k][i] = setting_fallback(k, i);
 	vm_set_place(vm, folder, name);
 	vm->session = xstrdup("");
 	return vm;
@@ -511,7 +499,11 @@ store_settings(struct host *h, const struct host_vm *vm, int64_t row, struct err
 {
 	for (int k = 0; k < HK_COUNT; k++) {
 		for (int i = 0; i < host_setting(k)->slots; i++) {
-			if (!strcmp(vm->value[k][i], fallback(k, i)))
+			char *fallback = setting_fallback(k, i);
+			bool usual = !strcmp(vm->value[k][i], fallback);
+
+			free(fallback);
+			if (usual)
 				continue;
 			if (db_run(h, e, "INSERT INTO setting VALUES(?, ?, ?, ?)", "lsis", row, host_setting(k)->name,
 				    i, vm->value[k][i]))
