@@ -89,6 +89,15 @@ host_fsw(void)
 	return fsw;
 }
 
+static uint16_t
+host_fcw(void)
+{
+	uint16_t fcw;
+
+	__asm__ volatile("fnstcw %0" : "=m"(fcw));
+	return fcw;
+}
+
 /* With CR0.NE = 0 the PC's wiring would raise IRQ 13 and the guest's handler would clear the exception; nothing made
  * since the 486 uses that. */
 static void
@@ -113,38 +122,55 @@ check_pending(struct soft_cpu *c)
 	ignore_pending(c);
 }
 
-static void
-store_bounced(struct soft_cpu *c, struct vec_op *op, gva_t a)
+/*
+ * Would a store with unmasked exceptions happen? Not where it raises one; then its address is not looked at. Tried out
+ * on the buffer, with the registers put back afterwards. True: it stores. False: it did all it does.
+ */
+static bool
+try_store(struct soft_cpu *c, struct vec_op *op)
 {
-	uint8_t *buf = c->vec->bounce, untouched[16];
+	uint8_t *buf = c->vec->bounce, untouched[16], before[512] __attribute__((aligned(16)));
 
-	x86_probe(c, a, op->mem_size, X86_WRITE, c->mmu);
+	__asm__ volatile("fxsave64 %0" : "=m"(before));
 	memset(buf, 0xa5, sizeof(untouched));
 	memset(untouched, 0xa5, sizeof(untouched));
 	vec_call(c, op, buf);
-	/* An unmasked exception may have kept it from storing. */
 	if (host_fsw() & FSW_ES && !memcmp(buf, untouched, sizeof(untouched)))
-		return;
-	x86_store_bytes(c, a, buf, op->mem_size, c->mmu);
+		return false;
+	__asm__ volatile("fxrstor64 %0" : : "m"(before) : ALL_XMM);
+	return true;
 }
 
 static void
-run_x87_mem(struct soft_cpu *c, struct vec_op *op, gva_t a)
+store_x87(struct soft_cpu *c, struct vec_op *op, gva_t a)
 {
 	struct soft_tlb_entry *e = NULL;
-	void *p = vec_direct(c, a, op->mem_size, op->mem_write ? X86_WRITE : X86_READ, &e);
+	void *p;
 
-	if (!p && op->mem_write) {
-		store_bounced(c, op, a);
+	if (!op->x87_control && (host_fcw() & FSW_EXCEPTIONS) != FSW_EXCEPTIONS && !try_store(c, op))
+		return;
+	p = vec_direct(c, a, op->mem_size, X86_WRITE, &e);
+	if (p) {
+		vec_call(c, op, p);
+		vec_written(c, e);
 		return;
 	}
+	x86_probe(c, a, op->mem_size, X86_WRITE, c->mmu);
+	vec_call(c, op, c->vec->bounce);
+	x86_store_bytes(c, a, c->vec->bounce, op->mem_size, c->mmu);
+}
+
+static void
+load_x87(struct soft_cpu *c, struct vec_op *op, gva_t a)
+{
+	struct soft_tlb_entry *e = NULL;
+	void *p = vec_direct(c, a, op->mem_size, X86_READ, &e);
+
 	if (!p) {
 		p = c->vec->bounce;
 		x86_load_bytes(c, a, p, op->mem_size, c->mmu);
 	}
 	vec_call(c, op, p);
-	if (op->mem_write)
-		vec_written(c, e);
 }
 
 void
@@ -159,8 +185,10 @@ vec_run_x87(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base)
 		check_pending(c);
 	else if (op->mnemonic == ZYDIS_MNEMONIC_FNCLEX && host_fsw() & FSW_ES)
 		commit_pointers(c);
-	if (op->mem_size)
-		run_x87_mem(c, op, a);
+	if (op->mem_write)
+		store_x87(c, op, a);
+	else if (op->mem_size)
+		load_x87(c, op, a);
 	else
 		vec_call(c, op, NULL);
 	if (op->mnemonic == ZYDIS_MNEMONIC_FNINIT) {

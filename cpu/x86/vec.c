@@ -616,7 +616,7 @@ alignment_required(ZydisMnemonic m)
 static void
 set_alignment(struct vec_op *op, const struct form *f)
 {
-	bool aligned = op->encoding == VEC_LEGACY ? f->xmm && op->mem_size == 16 && !unaligned_allowed(f->in->mnemonic)
+	bool aligned = op->encoding == VEC_LEGACY ? op->mem_size == 16 && !unaligned_allowed(f->in->mnemonic)
 						  : alignment_required(f->in->mnemonic);
 
 	if (aligned)
@@ -635,7 +635,7 @@ set_gate(struct vec_op *op, const struct form *f)
 		g->cr4_need = CR4_OSXSAVE;
 		g->xcr0_need = op->encoding == VEC_EVEX || f->k ? 0xe6 : 6;
 		g->cr0_nm = CR0_TS;
-	} else if (f->xmm) {
+	} else if (f->xmm || op->mem_size == 16) { /* CVTPD2PI has a memory operand only */
 		g->cr0_ud = CR0_EM;
 		g->cr4_need = CR4_OSFXSR;
 		g->cr0_nm = CR0_TS;
@@ -650,6 +650,16 @@ set_flags(struct vec_op *op, const ZydisDecodedInstruction *in)
 {
 	const ZydisAccessedFlags *a = in->cpu_flags;
 
+	switch (in->mnemonic) { /* the decoder's tables leave their flags out */
+	case ZYDIS_MNEMONIC_VPTEST:
+	case ZYDIS_MNEMONIC_VTESTPS:
+	case ZYDIS_MNEMONIC_VTESTPD:
+		op->flags_out = ARITH_FLAGS;
+		op->uses_flags = true;
+		return;
+	default:
+		break;
+	}
 	if (!a)
 		return;
 	op->flags_in = a->tested & ARITH_FLAGS;
@@ -660,6 +670,14 @@ set_flags(struct vec_op *op, const ZydisDecodedInstruction *in)
 static bool
 no_fault_suppression(const ZydisDecodedInstruction *in)
 {
+	switch (in->mnemonic) { /* E4NF; the decoder says E4 */
+	case ZYDIS_MNEMONIC_VCVTNE2PS2BF16:
+	case ZYDIS_MNEMONIC_VGF2P8AFFINEQB:
+	case ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB:
+		return true;
+	default:
+		break;
+	}
 	switch (in->meta.exception_class) {
 	case ZYDIS_EXCEPTION_CLASS_E1NF:
 	case ZYDIS_EXCEPTION_CLASS_E2NF:
@@ -706,25 +724,57 @@ broadcast_count(ZydisBroadcastMode mode)
 	return mode < sizeof(count) ? count[mode] : 0;
 }
 
-/* EVEX with a mask register and a memory operand */
+/* Fewer mask bits than the decoder has memory elements: one for each destination element; 0: as many */
+static unsigned
+mask_elements(const struct form *f)
+{
+	const ZydisDecodedOperand *o = &f->operand[0];
+
+	if (o->type != ZYDIS_OPERAND_TYPE_REGISTER || ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_MASK ||
+		!o->element_size)
+		return 0;
+	switch (f->in->mnemonic) {
+	case ZYDIS_MNEMONIC_VFMULCPH: /* complex numbers: a bit for a pair */
+	case ZYDIS_MNEMONIC_VFCMULCPH:
+	case ZYDIS_MNEMONIC_VFMADDCPH:
+	case ZYDIS_MNEMONIC_VFCMADDCPH:
+		return o->size / 32u;
+	default:
+		return (unsigned)o->size / o->element_size;
+	}
+}
+
+static bool
+is_scalar_complex(ZydisMnemonic m)
+{
+	return m == ZYDIS_MNEMONIC_VFMULCSH || m == ZYDIS_MNEMONIC_VFCMULCSH || m == ZYDIS_MNEMONIC_VFMADDCSH ||
+	       m == ZYDIS_MNEMONIC_VFCMADDCSH;
+}
+
+/* EVEX with a mask register and a memory operand: which mask bits each element of memory belongs to. */
 static void
 set_mask(struct vec_op *op, const struct form *f)
 {
 	const ZydisDecodedInstruction *in = f->in;
+	bool scalar = f->mem->element_count == 1 || is_scalar_complex(in->mnemonic);
+	unsigned count = scalar ? 1 : f->mem->element_count, n = mask_elements(f);
 
 	if (op->encoding != VEC_EVEX || !in->raw.evex.aaa || no_fault_suppression(in))
 		return;
 	op->mask_reg = in->raw.evex.aaa;
-	op->elem_size = (uint8_t)(f->mem->element_size / 8);
-	op->elem_count = (uint8_t)f->mem->element_count;
-	op->mask_bits = op->elem_count;
+	op->mask_bits = (uint8_t)count;
 	op->mask = VEC_MASK_EACH;
-	if (is_compress(in->mnemonic))
-		op->mask = VEC_MASK_COMPRESS;
 	if (in->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID) {
 		op->mask = VEC_MASK_REPEAT;
 		op->mask_bits = (uint8_t)broadcast_count(in->avx.broadcast.mode);
+	} else if (is_compress(in->mnemonic)) {
+		op->mask = VEC_MASK_COMPRESS;
+	} else if (!scalar && n && n < count) { /* VPDPBUSD: four bytes for a bit */
+		op->mask_bits = (uint8_t)n;
+		count = n;
 	}
+	op->elem_count = (uint8_t)count;
+	op->elem_size = (uint8_t)(op->mem_size / count);
 }
 
 /* ---- kinds ---- */
@@ -859,7 +909,6 @@ describe_memory(struct vec_op *op, const struct form *f)
 {
 	if (f->mem->mem.type != ZYDIS_MEMOP_TYPE_MEM)
 		return false;
-	op->mem_size = f->mem->size / 8;
 	op->mem_read = f->mem->actions & ZYDIS_OPERAND_ACTION_MASK_READ;
 	op->mem_write = f->mem->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
 	if (!op->mem_size || op->mem_size > 64)
@@ -880,7 +929,6 @@ describe_memory(struct vec_op *op, const struct form *f)
 static bool
 describe_byte_mask_move(struct vec_op *op, const struct form *f)
 {
-	op->mem_size = f->mem->size / 8;
 	op->mem_write = true;
 	op->mask = VEC_MASK_BYTES;
 	op->mask_reg = (uint8_t)f->rm;
@@ -915,6 +963,13 @@ describe_fpu(struct vec_op *op, const struct form *f)
 	return true;
 }
 
+static bool
+is_x87(const ZydisDecodedInstruction *in)
+{
+	return in->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && in->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
+	       in->opcode >= 0xd8 && in->opcode <= 0xdf;
+}
+
 static void
 describe_x87(struct vec_op *op, const struct form *f)
 {
@@ -926,6 +981,9 @@ describe_x87(struct vec_op *op, const struct form *f)
 	case ZYDIS_MNEMONIC_FNCLEX:
 	case ZYDIS_MNEMONIC_FNSTCW:
 	case ZYDIS_MNEMONIC_FNSTSW:
+	case ZYDIS_MNEMONIC_FENI8087_NOP:
+	case ZYDIS_MNEMONIC_FDISI8087_NOP:
+	case ZYDIS_MNEMONIC_FSETPM287_NOP:
 		op->x87_nowait = true;
 		op->x87_control = true;
 		break;
@@ -979,6 +1037,8 @@ describe_simple(struct vec_op *op, const struct form *f)
 	}
 	if (vec_fpu_handles(op->mnemonic))
 		return f->mem && describe_fpu(op, f) ? 1 : -1;
+	if (f->in->meta.isa_ext == ZYDIS_ISA_EXT_XSAVE) /* XGETBV, XSETBV */
+		return -1;
 	return 0;
 }
 
@@ -996,7 +1056,7 @@ describe(struct soft_cpu *c, struct vec_op *op, struct form *f, const uint8_t *g
 	int simple;
 
 	op->mnemonic = (uint16_t)f->in->mnemonic;
-	if (f->in->meta.isa_ext == ZYDIS_ISA_EXT_X87)
+	if (is_x87(f->in))
 		describe_x87(op, f);
 	if (!operands(op, f))
 		return false;
@@ -1005,12 +1065,16 @@ describe(struct soft_cpu *c, struct vec_op *op, struct form *f, const uint8_t *g
 		op->x87 = false;
 		return simple > 0;
 	}
-	set_gate(op, f);
 	set_flags(op, f->in);
 	op->mmx = f->mmx;
 	op->mxcsr = uses_mxcsr(f->in);
-	if (f->mem && f->mem->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
+	if (f->mem)
+		op->mem_size = f->mem->size / 8;
+	set_gate(op, f);
+	if (f->mem && f->mem->mem.type == ZYDIS_MEMOP_TYPE_VSIB) {
+		op->mem_size = 0;
 		return describe_vsib(op, f);
+	}
 	if (is_byte_mask_move(f->in->mnemonic))
 		return describe_byte_mask_move(op, f);
 	op->run = op->x87 ? vec_run_x87 : vec_run_reg;

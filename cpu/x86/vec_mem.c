@@ -68,9 +68,15 @@ static void
 store_operand(struct soft_cpu *c, struct vec_op *op, gva_t a)
 {
 	struct soft_tlb_entry *e = NULL;
-	void *p = vec_direct(c, a, op->mem_size, X86_WRITE, &e);
 	uint8_t *buf = c->vec->bounce;
+	void *p;
 
+	if (op->mxcsr) { /* VCVTPS2PH: its own exceptions come before the store's */
+		vec_call(c, op, buf);
+		x86_store_bytes(c, a, buf, op->mem_size, c->mmu);
+		return;
+	}
+	p = vec_direct(c, a, op->mem_size, X86_WRITE, &e);
 	if (p) {
 		vec_call(c, op, p);
 		vec_written(c, e);
@@ -177,10 +183,16 @@ static void
 masked_bounced(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t mask)
 {
 	memset(c->vec->bounce, 0, op->mem_size);
-	each_element(c, op, a, mask, op->mem_write ? probe_element : load_element);
+	if (!op->mem_write)
+		each_element(c, op, a, mask, load_element);
+	else if (!op->mxcsr)
+		each_element(c, op, a, mask, probe_element);
 	vec_call(c, op, c->vec->bounce);
-	if (op->mem_write)
-		each_element(c, op, a, mask, store_element);
+	if (!op->mem_write)
+		return;
+	if (op->mxcsr)
+		each_element(c, op, a, mask, probe_element);
+	each_element(c, op, a, mask, store_element);
 }
 
 void
@@ -191,10 +203,10 @@ vec_run_masked(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base
 	unsigned lo, hi;
 	uint8_t *p;
 
-	if (a & op->align_mask)
-		x86_gp(c, 0);
 	mask = touched(c, op);
-	if (!mask || (a & PAGE_MASK) + op->mem_size > PAGE_SIZE) {
+	if (mask && a & op->align_mask)
+		x86_gp(c, 0);
+	if (!mask || (a & PAGE_MASK) + op->mem_size > PAGE_SIZE || (op->mem_write && op->mxcsr)) {
 		masked_bounced(c, op, a, mask);
 		return;
 	}
@@ -288,17 +300,33 @@ mask_done(struct soft_cpu *c, struct vec_op *op)
 		memset(s->zmm[op->vsib.mask], 0, 64);
 }
 
+/* The VEX form first makes the mask all ones or zeros, and nothing above them (SDM 2 "VPGATHERDD"). */
+static void
+prepare_gather(struct soft_cpu *c, struct vec_op *op)
+{
+	struct x86_state *s = &c->v.state;
+	unsigned bytes = op->elem_size * op->elem_count;
+
+	for (unsigned i = 0; i < op->elem_count; i++)
+		memset(s->zmm[op->vsib.mask] + i * op->elem_size, element_enabled(c, op, i) ? 0xff : 0, op->elem_size);
+	memset(s->zmm[op->vsib.mask] + bytes, 0, 64 - bytes);
+}
+
 void
 vec_run_gather(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base)
 {
 	uint8_t *dst = c->v.state.zmm[op->vsib.dst];
 	unsigned bytes = op->elem_size * op->elem_count;
 
+	if (op->encoding == VEC_VEX)
+		prepare_gather(c, op);
 	for (unsigned i = 0; i < op->elem_count; i++) {
 		if (!element_enabled(c, op, i))
 			continue;
 		uint64_t v = x86_load(c, element_address(c, op, i, X86_READ), op->elem_size, c->mmu);
 		memcpy(dst + i * op->elem_size, &v, op->elem_size);
+		if (op->encoding == VEC_VEX)
+			memset(dst + bytes, 0, 64 - bytes);
 		element_done(c, op, i);
 	}
 	memset(dst + bytes, 0, 64 - bytes);
