@@ -57,6 +57,7 @@ struct channel {
 	uint8_t control;
 	uint8_t intrq;
 	uint8_t soft_reset;	 /* SRST was raised; not over before nothing is in flight */
+	uint8_t diagnosing;	 /* it is EXECUTE DEVICE DIAGNOSTIC instead, and ends with an interrupt */
 	uint8_t device_reset[2]; /* DEVICE RESET of a drive that was busy */
 	uint8_t bm_command, bm_status;
 	uint32_t bm_table;
@@ -78,8 +79,9 @@ struct ide {
 		ATA_STATE_FIELDS(struct ide, ch[n].drive[0].s), ATA_STATE_FIELDS(struct ide, ch[n].drive[1].s),        \
 		FIELD(struct ide, ch[n].buf), FIELD(struct ide, ch[n].data_pos), FIELD(struct ide, ch[n].selected),    \
 		FIELD(struct ide, ch[n].control), FIELD(struct ide, ch[n].intrq), FIELD(struct ide, ch[n].soft_reset), \
-		FIELD_ARRAY(struct ide, ch[n].device_reset), FIELD(struct ide, ch[n].bm_command),                      \
-		FIELD(struct ide, ch[n].bm_status), FIELD(struct ide, ch[n].bm_table)
+		FIELD(struct ide, ch[n].diagnosing), FIELD_ARRAY(struct ide, ch[n].device_reset),                      \
+		FIELD(struct ide, ch[n].bm_command), FIELD(struct ide, ch[n].bm_status),                               \
+		FIELD(struct ide, ch[n].bm_table)
 
 static const struct field ide_fields[] = { CHANNEL_FIELDS(0), CHANNEL_FIELDS(1), FIELD_END };
 
@@ -226,6 +228,9 @@ finish_resets(struct channel *ch)
 	ch->selected = 0;
 	drive_reset(ch, 0);
 	drive_reset(ch, 1);
+	if (ch->diagnosing)
+		set_intrq(ch, 1);
+	ch->diagnosing = 0;
 }
 
 static void
@@ -235,17 +240,16 @@ command_cancelled(struct ata_cmd *c)
 }
 
 static void
-begin_soft_reset(struct channel *ch)
+begin_soft_reset(struct channel *ch, bool diagnostic)
 {
 	ch->soft_reset = 1;
+	ch->diagnosing = diagnostic;
 	set_intrq(ch, 0);
-	for (int i = 0; i < 2; i++) {
-		if (!ch->drive[i].present)
-			continue;
-		ch->cmd[i].tf.status = ATA_BSY;
+	ch->cmd[0].tf.status = ch->cmd[1].tf.status = ATA_BSY;
+	for (int i = 0; i < 2; i++)
 		if (ch->cmd[i].phase != ATA_IDLE)
 			ata_cancel(&ch->cmd[i]);
-	}
+	finish_resets(ch);
 }
 
 static const struct ata_link link = {
@@ -259,15 +263,6 @@ static const struct ata_link link = {
 };
 
 /* ---- command block registers ---- */
-
-static void
-both_diagnose(struct channel *ch)
-{
-	drive_reset(ch, 0);
-	drive_reset(ch, 1);
-	ch->selected = 0;
-	set_intrq(ch, 1);
-}
 
 static void
 command(struct channel *ch, uint8_t value)
@@ -296,8 +291,8 @@ command(struct channel *ch, uint8_t value)
 	c->tf.command = value;
 	c->tf.status = ATA_BSY;
 	c->tf.error = 0;
-	if (value == 0x90)
-		both_diagnose(ch);
+	if (value == 0x90) /* EXECUTE DEVICE DIAGNOSTIC is for both drives (ATA/ATAPI-7 6.9) */
+		begin_soft_reset(ch, true);
 	else
 		ata_start(c);
 }
@@ -310,7 +305,7 @@ device_control(struct channel *ch, uint8_t value)
 	ch->control = value;
 	drive_irq(ch);
 	if (value & CONTROL_SRST && !(was & CONTROL_SRST))
-		begin_soft_reset(ch);
+		begin_soft_reset(ch, false);
 	else
 		finish_resets(ch);
 }
@@ -563,7 +558,7 @@ ide_drain(struct device *dev)
 static void
 channel_reset(struct channel *ch)
 {
-	ch->control = ch->soft_reset = ch->selected = 0;
+	ch->control = ch->soft_reset = ch->diagnosing = ch->selected = 0;
 	ch->device_reset[0] = ch->device_reset[1] = 0;
 	ch->bm_command = 0;
 	ch->bm_status = 0;

@@ -519,6 +519,20 @@ test_ide_reset_in_flight(void **state)
 	assert_int_equal(status(0), 0x50);
 	assert_int_equal(irq_level[0], 0);
 	io_write(&m.io, BM, 0, 1);
+	/* a diagnostic while the other drive of the cable is busy */
+	prd(0x1000, 0, 0x10000, 0, true);
+	issue28(0xc8, 0, 128);
+	io_write(&m.io, BM, 9, 1);
+	out(0, 6, 0xb0);
+	out(0, 7, 0x90);
+	settle();
+	out(0, 6, 0xe0);
+	out(0, 7, 0x90);
+	settle();
+	assert_int_equal(irq_level[0], 1);
+	assert_int_equal(status(0), 0x50);
+	assert_int_equal(in(0, 1), 1);
+	io_write(&m.io, BM, 0, 1);
 	issue28(0xec, 0, 0);
 	assert_int_equal(status(0), 0x58);
 	device_reset_all(&m);
