@@ -6,21 +6,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "host/inv.h"
 #include "host/run.h"
 #include "vm/protocol.h"
 
-/* The environment, then the machine's extra data, then the host's. free() it. */
-static char *
-engine_name(struct host *h, const struct host_vm *vm, struct err *e)
+char *
+engine_name(struct host *h, const char *uuid, struct err *e)
 {
 	const char *env = getenv("LODGE_ENGINE");
 	char *value = NULL;
 
 	if (env && *env)
 		return xstrdup(env);
-	if (host_extra_get(h, vm->uuid, "Lodge/Engine", &value, e))
+	if (uuid && host_extra_get(h, uuid, "Lodge/Engine", &value, e))
 		return NULL;
 	if (!value && host_extra_get(h, NULL, "Lodge/Engine", &value, e))
 		return NULL;
@@ -110,8 +110,10 @@ static json_t *
 nic(const struct host_vm *vm, int n)
 {
 	const char *model = strcmp(host_vm_get(vm, HK_NICTYPE, n), "virtio") ? "e1000" : "virtio";
-	const char *trace = host_vm_get(vm, HK_NICTRACEFILE, n);
+	const char *file = host_vm_get(vm, HK_NICTRACEFILE, n);
+	bool traced = host_vm_on(vm, HK_NICTRACE, n);
 	json_t *backend, *o;
+	char *usual;
 
 	if (strcmp(host_vm_get(vm, HK_NIC, n), "nat"))
 		backend = json_pack("{s:s}", "type", "none");
@@ -119,12 +121,11 @@ nic(const struct host_vm *vm, int n)
 		backend = nat_backend(vm, n);
 	o = json_pack("{s:i, s:s, s:s, s:b, s:o}", "slot", n, "model", model, "mac", host_vm_get(vm, HK_MACADDRESS, n),
 		"cable", host_vm_on(vm, HK_CABLECONNECTED, n), "backend", backend);
-	if (*trace) {
-		char *abs = host_absolute_path(trace);
-
-		json_object_set_new(o, "trace", json_string(abs));
-		json_object_set_new(o, "trace_on", json_boolean(host_vm_on(vm, HK_NICTRACE, n)));
-		free(abs);
+	if (*file || traced) {
+		usual = xasprintf("%s/nic%d.pcap", vm->log_folder, n + 1);
+		json_object_set_new(o, "trace", json_string(*file ? file : usual));
+		json_object_set_new(o, "trace_on", json_boolean(traced));
+		free(usual);
 	}
 	return o;
 }
@@ -207,10 +208,26 @@ add_devices(struct host *h, const struct host_vm *vm, json_t *doc, struct err *e
 	return 0;
 }
 
+/* Global extra data "Lodge/User": who the process of a machine becomes when root starts it. */
+static int
+add_user(struct host *h, json_t *doc, struct err *e)
+{
+	char *value = NULL;
+
+	if (geteuid())
+		return 0;
+	if (host_extra_get(h, NULL, "Lodge/User", &value, e))
+		return -1;
+	if (value)
+		json_object_set_new(doc, "user", json_string(value));
+	free(value);
+	return 0;
+}
+
 json_t *
 config_json(struct host *h, const struct host_vm *vm, struct err *e)
 {
-	char *engine = engine_name(h, vm, e);
+	char *engine = engine_name(h, vm->uuid, e);
 	json_t *o, *vga;
 
 	if (!engine)
@@ -231,7 +248,7 @@ config_json(struct host *h, const struct host_vm *vm, struct err *e)
 	if (!o)
 		err_set(e, ERR_FAILED, "The configuration of machine '%s' cannot be written down: a value is not UTF-8",
 			vm->name);
-	else if (add_devices(h, vm, o, e)) {
+	else if (add_devices(h, vm, o, e) || add_user(h, o, e)) {
 		json_decref(o);
 		return NULL;
 	}

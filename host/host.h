@@ -338,8 +338,8 @@ struct host_netif {
 /* Interfaces a bridge could use. *out is free()d. */
 int host_netifs(struct host_netif **out, size_t *count, struct err *e);
 
-/* Which engine `startvm` would use for a setting of "auto|kvm|jit|interp" (NULL: LODGE_ENGINE or auto) and why, as the
- * machine's program tells. */
+/* Which engine `startvm` would use for a setting of "auto|kvm|jit|interp" (NULL: LODGE_ENGINE, else the host's extra
+ * data "Lodge/Engine", else auto) and why, as the machine's program tells. */
 int host_engine(
 	struct host *h, const char *wanted, char *name, size_t name_size, char *why, size_t why_size, struct err *e);
 

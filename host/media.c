@@ -192,13 +192,24 @@ medium_get(
 	return r > 0 ? 0 : -1;
 }
 
-/* A settings file says that the medium at `path` has that UUID: believe it for media that carry none. */
+/* What is known of a medium whose file is not there: it can be listed and detached. */
+static void
+describe_missing(struct host_medium *m, enum host_device type, const char *path, const char *format)
+{
+	m->type = type;
+	m->path = xstrdup(path);
+	m->format = xstrdup(!strcmp(format, "VDI") ? "VDI" : "RAW");
+	m->variant = xstrdup("dynamic");
+}
+
 int
-medium_register(struct host *h, enum host_device type, const char *uuid, const char *path, struct err *e)
+medium_register(
+	struct host *h, enum host_device type, const char *uuid, const char *path, const char *format, struct err *e)
 {
 	char known[37], *p = NULL, *f = NULL;
 	struct host_medium m = { 0 };
 	struct uuid u;
+	struct stat st;
 	int r = find(h, type, "path", path, known, &p, &f, e);
 
 	free(p);
@@ -207,13 +218,15 @@ medium_register(struct host *h, enum host_device type, const char *uuid, const c
 		return r < 0 ? -1 : 0;
 	if (!uuid_parse(uuid, &u))
 		return err_set(e, ERR_XML, "Invalid medium UUID '%s'", uuid);
-	if (probe_file(type, path, &m, e)) {
-		medium_release(&m);
-		return -1;
-	}
-	if (!strcmp(m.format, "RAW"))
+	uuid_text(&u, m.uuid);
+	if (stat(path, &st) && errno == ENOENT)
+		describe_missing(&m, type, path, format);
+	else
+		r = probe_file(type, path, &m, e);
+	/* An image that carries no UUID of its own keeps the one it was known by. */
+	if (!r && !strcmp(m.format, "RAW"))
 		uuid_text(&u, m.uuid);
-	r = duplicate_uuid(h, &m, e) || insert(h, &m, e) ? -1 : 0;
+	r = r || duplicate_uuid(h, &m, e) || insert(h, &m, e) ? -1 : 0;
 	medium_release(&m);
 	return r;
 }

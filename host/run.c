@@ -454,39 +454,45 @@ host_vm_start(struct host *h, const char *id, const char *session, struct err *e
 
 /* ---- which engine ---- */
 
+/* What lodge-vm prints about its choice. NULL and *e. */
+static json_t *
+ask_engine(const char *wanted, struct err *e)
+{
+	char *program = find_program(), line[4096];
+	char *const argv[] = { "lodge-vm", "--which-engine", (char *)wanted, NULL };
+	int out = -1, status;
+	pid_t pid = spawn(program, argv, 1, "/dev/null", &out);
+	json_t *o = NULL;
+
+	free(program);
+	if (pid < 0) {
+		err_sys(e, ERR_FAILED, errno, "Could not start a process");
+		return NULL;
+	}
+	if (!read_line(out, line, sizeof(line)))
+		o = json_loads(line, 0, NULL);
+	close(out);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (!o)
+		err_set(e, ERR_HOST, "lodge-vm does not tell which engine it would use");
+	return o;
+}
+
 int
 host_engine(struct host *h, const char *wanted, char *name, size_t name_size, char *why, size_t why_size, struct err *e)
 {
-	const char *env = getenv("LODGE_ENGINE");
-	char *program = find_program(), line[4096];
-	int ready = -1, status, r = -1;
-	json_t *o = NULL;
-	pid_t pid;
+	char *choice = wanted ? xstrdup(wanted) : engine_name(h, NULL, e);
+	json_t *o = choice ? ask_engine(choice, e) : NULL;
+	const char *n = json_string_value(json_object_get(o, "engine"));
+	const char *w = json_string_value(json_object_get(o, "engine_reason"));
+	int r = o ? 0 : -1;
 
-	if (!wanted)
-		wanted = env && *env ? env : "auto";
-	char *const argv[] = { "lodge-vm", "--which-engine", (char *)wanted, NULL };
-	pid = spawn(program, argv, 1, "/dev/null", &ready);
-	free(program);
-	if (pid < 0)
-		return err_sys(e, ERR_FAILED, errno, "Could not start a process");
-	if (!read_line(ready, line, sizeof(line)))
-		o = json_loads(line, 0, NULL);
-	close(ready);
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	if (!o) {
-		err_set(e, ERR_HOST, "lodge-vm does not tell which engine it would use");
-	} else if (json_object_get(o, "error")) {
-		protocol_error(json_object_get(o, "error"), e);
-	} else {
-		const char *n = json_string_value(json_object_get(o, "engine"));
-		const char *w = json_string_value(json_object_get(o, "engine_reason"));
-
-		snprintf(name, name_size, "%s", n ? n : "");
-		snprintf(why, why_size, "%s", w ? w : "");
-		r = 0;
-	}
+	if (o && json_object_get(o, "error"))
+		r = protocol_error(json_object_get(o, "error"), e);
+	snprintf(name, name_size, "%s", n ? n : "");
+	snprintf(why, why_size, "%s", w ? w : "");
 	json_decref(o);
+	free(choice);
 	return r;
 }

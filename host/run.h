@@ -12,6 +12,9 @@
 /* The document of vm/protocol.h for this machine. */
 json_t *config_json(struct host *h, const struct host_vm *vm, struct err *e);
 
+/* The engine to ask for: the environment, then the machine's extra data, then the host's. uuid may be NULL. free() it.
+ */
+char *engine_name(struct host *h, const char *uuid, struct err *e);
 /* Is the machine's own lock held, whoever may be starting it? */
 bool vm_process_alive(struct host *h, const char *uuid);
 /* An error object of the protocol as ours; -1. */

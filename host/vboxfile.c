@@ -2,12 +2,16 @@
 /*
  * Settings files: NAME.vbox in the machine's folder, a JSON document with all that the machine is.
  *
- *	{ "lodge": 1, "uuid": "...", "name": "...",
- *	  "settings": { "memory": "1024", "nic": ["nat", "none", ...], ... },      all of them, as the inventory has
- *them "forwards": [ ["ssh,tcp,127.0.0.1,2222,,22"], ... ],                      one list an adapter "controllers": [ {
- *"name", "bus", "instance", "ports", "bootable", "hostiocache", "attachments": [ { "port", "device", "type", "medium",
- *"path", "nonrotational", ... } ] } ], "extradata": { "key": "value" }, "guestproperties": [ { "name", "value", "time",
- *"flags" } ] }
+ *	lodge            1, the version of this format
+ *	uuid, name       of the machine
+ *	settings         "memory": "1024", "nic": ["nat", "none", ...], ...: each of host/settings.c by its name, as the
+ *	                 inventory has it; a list for those with slots
+ *	forwards         a list for each adapter of rules "ssh,tcp,127.0.0.1,2222,,22"
+ *	controllers      each with name, bus, instance, ports, bootable, hostiocache and attachments: each with port,
+ *	                 device, type (disk, dvd), medium (UUID), path, format, nonrotational, discard, hotpluggable,
+ *	                 tempeject, passthrough
+ *	extradata        key: value
+ *	guestproperties  each with name, value, time (ns since 1970), flags
  *
  * While a machine is registered its file is only written. It is replaced by a rename, without fsync: the inventory is
  * what counts.
@@ -69,10 +73,10 @@ forwards_json(const struct host_vm *vm)
 static json_t *
 attachment_json(const struct host_attachment *a)
 {
-	return json_pack("{s:i, s:i, s:s, s:s*, s:s*, s:b, s:b, s:b, s:b, s:b}", "port", a->port, "device", a->device,
-		"type", medium_type_word(a->type), "medium", a->medium, "path", a->path, "nonrotational",
-		a->nonrotational, "discard", a->discard, "hotpluggable", a->hotpluggable, "tempeject", a->tempeject,
-		"passthrough", a->passthrough);
+	return json_pack("{s:i, s:i, s:s, s:s*, s:s*, s:s*, s:b, s:b, s:b, s:b, s:b}", "port", a->port, "device",
+		a->device, "type", medium_type_word(a->type), "medium", a->medium, "path", a->path, "format", a->format,
+		"nonrotational", a->nonrotational, "discard", a->discard, "hotpluggable", a->hotpluggable, "tempeject",
+		a->tempeject, "passthrough", a->passthrough);
 }
 
 static json_t *
@@ -241,13 +245,13 @@ static int
 read_attachment(struct host *h, struct host_controller *c, json_t *o, struct err *e)
 {
 	int port = 0, device = 0, type, nonrot = 0, discard = 0, hot = 0, eject = 0, pass = 0;
-	const char *word = "", *medium = NULL, *path = NULL;
+	const char *word = "", *medium = NULL, *path = NULL, *format = "";
 	struct host_attachment *a;
 	char uuid[37];
 
-	if (json_unpack(o, "{s:i, s:i, s:s, s?s, s?s, s?b, s?b, s?b, s?b, s?b}", "port", &port, "device", &device,
-		    "type", &word, "medium", &medium, "path", &path, "nonrotational", &nonrot, "discard", &discard,
-		    "hotpluggable", &hot, "tempeject", &eject, "passthrough", &pass))
+	if (json_unpack(o, "{s:i, s:i, s:s, s?s, s?s, s?s, s?b, s?b, s?b, s?b, s?b}", "port", &port, "device", &device,
+		    "type", &word, "medium", &medium, "path", &path, "format", &format, "nonrotational", &nonrot,
+		    "discard", &discard, "hotpluggable", &hot, "tempeject", &eject, "passthrough", &pass))
 		return err_set(e, ERR_XML, "an attachment is not complete");
 	type = medium_type_of(word);
 	if (type < 0 || port < 0 || port >= c->max_ports || device < 0 || device >= c->devices_per_port ||
@@ -263,7 +267,7 @@ read_attachment(struct host *h, struct host_controller *c, json_t *o, struct err
 	a->passthrough = pass;
 	if (!path)
 		return 0;
-	if (medium && medium_register(h, a->type, medium, path, e))
+	if (medium && medium_register(h, a->type, medium, path, format, e))
 		return -1;
 	if (medium_get(h, a->type, path, uuid, &a->path, &a->format, e))
 		return -1;
