@@ -32,6 +32,8 @@
 #define LISTS_END 0x10000u
 #define CMDLINE_AT 0x10000u
 #define CMDLINE_MAX 0x10000u
+#define LOW_START 0x20000u
+#define LOW_END 0x9fc00u
 #define IMAGE_MAX (1ull << 30)
 #define MIB (1ull << 20)
 
@@ -51,6 +53,13 @@ static bool
 high_memory(const struct kernel_env *env, uint64_t at, uint64_t len)
 {
 	return at >= MIB && at <= env->ram_below_4g && len <= env->ram_below_4g - at;
+}
+
+/* Is it memory that a kernel may be loaded to: above the first MiB, or below the EBDA and behind what is put there? */
+static bool
+loadable(const struct kernel_env *env, uint64_t at, uint64_t len)
+{
+	return high_memory(env, at, len) || (at >= LOW_START && at <= LOW_END && len <= LOW_END - at);
 }
 
 /* ---- entering ---- */
@@ -326,10 +335,10 @@ load_elf(const struct kernel_file *f, const struct kernel_env *env, uint64_t *en
 		if (!whole || s.filesz > s.memsz)
 			return err_set(e, ERR_FILE, "the ELF file is cut off: segment %d ends behind its %zu bytes", i,
 				f->len);
-		if (!high_memory(env, s.paddr, s.memsz))
+		if (!loadable(env, s.paddr, s.memsz))
 			return err_set(e, ERR_INVALID,
 				"segment %d of the ELF file (0x%" PRIx64 " bytes at 0x%" PRIx64
-				") is not within the machine's memory from 1 MiB to %u MiB",
+				") is not within the memory for kernels (128 to 639 KiB, 1 to %u MiB)",
 				i, s.memsz, s.paddr, (unsigned)(env->ram_below_4g / MIB));
 		if (put(env, s.paddr, f->data + s.offset, (size_t)s.filesz, "the kernel", e) ||
 			clear(env, s.paddr + s.filesz, s.memsz - s.filesz, e))
@@ -471,7 +480,7 @@ load_flat(const struct kernel *k, const struct kernel_env *env, uint64_t *end, s
 			"the multiboot kernel is cut off: %" PRIu64 " bytes to load, %zu in the file", len,
 			k->image.len);
 	*end = MAX((uint64_t)load + len, (uint64_t)bss_end);
-	if (!high_memory(env, load, *end - load))
+	if (!loadable(env, load, *end - load))
 		return err_set(e, ERR_INVALID,
 			"the multiboot kernel (0x%x to 0x%" PRIx64 ") is not within the machine's memory", load, *end);
 	return put(env, load, k->image.data + from, (size_t)len, "the kernel", e) ||

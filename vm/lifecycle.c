@@ -410,7 +410,7 @@ vm_power_on(struct vm *v, struct err *e)
 		if (log_tracing("vm"))
 			log_line(LOG_TRACE, v->c->name, "power-on: %s", steps[i].name);
 		if (steps[i].take(v, e)) {
-			log_error(v->c->name, "power-on failed (%s): %s", steps[i].name, e->text);
+			log_info(v->c->name, "power-on failed (%s): %s", steps[i].name, e->text);
 			fail_power_on(v, e);
 			return -1;
 		}
