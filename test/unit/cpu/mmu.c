@@ -402,6 +402,7 @@ linear_addresses_wrap_at_4_gib_outside_long_mode(void **state)
 	FINE(x86_store(c, 0xfffffffe, 0x44332211, 4, MMU_KERNEL));
 	assert_int_equal(get16(0xa00ffe), 0x2211);
 	assert_int_equal(get16(0xb00000), 0x4433);
+	FINE(assert_int_equal(x86_load(c, 0xfffffffe, 4, MMU_KERNEL), 0x44332211));
 	s->seg[SEG_DS] = (struct x86_seg){ .sel = 8, .attr = 0xc093, .limit = 0xffffffff, .base = 0xfffff000 };
 	FINE(assert_int_equal(x86_linear(c, SEG_DS, 0x2000, 4, X86_READ), 0x1000));
 }
@@ -435,7 +436,7 @@ device_pages_get_no_tags_and_reach_the_device(void **state)
 		assert_memory_equal(code, "\xff\xff\xff\xff", 4);
 	}
 	*leaf_at = NOTHING_AT | P | W | U;
-	x86_tlb_flush(c, true);
+	x86_tlb_flush_page(c, AT);
 	FINE(assert_int_equal(x86_load(c, AT, 4, MMU_KERNEL), 0xffffffff));
 	FINE(x86_store(c, AT, 1, 4, MMU_KERNEL));
 }
@@ -470,8 +471,8 @@ writes_to_watched_pages_are_noticed(void **state)
 	c->code_written = false;
 	mem_watch_code(r, 0x103);
 	x86_tlb_flush(c, true);
-	*leaf_at &= ~(uint64_t)D;
-	FINE(x86_store(c, AT, 2, 4, MMU_KERNEL));
+	*leaf_at &= ~(uint64_t)A;
+	FINE(x86_load(c, AT, 4, MMU_KERNEL));
 	assert_true(c->code_written);
 }
 
