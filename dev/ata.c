@@ -1084,6 +1084,21 @@ take_medium(struct ata_drive *d, struct block *medium)
 	d->cylinders = (uint16_t)MIN(d->sectors / (16 * 63), 16383);
 }
 
+/* As VirtualBox derives it from the image, so that a disk keeps its name in the guest wherever it is attached. */
+static void
+default_serial(const struct ata_drive *d, int unit, char out[21])
+{
+	struct block_info info = { 0 };
+
+	if (d->block && !d->cdrom)
+		block_get_info(d->block, &info);
+	if (le64(info.uuid.b) || le64(info.uuid.b + 8))
+		snprintf(out, 21, "VB%02x%02x%02x%02x-%x", info.uuid.b[0], info.uuid.b[1], info.uuid.b[2],
+			info.uuid.b[3], le32(info.uuid.b + 12));
+	else
+		snprintf(out, 21, "%s%08x", d->cdrom ? "CD" : "VB", (unsigned)unit + 1);
+}
+
 void
 ata_attach(struct ata_drive *d, struct machine *m, const struct drive_config *cfg, const struct ata_link *link,
 	void *port, uint8_t *buf, const char *controller, int unit)
@@ -1102,11 +1117,11 @@ ata_attach(struct ata_drive *d, struct machine *m, const struct drive_config *cf
 	d->ejected = cfg->ejected;
 	d->opaque = cfg->opaque;
 	snprintf(d->who, sizeof(d->who), "%.24s/%.12s.%d", m->name, controller, unit);
-	snprintf(serial, sizeof(serial), "%s%08x", cfg->cdrom ? "CD" : "VB", (unsigned)unit + 1);
+	take_medium(d, cfg->block);
+	default_serial(d, unit, serial);
 	copy_text(d->serial, sizeof(d->serial), cfg->serial ? cfg->serial : serial);
 	copy_text(d->model, sizeof(d->model), cfg->model ? cfg->model : cfg->cdrom ? "VBOX CD-ROM" : "VBOX HARDDISK");
 	copy_text(d->firmware, sizeof(d->firmware), cfg->firmware ? cfg->firmware : "1.0");
-	take_medium(d, cfg->block);
 	ata_reset(d, true);
 }
 

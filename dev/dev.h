@@ -186,8 +186,8 @@ struct device *e1000_create(struct machine *m, int slot, const char *variant, st
 
 /*
  * What hangs on a cable. The drive uses `block` (attaches it to the machine's loop, drains it in destroy) but does not
- * own it. Texts are copied; NULL: "VBOX HARDDISK" or "VBOX CD-ROM", firmware "1.0", a serial number after the drive's
- * place. They are cut at 20, 40 and 8 characters.
+ * own it. Texts are copied; NULL: "VBOX HARDDISK" or "VBOX CD-ROM", firmware "1.0", a serial number after the image's
+ * UUID, or the drive's place where it has none. They are cut at 20, 40 and 8 characters.
  */
 struct block;
 struct drive_config {

@@ -941,8 +941,10 @@ test_ahci_identify(void **state)
 {
 	struct ncmd n = { .command = 0xec, .at = 0x200000, .len = 512 };
 	const uint8_t *id = ram->host + 0x200000;
-	char text[64];
+	char text[64], serial[32];
+	struct block_info info;
 
+	block_get_info(disk, &info);
 	start_port(P0);
 	run_slot(P0, 3, &n);
 	assert_int_equal(mm(P0 + 0x38), 0);
@@ -952,6 +954,10 @@ test_ahci_identify(void **state)
 	assert_int_equal(le32(ram->host + CLB + 3 * 32 + 4), 512);
 	text_of(id, 27, 20, text);
 	assert_string_equal(text, "VBOX HARDDISK");
+	text_of(id, 10, 10, text);
+	snprintf(serial, sizeof(serial), "VB%02x%02x%02x%02x-%x", info.uuid.b[0], info.uuid.b[1], info.uuid.b[2],
+		info.uuid.b[3], le32(info.uuid.b + 12));
+	assert_string_equal(text, serial);
 	assert_int_equal(le16(id + 75 * 2), 31);
 	assert_int_equal(le16(id + 76 * 2) & 0x100, 0x100);
 	assert_int_equal(le16(id + 217 * 2), 1);
