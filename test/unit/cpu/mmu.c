@@ -12,7 +12,9 @@ enum paging { P32_4K, P32_4M, PAE_4K, PAE_2M, LONG_4K, LONG_2M, LONG_1G, PAGINGS
 #define TO 0x800000ULL
 
 /* Page tables for `p` at 0x100000 on; `upper` is or-ed into entries above the leaf, `leaf` into the leaf. */
-static uint64_t *leaf_at, *upper_at;
+static struct entry {
+	uint64_t v;
+} __attribute__((packed)) * leaf_at, *upper_at; /* in 32-bit paging aligned to 4 only */
 
 static void
 map(enum paging p, uint64_t upper, uint64_t leaf)
@@ -29,8 +31,8 @@ map(enum paging p, uint64_t upper, uint64_t leaf)
 	if (!pae) {
 		put32(0x100000 + 4 * (AT >> 22), (uint32_t)(p == P32_4M ? page | PS | leaf : 0x101000 | upper));
 		put32(0x101000 + 4 * ((AT >> 12) & 1023), (uint32_t)(page | leaf));
-		upper_at = (uint64_t *)(ram + 0x100000 + 4 * (AT >> 22));
-		leaf_at = p == P32_4M ? upper_at : (uint64_t *)(ram + 0x101000 + 4 * ((AT >> 12) & 1023));
+		upper_at = (struct entry *)(ram + 0x100000 + 4 * (AT >> 22));
+		leaf_at = p == P32_4M ? upper_at : (struct entry *)(ram + 0x101000 + 4 * ((AT >> 12) & 1023));
 		goto done;
 	}
 	put64(0x100000, 0x101000 | upper);
@@ -38,10 +40,10 @@ map(enum paging p, uint64_t upper, uint64_t leaf)
 	put64(0x102000 + 8 * ((AT >> 21) & 511), p == LONG_2M || p == PAE_2M ? page | PS | leaf : 0x103000 | upper);
 	put64(0x103000 + 8 * ((AT >> 12) & 511), page | leaf);
 	s->pdpte[1] = 0x102000 | P;
-	upper_at = (uint64_t *)(ram + (lng ? 0x100000 : 0x102000 + 8 * ((AT >> 21) & 511)));
-	leaf_at = (uint64_t *)(ram + (p == LONG_1G			   ? 0x101000 + 8 * (AT >> 30)
-					     : p == LONG_2M || p == PAE_2M ? 0x102000 + 8 * ((AT >> 21) & 511)
-									   : 0x103000 + 8 * ((AT >> 12) & 511)));
+	upper_at = (struct entry *)(ram + (lng ? 0x100000 : 0x102000 + 8 * ((AT >> 21) & 511)));
+	leaf_at = (struct entry *)(ram + (p == LONG_1G			       ? 0x101000 + 8 * (AT >> 30)
+						 : p == LONG_2M || p == PAE_2M ? 0x102000 + 8 * ((AT >> 21) & 511)
+									       : 0x103000 + 8 * ((AT >> 12) & 511)));
 done:
 	x86_tlb_flush(c, true);
 	x86_update_mode(c);
@@ -96,14 +98,14 @@ check_one(enum paging p, uint64_t upper, uint64_t leaf, enum x86_access acc, enu
 		assert_int_equal(caught, EXC_PF);
 		assert_int_equal(c->exc_error, error);
 		assert_int_equal(s->cr2, AT);
-		assert_false(*leaf_at & A);
+		assert_false(leaf_at->v & A);
 		return;
 	}
 	assert_int_equal(caught, -1);
 	assert_int_equal(gpa, target(p));
-	assert_true(*leaf_at & A);
-	assert_true(*upper_at & A);
-	assert_int_equal((*leaf_at & D) != 0, acc == X86_WRITE);
+	assert_true(leaf_at->v & A);
+	assert_true(upper_at->v & A);
+	assert_int_equal((leaf_at->v & D) != 0, acc == X86_WRITE);
 }
 
 static void
@@ -215,9 +217,9 @@ a_page_becomes_writable_only_with_its_dirty_flag(void **state)
 	e = x86_tlb_slot(c, AT, MMU_KERNEL);
 	assert_int_equal(e->read, (AT & ~0xfffULL) | c->tlb_gen);
 	assert_int_equal(e->write, SOFT_TLB_NEVER);
-	assert_false(*leaf_at & D);
+	assert_false(leaf_at->v & D);
 	FINE(x86_store(c, AT, 0x12345678, 4, MMU_KERNEL));
-	assert_true(*leaf_at & D);
+	assert_true(leaf_at->v & D);
 	assert_int_equal(e->write, (AT & ~0xfffULL) | c->tlb_gen);
 	assert_int_equal(get32(target(LONG_4K)), 0x12345678);
 }
@@ -227,7 +229,7 @@ invlpg_forgets_one_page_and_a_whole_large_page(void **state)
 {
 	map(LONG_4K, P | W | U, P | W | U);
 	FINE(x86_load(c, AT, 4, MMU_KERNEL));
-	*leaf_at = 0;
+	leaf_at->v = 0;
 	FINE(x86_load(c, AT, 4, MMU_KERNEL)); /* still in the TLB */
 	x86_tlb_flush_page(c, AT);
 	RAISES(EXC_PF, 0, x86_load(c, AT, 4, MMU_KERNEL));
@@ -235,19 +237,19 @@ invlpg_forgets_one_page_and_a_whole_large_page(void **state)
 	map(LONG_2M, P | W | U, P | W | U);
 	FINE(x86_load(c, AT, 4, MMU_KERNEL));
 	FINE(x86_load(c, AT + 0x3000, 4, MMU_KERNEL));
-	*leaf_at = 0;
+	leaf_at->v = 0;
 	x86_tlb_flush_page(c, AT + 0x3000);
 	RAISES(EXC_PF, 0, x86_load(c, AT, 4, MMU_KERNEL));
 
 	map(LONG_1G, P | W | U, P | W | U);
 	FINE(x86_load(c, 0x40000000, 4, MMU_KERNEL));
-	*leaf_at = 0;
+	leaf_at->v = 0;
 	x86_tlb_flush_page(c, 0x7ffff000);
 	RAISES(EXC_PF, 0, x86_load(c, 0x40000000, 4, MMU_KERNEL));
 
 	map(P32_4M, 0, P | W | U);
 	FINE(x86_load(c, 0x40c00000, 4, MMU_KERNEL));
-	*leaf_at = 0;
+	leaf_at->v = 0;
 	x86_tlb_flush_page(c, 0x40fff000);
 	RAISES(EXC_PF, 0, x86_load(c, 0x40c00000, 4, MMU_KERNEL));
 }
@@ -258,7 +260,7 @@ global_pages_stay_through_mov_cr3_and_others_do_not(void **state)
 	set_seg(SEG_SS, SEL_DATA0, 0xc092);
 	map(LONG_4K, P | W | U, P | W | U | G);
 	FINE(x86_load(c, AT, 4, MMU_KERNEL));
-	*leaf_at = 0;
+	leaf_at->v = 0;
 	FINE(x86_write_cr(c, 3, 0x100000));
 	FINE(x86_load(c, AT, 4, MMU_KERNEL));
 	FINE(x86_write_cr(c, 4, c->v.state.cr4 & ~(uint64_t)CR4_PGE));
@@ -266,14 +268,14 @@ global_pages_stay_through_mov_cr3_and_others_do_not(void **state)
 
 	map(LONG_4K, P | W | U, P | W | U);
 	FINE(x86_load(c, AT, 4, MMU_KERNEL));
-	*leaf_at = 0;
+	leaf_at->v = 0;
 	FINE(x86_write_cr(c, 3, 0x100000));
 	RAISES(EXC_PF, 0, x86_load(c, AT, 4, MMU_KERNEL));
 
 	/* and INVLPG takes a global page too */
 	map(LONG_4K, P | W | U, P | W | U | G);
 	FINE(x86_load(c, AT, 4, MMU_KERNEL));
-	*leaf_at = 0;
+	leaf_at->v = 0;
 	FINE(x86_write_cr(c, 3, 0x100000));
 	x86_tlb_flush_page(c, AT);
 	RAISES(EXC_PF, 0, x86_load(c, AT, 4, MMU_KERNEL));
@@ -301,7 +303,7 @@ pcids_keep_their_entries_apart_and_alive(void **state)
 	FINE(x86_write_cr(c, 4, s->cr4 | CR4_PCIDE));
 	FINE(x86_write_cr(c, 3, 0x100001));
 	FINE(x86_load(c, AT, 4, MMU_KERNEL));
-	*leaf_at = 0;
+	leaf_at->v = 0;
 	/* PCID 2 has never seen the page */
 	FINE(x86_write_cr(c, 3, 0x100002));
 	RAISES(EXC_PF, 0, x86_load(c, AT, 4, MMU_KERNEL));
@@ -317,7 +319,7 @@ pcids_keep_their_entries_apart_and_alive(void **state)
 	s->cr3 = 0x100001;
 	x86_tlb_flush(c, true);
 	FINE(x86_load(c, AT, 4, MMU_KERNEL));
-	*leaf_at = 0;
+	leaf_at->v = 0;
 	FINE(x86_write_cr(c, 3, 0x100002 | 1ULL << 63));
 	FINE(x86_invpcid(c, 0, 0x7000));
 	FINE(x86_write_cr(c, 3, 0x100001 | 1ULL << 63));
@@ -343,7 +345,7 @@ invpcid_types_forget_what_they_name(void **state)
 			put64(0x7000, 1);
 			put64(0x7008, 0);
 			FINE(x86_load(c, AT, 4, MMU_KERNEL));
-			*leaf_at = 0;
+			leaf_at->v = 0;
 			FINE(x86_invpcid(c, (unsigned)type, 0x7000));
 			TRY(x86_load(c, AT, 4, MMU_KERNEL));
 			assert_int_equal(caught, gone ? EXC_PF : -1);
@@ -355,10 +357,10 @@ running_out_of_generations_forgets_everything(void **state)
 {
 	map(LONG_4K, P | W | U, P | W | U);
 	for (int i = 0; i < 10000; i++) {
-		*leaf_at = TO | P | W | U;
+		leaf_at->v = TO | P | W | U;
 		FINE(x86_load(c, AT, 4, MMU_KERNEL));
 		assert_true(c->tlb_gen < SOFT_TLB_GEN);
-		*leaf_at = 0;
+		leaf_at->v = 0;
 		x86_tlb_flush(c, i & 1);
 		TRY(x86_load(c, AT, 4, MMU_KERNEL));
 		assert_int_equal(caught, EXC_PF);
@@ -414,7 +416,7 @@ device_pages_get_no_tags_and_reach_the_device(void **state)
 	gpa_t gpa;
 
 	map(LONG_4K, P | W | U, P | W | U);
-	*leaf_at = REGS_AT | P | W | U;
+	leaf_at->v = REGS_AT | P | W | U;
 	FINE(assert_int_equal(x86_load(c, AT & ~0xfffULL, 8, MMU_KERNEL), 0x8877665544332211));
 	FINE(x86_store(c, (AT & ~0xfffULL) + 8, 0xabcd, 2, MMU_KERNEL));
 	assert_int_equal(regs_last_write, 0xabcd);
@@ -435,7 +437,7 @@ device_pages_get_no_tags_and_reach_the_device(void **state)
 		FINE(x86_fetch_bytes(c, AT, code, 4));
 		assert_memory_equal(code, "\xff\xff\xff\xff", 4);
 	}
-	*leaf_at = NOTHING_AT | P | W | U;
+	leaf_at->v = NOTHING_AT | P | W | U;
 	x86_tlb_flush_page(c, AT);
 	FINE(assert_int_equal(x86_load(c, AT, 4, MMU_KERNEL), 0xffffffff));
 	FINE(x86_store(c, AT, 1, 4, MMU_KERNEL));
@@ -445,7 +447,7 @@ static void
 rom_reads_executes_and_drops_writes(void **state)
 {
 	map(LONG_4K, P | W | U, P | W | U);
-	*leaf_at = ROM_AT | P | W | U;
+	leaf_at->v = ROM_AT | P | W | U;
 	FINE(assert_int_equal(x86_load(c, AT, 2, MMU_KERNEL), 0x5a5a));
 	FINE(assert_non_null(x86_host(c, AT, 4, X86_EXEC, MMU_KERNEL, NULL)));
 	FINE(x86_store(c, AT, 0, 2, MMU_KERNEL));
@@ -471,7 +473,7 @@ writes_to_watched_pages_are_noticed(void **state)
 	c->code_written = false;
 	mem_watch_code(r, 0x103);
 	x86_tlb_flush(c, true);
-	*leaf_at &= ~(uint64_t)A;
+	leaf_at->v &= ~(uint64_t)A;
 	FINE(x86_load(c, AT, 4, MMU_KERNEL));
 	assert_true(c->code_written);
 }
