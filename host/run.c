@@ -188,31 +188,25 @@ vm_resolve_state(struct host *h, struct host_vm *vm, const char *stored, int64_t
 
 /* ---- starting ---- */
 
-static bool
-runnable(const char *path)
-{
-	return !access(path, X_OK);
-}
-
-/* lodge-vm beside this program, where it was installed, or in PATH. free() it. */
+/* lodge-vm beside this program (a build tree), in the libexec of where it is installed, or in PATH. free() it. */
 static char *
 find_program(void)
 {
-	char self[4096], *path, *slash;
+	static const char *const places[] = { "lodge-vm", "../libexec/lodge/lodge-vm" };
+	char self[4096], *slash;
 	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
 
-	if (n > 0) {
-		self[n] = 0;
-		slash = strrchr(self, '/');
-		path = xasprintf("%.*s/lodge-vm", (int)(slash - self), self);
-		if (runnable(path))
+	self[MAX(n, 0)] = 0;
+	slash = strrchr(self, '/');
+	for (size_t i = 0; slash && i < ARRAY_LEN(places); i++) {
+		char *path = xasprintf("%.*s/%s", (int)(slash - self), self, places[i]);
+
+		if (!access(path, X_OK))
 			return path;
 		free(path);
 	}
-	if (runnable(LODGE_PREFIX "/libexec/lodge-vm"))
-		return xstrdup(LODGE_PREFIX "/libexec/lodge-vm");
-	if (runnable(LODGE_PREFIX "/bin/lodge-vm"))
-		return xstrdup(LODGE_PREFIX "/bin/lodge-vm");
+	if (!access(LODGE_PREFIX "/libexec/lodge/lodge-vm", X_OK))
+		return xstrdup(LODGE_PREFIX "/libexec/lodge/lodge-vm");
 	return xstrdup("lodge-vm");
 }
 

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+# bash completion for VBoxManage: commands, machines, lists, and the options that a command's usage names.
+# shellcheck shell=bash
+
+_vboxmanage_words() { # the words of the usage text that look like what is asked for
+	"$1" help "$2" 2>/dev/null | grep -oE -- "$3" | sort -u
+}
+
+_vboxmanage_machines() {
+	local line
+	while IFS= read -r line; do
+		line=${line#\"}
+		printf '%q\n' "${line%\" \{*}"
+	done < <("$1" list "${2:-vms}" 2>/dev/null)
+}
+
+_vboxmanage_reply() { # CURRENT, candidates on stdin, one a line
+	local word
+	COMPREPLY=()
+	while IFS= read -r word; do
+		[[ $word == "$1"* ]] && COMPREPLY+=("$word")
+	done
+}
+
+_vboxmanage() {
+	local program=${COMP_WORDS[0]} cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb='' i
+	for ((i = 1; i < COMP_CWORD; i++)); do
+		[[ ${COMP_WORDS[i]} == -* ]] || { verb=${COMP_WORDS[i]}; break; }
+	done
+	if [[ -z $verb ]]; then
+		_vboxmanage_reply "$cur" < <("$program" commands 2>/dev/null)
+		return
+	fi
+	case $prev in
+	--ostype | --os-type)
+		_vboxmanage_reply "$cur" < <("$program" list ostypes 2>/dev/null | sed -n 's/^ID: *//p')
+		return
+		;;
+	--medium | --filename | --basefolder | --hostpath)
+		compopt -o filenames
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		return
+		;;
+	esac
+	if [[ $cur == -* ]]; then
+		_vboxmanage_reply "$cur" < <(_vboxmanage_words "$program" "$verb" '--[a-z][a-z-]*')
+		return
+	fi
+	case $verb:$((COMP_CWORD - i)) in
+	help:1) _vboxmanage_reply "$cur" < <("$program" commands 2>/dev/null) ;;
+	list:*) _vboxmanage_reply "$cur" < <(printf '%s\n' vms runningvms hdds dvds floppies ostypes hostinfo \
+		systemproperties bridgedifs hostonlyifs dhcpservers natnets intnets groups extpacks) ;;
+	controlvm:1) _vboxmanage_reply "$cur" < <(_vboxmanage_machines "$program" runningvms) ;;
+	controlvm:2) _vboxmanage_reply "$cur" < <(printf '%s\n' pause resume reset poweroff acpipowerbutton \
+		screenshotpng keyboardputscancode keyboardputstring keyboardputfile vrde setlinkstate1 natpf1 nictrace1) ;;
+	startvm:* | modifyvm:1 | showvminfo:1 | unregistervm:1 | storagectl:1 | storageattach:1 | snapshot:1 | \
+		getextradata:1 | setextradata:1 | guestcontrol:1 | guestproperty:2 | sharedfolder:2)
+		_vboxmanage_reply "$cur" < <(_vboxmanage_machines "$program")
+		;;
+	guestproperty:1) _vboxmanage_reply "$cur" < <(printf '%s\n' get set unset enumerate) ;;
+	sharedfolder:1) _vboxmanage_reply "$cur" < <(printf '%s\n' add remove) ;;
+	createmedium:1 | closemedium:1 | showmediuminfo:1)
+		_vboxmanage_reply "$cur" < <(printf '%s\n' disk dvd floppy)
+		;;
+	*)
+		compopt -o filenames
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		;;
+	esac
+}
+
+complete -F _vboxmanage VBoxManage vboxmanage
