@@ -371,6 +371,9 @@ cpus_open(
 	memset(c, 0, sizeof(*c));
 	if (o->count < 1 || o->count > CPUS_MAX)
 		return err_set(e, ERR_INVALID, "%d virtual CPUs: there can be 1 to %d", o->count, CPUS_MAX);
+	if (o->model && !x86_model_known(o->model))
+		return err_set(e, ERR_INVALID,
+			"there is no CPU model '%s'; use host, x86-64, x86-64-v2, x86-64-v3 or x86-64-v4", o->model);
 	c->m = m;
 	c->engine = engine;
 	c->count = o->count;
