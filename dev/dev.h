@@ -251,8 +251,7 @@ struct device *virtio_blk_create(
 struct device *virtio_net_create(struct machine *m, int slot, unsigned flags, struct net_link *link, struct err *e);
 
 /* A console of one port. Owns `cd` once it succeeded (NULL: nothing is connected). */
-struct device *virtio_console_create(
-	struct machine *m, int slot, unsigned flags, struct chardev *cd, struct err *e);
+struct device *virtio_console_create(struct machine *m, int slot, unsigned flags, struct chardev *cd, struct err *e);
 
 /* Entropy from the host's kernel, 1 MiB a second at most. */
 struct device *virtio_rng_create(struct machine *m, int slot, unsigned flags, struct err *e);
@@ -265,7 +264,7 @@ void virtio_balloon_set(struct virtio_balloon *d, uint64_t bytes);
 uint64_t virtio_balloon_actual(struct virtio_balloon *d);
 /* The last numbers the guest's driver told (UINT64_MAX: not told), and ask it for fresh ones. False: none yet. */
 struct balloon_stats {
-	uint64_t at; /* virtual time, ns */
+	uint64_t at;							  /* virtual time, ns */
 	uint64_t free, total, available, caches, swapped_in, swapped_out; /* bytes */
 	uint64_t major_faults, minor_faults;
 };
