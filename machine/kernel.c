@@ -113,7 +113,6 @@ enum linux_header {
 	RAMDISK_SIZE = 0x21c,
 	CMD_LINE_PTR = 0x228,
 	INITRD_ADDR_MAX = 0x22c,
-	RELOCATABLE = 0x234,
 	CMDLINE_SIZE = 0x238,
 	PREF_ADDRESS = 0x258,
 	INIT_SIZE = 0x260,
@@ -153,25 +152,29 @@ check_linux(const struct kernel_file *f, struct err *e)
 	return 0;
 }
 
-/* Where the protected-mode code goes: its preferred place when it has one and there is memory, else 1 MiB. */
+/*
+ * Where the protected-mode code goes. Since protocol 2.10 the kernel names a place and what it needs from there on; a
+ * relocatable one loaded lower would still move itself up to that place.
+ */
 static int
 place_linux(const struct kernel *k, const struct kernel_env *env, uint32_t *at, uint64_t *end, struct err *e)
 {
 	const uint8_t *h = k->image.data;
-	uint64_t size = k->image.len - linux_setup_size(&k->image), pref = 0;
+	uint64_t size = k->image.len - linux_setup_size(&k->image), start = MIB;
 
 	if (le16(h + VERSION) >= 0x020a) {
-		pref = le64(h + PREF_ADDRESS);
+		start = le64(h + PREF_ADDRESS);
 		size = MAX(size, le32(h + INIT_SIZE));
 	}
-	if (!pref || !high_memory(env, pref, size) || !h[RELOCATABLE])
-		pref = MIB;
-	if (!high_memory(env, pref, size))
+	if (start < MIB || start > UINT32_MAX)
+		return err_set(
+			e, ERR_FILE, "the Linux kernel wants to be loaded at 0x%" PRIx64 ", which cannot be", start);
+	if (!high_memory(env, start, size))
 		return err_set(e, ERR_INVALID,
 			"the Linux kernel needs %" PRIu64 " MiB of memory to start, the machine has %u",
-			(uint64_t)((pref + size + MIB - 1) / MIB), (unsigned)(env->ram_below_4g / MIB));
-	*at = (uint32_t)pref;
-	*end = pref + size;
+			(uint64_t)((start + size + MIB - 1) / MIB), (unsigned)(env->ram_below_4g / MIB));
+	*at = (uint32_t)start;
+	*end = start + size;
 	return 0;
 }
 

@@ -50,6 +50,15 @@ become_user(const char *user, const char *dir, struct err *e)
 	return 0;
 }
 
+/* Needs CAP_SETPCAP, so it comes before the change of user; without it there is nothing to drop. */
+static void
+empty_bounding_set(void)
+{
+	for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
+		prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
+	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+}
+
 static int
 drop_capabilities(struct err *e)
 {
@@ -57,8 +66,6 @@ drop_capabilities(struct err *e)
 	struct __user_cap_data_struct none[2];
 
 	memset(none, 0, sizeof(none));
-	for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
-		prctl(PR_CAPBSET_DROP, cap, 0, 0, 0); /* fails without CAP_SETPCAP: then there is nothing to drop */
 	if (syscall(SYS_capset, &head, none))
 		return err_sys(e, ERR_HOST, errno, "cannot drop capabilities");
 	return 0;
@@ -320,6 +327,7 @@ sandbox_enter(const char *user, const char *writable_dir, struct err *e)
 {
 	struct rlimit none = { 0, 0 };
 
+	empty_bounding_set();
 	if (become_user(user, writable_dir, e) || drop_capabilities(e))
 		return -1;
 	setrlimit(RLIMIT_CORE, &none);

@@ -142,6 +142,13 @@ linux_images_that_do_not_fit_or_are_cut_off_are_refused(void **state)
 	put_le64(p + 0x258, UINT64_MAX - 100);
 	assert_int_equal(load(x), -1);
 	p = make_linux(x);
+	put_le64(p + 0x258, 0);
+	assert_int_equal(load(x), -1);
+	p = make_linux(x);
+	put_le32(p + 0x260, RAM_SIZE - (2 << 20) + 1);
+	assert_int_equal(load(x), -1);
+	assert_non_null(strstr(x->e.text, "needs 17 MiB"));
+	p = make_linux(x);
 	p[0x211] = 0;
 	assert_int_equal(load(x), -1);
 	p = make_linux(x);
