@@ -156,6 +156,7 @@ set_signals(struct vm *v)
 	sigaction(SIGINT, &stop, NULL);
 	sigaction(SIGHUP, &ignore, NULL);
 	sigaction(SIGPIPE, &ignore, NULL);
+	sigaction(SIGXFSZ, &ignore, NULL); /* a file size limit is an error of one write, not the end */
 }
 
 static void
