@@ -129,24 +129,23 @@ interp_page_flagged(struct interp_cpu *i, struct soft_tlb_entry *e)
 	return i->c.code_written;
 }
 
-void *
-interp_rmw_slow(struct interp_cpu *i, const struct op *op, gva_t a, unsigned size, struct soft_tlb_entry **entry)
+struct rmw
+interp_rmw_slow(struct interp_cpu *i, const struct op *op, gva_t a, unsigned size)
 {
-	void *p;
+	struct rmw m;
 
 	interp_check_canonical(i, op, op->seg, a, size);
 	HOT.op = op;
 	if (HOT.tag != SOFT_TLB_GEN) {
-		p = x86_host(&i->c, a, size, X86_WRITE, i->c.mmu, entry);
-		if (p)
-			return p;
+		m.p = x86_host(&i->c, a, size, X86_WRITE, i->c.mmu, &m.e);
+		if (m.p)
+			return m;
 	}
 	x86_probe(&i->c, a, size, X86_WRITE, i->c.mmu);
 	i->scratch[0] = x86_load(&i->c, a, size, i->c.mmu);
 	i->rmw_addr = a;
 	i->rmw_size = size;
-	*entry = &i->rmw_entry;
-	return i->scratch;
+	return (struct rmw){ i->scratch, &i->rmw_entry };
 }
 
 bool
@@ -157,6 +156,22 @@ interp_rmw_flagged(struct interp_cpu *i, struct soft_tlb_entry *e)
 	x86_store(&i->c, i->rmw_addr, i->scratch[0], i->rmw_size, i->c.mmu);
 	return i->c.code_written || atomic_load_explicit(&i->c.v.requests, memory_order_relaxed);
 }
+
+/* The thunks of op.h: all registers but the results are kept. */
+#define THUNK(name, target, save_rdx, restore_rdx)                                                                     \
+	__asm__(".pushsection .text\n"                                                                                 \
+		".globl " name "\n.hidden " name "\n.type " name ", @function\n" name ":\n\t"                          \
+		"push %rbp\n\tmov %rsp, %rbp\n\t"                                                                      \
+		"push %rcx\n\tpush %rsi\n\tpush %rdi\n\tpush %r8\n\tpush %r9\n\tpush %r10\n\tpush %r11\n\t" save_rdx   \
+		"and $-16, %rsp\n\tcall " target "\n\tlea -64(%rbp), %rsp\n\t" restore_rdx                             \
+		"pop %r11\n\tpop %r10\n\tpop %r9\n\tpop %r8\n\tpop %rdi\n\tpop %rsi\n\tpop %rcx\n\tpop %rbp\n\tret\n"  \
+		".size " name ", . - " name "\n.popsection")
+THUNK("interp_load_thunk", "interp_load_slow", "push %rdx\n\t", "pop %rdx\n\t");
+THUNK("interp_store_thunk", "interp_store_slow", "push %rdx\n\t", "pop %rdx\n\t");
+THUNK("interp_rmw_thunk", "interp_rmw_slow", "push %rdx\n\t", "lea 8(%rsp), %rsp\n\t");
+THUNK("interp_flagged_thunk", "interp_page_flagged", "push %rdx\n\t", "pop %rdx\n\t");
+THUNK("interp_rmw_flagged_thunk", "interp_rmw_flagged", "push %rdx\n\t", "pop %rdx\n\t");
+THUNK("interp_ea_thunk", "interp_ea", "push %rdx\n\t", "pop %rdx\n\t");
 
 /* ---- any size, any segment ---- */
 
@@ -272,6 +287,8 @@ interp_chain_slow(struct interp_cpu *i, const struct op *op, unsigned n, uint64_
 {
 	struct block *b = HOT.block;
 
+	if (i->cs_flat && (rip ^ HOT.block_rip) & ~(uint64_t)PAGE_MASK)
+		return jump(i, op, rip);
 	if (op->len && !i->cs_flat)
 		interp_check_target(i, op, rip);
 	ST.rip = rip;

@@ -51,21 +51,21 @@
 	}                                                                                                              \
 	HANDLER(name##_mr##n##_##kind)                                                                                 \
 	{                                                                                                              \
-		struct soft_tlb_entry *e;                                                                              \
-		mem##n *p = rmw##n(i, op, EA##kind(n, X86_WRITE), &e);                                                 \
+		struct rmw m = rmw##n(i, op, EA##kind(n, X86_WRITE));                                                  \
+		mem##n *p = m.p;                                                                                       \
 		T s = REG(n, op->src);                                                                                 \
 		ALU_MEM(pre, insn, sfx, *p, s);                                                                        \
-		if (unlikely(rmw_done(i, e)))                                                                          \
+		if (unlikely(rmw_done(i, m.e)))                                                                        \
 			return interp_leave(i, op);                                                                    \
 		NEXT;                                                                                                  \
 	}                                                                                                              \
 	HANDLER(name##_mi##n##_##kind)                                                                                 \
 	{                                                                                                              \
-		struct soft_tlb_entry *e;                                                                              \
-		mem##n *p = rmw##n(i, op, EA##kind(n, X86_WRITE), &e);                                                 \
+		struct rmw m = rmw##n(i, op, EA##kind(n, X86_WRITE));                                                  \
+		mem##n *p = m.p;                                                                                       \
 		T s = (T)op->imm;                                                                                      \
 		ALU_MEM(pre, insn, sfx, *p, s);                                                                        \
-		if (unlikely(rmw_done(i, e)))                                                                          \
+		if (unlikely(rmw_done(i, m.e)))                                                                        \
 			return interp_leave(i, op);                                                                    \
 		NEXT;                                                                                                  \
 	}
@@ -177,6 +177,19 @@ const op_fn interp_binop_mi[BINOPS][4][EA_KINDS] = BINOP_ROWS(ROW4_KINDS, mi);
 		SET##n(op->dst, d);                                                                                    \
 		NEXT;                                                                                                  \
 	}
+/* A count that is not 0 writes all flags: none need to be loaded. */
+#define SHIFT_ALWAYS(name, n, T, sfx)                                                                                  \
+	HANDLER(name##_always##n)                                                                                      \
+	{                                                                                                              \
+		T d = REG(n, op->dst);                                                                                 \
+		uint8_t count = (uint8_t)op->imm;                                                                      \
+		__asm__(#name sfx " %%cl, %[dst]" FLAGS_STORE                                                          \
+			: [dst] "+r"(d), [f] "+m"(HOT.flags)                                                           \
+			: "c"(count)                                                                                   \
+			: "rax", "cc");                                                                                \
+		SET##n(op->dst, d);                                                                                    \
+		NEXT;                                                                                                  \
+	}
 #define UNOP_ALL(n, T, sfx)                                                                                            \
 	UNOP(inc, CARRY_LOAD, n, T, sfx)                                                                               \
 	UNOP(dec, CARRY_LOAD, n, T, sfx)                                                                               \
@@ -188,6 +201,9 @@ const op_fn interp_binop_mi[BINOPS][4][EA_KINDS] = BINOP_ROWS(ROW4_KINDS, mi);
 	SHIFT(shl, n, T, sfx)                                                                                          \
 	SHIFT(shr, n, T, sfx)                                                                                          \
 	SHIFT(sar, n, T, sfx)                                                                                          \
+	SHIFT_ALWAYS(shl, n, T, sfx)                                                                                   \
+	SHIFT_ALWAYS(shr, n, T, sfx)                                                                                   \
+	SHIFT_ALWAYS(sar, n, T, sfx)                                                                                   \
 	HANDLER(not_r##n)                                                                                              \
 	{                                                                                                              \
 		SET##n(op->dst, ~REG(n, op->dst));                                                                     \
@@ -203,6 +219,10 @@ const op_fn interp_unop_r[UNOPS][4] = { ROW4(inc_r), ROW4(dec_r), ROW4(neg_r), R
 	}
 const op_fn interp_shift_ri[SHIFTS][4] = SHIFT_ROWS(ri);
 const op_fn interp_shift_rc[SHIFTS][4] = SHIFT_ROWS(rc);
+
+const op_fn interp_shift_ri_all[SHIFTS][4] = {
+	[SHIFT_SHL] = ROW4(shl_always), [SHIFT_SHR] = ROW4(shr_always), [SHIFT_SAR] = ROW4(sar_always)
+};
 
 /* IMUL r, r/m and r, r/m, imm. The source is register src or memory of any kind. */
 #define IMUL(n, T, sfx)                                                                                                \
@@ -401,6 +421,247 @@ CONDITIONS(CONDITION)
 const op_fn interp_cmov_rr[16][4] = { CONDITIONS(CMOV_ROW) };
 const op_fn interp_setcc_r[16] = { CONDITIONS(SET_ROW) };
 const op_fn interp_jcc[16] = { CONDITIONS(JCC_ROW) };
+
+/* ---- without flags: for where nothing looks at them before they are written again (block.c) ---- */
+
+#define QUIET(name, n, T, result)                                                                                      \
+	HANDLER(quiet_##name##_rr##n)                                                                                  \
+	{                                                                                                              \
+		T d = REG(n, op->dst), s = REG(n, op->src);                                                            \
+		SET##n(op->dst, result);                                                                               \
+		NEXT;                                                                                                  \
+	}                                                                                                              \
+	HANDLER(quiet_##name##_ri##n)                                                                                  \
+	{                                                                                                              \
+		T d = REG(n, op->dst), s = (T)op->imm;                                                                 \
+		SET##n(op->dst, result);                                                                               \
+		NEXT;                                                                                                  \
+	}
+#define QUIET_ONE(name, n, T, result)                                                                                  \
+	HANDLER(quiet_##name##n)                                                                                       \
+	{                                                                                                              \
+		T d = REG(n, op->dst);                                                                                 \
+		SET##n(op->dst, result);                                                                               \
+		NEXT;                                                                                                  \
+	}
+#define QUIET_ALL(n, T, S)                                                                                             \
+	QUIET(add, n, T, (T)(d + s))                                                                                   \
+	QUIET(or, n, T, (T)(d | s))                                                                                    \
+	QUIET(and, n, T, (T)(d & s))                                                                                   \
+	QUIET(sub, n, T, (T)(d - s))                                                                                   \
+	QUIET(xor, n, T, (T)(d ^ s))                                                                                   \
+	QUIET_ONE(inc, n, T, (T)(d + 1))                                                                               \
+	QUIET_ONE(dec, n, T, (T)(d - 1))                                                                               \
+	QUIET_ONE(neg, n, T, (T)(0 - d))                                                                               \
+	QUIET_ONE(shl, n, T, (T)(d << (op->imm & (n * 8 - 1))))                                                        \
+	QUIET_ONE(shr, n, T, (T)(d >> (op->imm & (n * 8 - 1))))                                                        \
+	QUIET_ONE(sar, n, T, (T)((S)d >> (op->imm & (n * 8 - 1))))                                                     \
+	QUIET_ONE(rol, n, T, (T)(d << (op->imm & (n * 8 - 1)) | d >> (-op->imm & (n * 8 - 1))))                        \
+	QUIET_ONE(ror, n, T, (T)(d >> (op->imm & (n * 8 - 1)) | d << (-op->imm & (n * 8 - 1))))                        \
+	HANDLER(quiet_imul_rr##n)                                                                                      \
+	{                                                                                                              \
+		T d = REG(n, op->dst), s = REG(n, op->src);                                                            \
+		SET##n(op->dst, (T)(d * s));                                                                           \
+		NEXT;                                                                                                  \
+	}                                                                                                              \
+	HANDLER(quiet_imul_ri##n)                                                                                      \
+	{                                                                                                              \
+		T d = REG(n, op->src), s = (T)op->imm;                                                                 \
+		SET##n(op->dst, (T)(d * s));                                                                           \
+		NEXT;                                                                                                  \
+	}
+QUIET_ALL(4, uint32_t, int32_t)
+QUIET_ALL(8, uint64_t, int64_t)
+#define QUIET_ROW(name)                                                                                                \
+	{                                                                                                              \
+		NULL, NULL, quiet_##name##4, quiet_##name##8                                                           \
+	}
+#define QUIET_ROWS(form)                                                                                               \
+	{                                                                                                              \
+		[BINOP_ADD] = QUIET_ROW(add_##form), [BINOP_OR] = QUIET_ROW(or_##form),                                \
+		[BINOP_AND] = QUIET_ROW(and_##form), [BINOP_SUB] = QUIET_ROW(sub_##form),                              \
+		[BINOP_XOR] = QUIET_ROW(xor_##form),                                                                   \
+	}
+const op_fn interp_quiet_rr[BINOPS][4] = QUIET_ROWS(rr);
+const op_fn interp_quiet_ri[BINOPS][4] = QUIET_ROWS(ri);
+const op_fn interp_quiet_unop[UNOPS][4] = { QUIET_ROW(inc), QUIET_ROW(dec), QUIET_ROW(neg) };
+const op_fn interp_quiet_shift[SHIFTS][4] = {
+	[SHIFT_ROL] = QUIET_ROW(rol),
+	[SHIFT_ROR] = QUIET_ROW(ror),
+	[SHIFT_SHL] = QUIET_ROW(shl),
+	[SHIFT_SHR] = QUIET_ROW(shr),
+	[SHIFT_SAR] = QUIET_ROW(sar),
+};
+const op_fn interp_quiet_imul_rr[4] = QUIET_ROW(imul_rr);
+const op_fn interp_quiet_imul_ri[4] = QUIET_ROW(imul_ri);
+
+/* ---- together with the conditional jump behind ---- */
+
+/* `op` is the arithmetic; the jump's own operation follows it. The flags are stored: someone may look later. */
+#define BRANCH(condition)                                                                                              \
+	do {                                                                                                           \
+		op++;                                                                                                  \
+		if (condition)                                                                                         \
+			return chain(i, op, 1, branch_target(i, op));                                                  \
+		return chain(i, op, 0, op_next_rip(i, op));                                                            \
+	} while (0)
+
+#define FUSE_CMP(cc, n, T, sfx, condition)                                                                             \
+	HANDLER(cmp_##cc##_rr##n)                                                                                      \
+	{                                                                                                              \
+		T d = REG(n, op->dst), s = REG(n, op->src);                                                            \
+		ALU("", "cmp", sfx, d, s);                                                                             \
+		BRANCH(condition);                                                                                     \
+	}                                                                                                              \
+	HANDLER(cmp_##cc##_ri##n)                                                                                      \
+	{                                                                                                              \
+		T d = REG(n, op->dst), s = (T)op->imm;                                                                 \
+		ALU("", "cmp", sfx, d, s);                                                                             \
+		BRANCH(condition);                                                                                     \
+	}                                                                                                              \
+	FUSE_CMP_MEM(cc, n, T, sfx, condition, 0)                                                                      \
+	FUSE_CMP_MEM(cc, n, T, sfx, condition, 1)
+#define FUSE_CMP_MEM(cc, n, T, sfx, condition, kind)                                                                   \
+	HANDLER(cmp_##cc##_rm##n##_##kind)                                                                             \
+	{                                                                                                              \
+		T s = load##n(i, op, EA##kind(n, X86_READ)), d = REG(n, op->dst);                                      \
+		ALU("", "cmp", sfx, d, s);                                                                             \
+		BRANCH(condition);                                                                                     \
+	}                                                                                                              \
+	HANDLER(cmp_##cc##_mr##n##_##kind)                                                                             \
+	{                                                                                                              \
+		T d = load##n(i, op, EA##kind(n, X86_READ)), s = REG(n, op->src);                                      \
+		ALU("", "cmp", sfx, d, s);                                                                             \
+		BRANCH(condition);                                                                                     \
+	}                                                                                                              \
+	HANDLER(cmp_##cc##_mi##n##_##kind)                                                                             \
+	{                                                                                                              \
+		T d = load##n(i, op, EA##kind(n, X86_READ)), s = (T)op->imm;                                           \
+		ALU("", "cmp", sfx, d, s);                                                                             \
+		BRANCH(condition);                                                                                     \
+	}
+#define FUSE_CMP_ALL(n, T, S, sfx)                                                                                     \
+	FUSE_CMP(b, n, T, sfx, d < s)                                                                                  \
+	FUSE_CMP(ae, n, T, sfx, d >= s)                                                                                \
+	FUSE_CMP(z, n, T, sfx, d == s)                                                                                 \
+	FUSE_CMP(nz, n, T, sfx, d != s)                                                                                \
+	FUSE_CMP(be, n, T, sfx, d <= s)                                                                                \
+	FUSE_CMP(a, n, T, sfx, d > s)                                                                                  \
+	FUSE_CMP(l, n, T, sfx, (S)d < (S)s)                                                                            \
+	FUSE_CMP(ge, n, T, sfx, (S)d >= (S)s)                                                                          \
+	FUSE_CMP(le, n, T, sfx, (S)d <= (S)s)                                                                          \
+	FUSE_CMP(g, n, T, sfx, (S)d > (S)s)
+FUSE_CMP_ALL(1, uint8_t, int8_t, "b")
+FUSE_CMP_ALL(2, uint16_t, int16_t, "w")
+FUSE_CMP_ALL(4, uint32_t, int32_t, "l")
+FUSE_CMP_ALL(8, uint64_t, int64_t, "q")
+
+/* Conditions on the result alone: `r`. */
+#define FUSE_TEST(cc, n, T, sfx, condition)                                                                            \
+	HANDLER(test_##cc##_rr##n)                                                                                     \
+	{                                                                                                              \
+		T d = REG(n, op->dst), s = REG(n, op->src), r = d & s;                                                 \
+		ALU("", "test", sfx, d, s);                                                                            \
+		BRANCH(condition);                                                                                     \
+	}                                                                                                              \
+	HANDLER(test_##cc##_ri##n)                                                                                     \
+	{                                                                                                              \
+		T d = REG(n, op->dst), s = (T)op->imm, r = d & s;                                                      \
+		ALU("", "test", sfx, d, s);                                                                            \
+		BRANCH(condition);                                                                                     \
+	}
+#define FUSE_TEST_ALL(n, T, S, sfx)                                                                                    \
+	FUSE_TEST(z, n, T, sfx, !r)                                                                                    \
+	FUSE_TEST(nz, n, T, sfx, r)                                                                                    \
+	FUSE_TEST(s, n, T, sfx, (S)r < 0)                                                                              \
+	FUSE_TEST(ns, n, T, sfx, (S)r >= 0)                                                                            \
+	FUSE_TEST(le, n, T, sfx, (S)r <= 0)                                                                            \
+	FUSE_TEST(g, n, T, sfx, (S)r > 0)
+FUSE_TEST_ALL(1, uint8_t, int8_t, "b")
+FUSE_TEST_ALL(2, uint16_t, int16_t, "w")
+FUSE_TEST_ALL(4, uint32_t, int32_t, "l")
+FUSE_TEST_ALL(8, uint64_t, int64_t, "q")
+
+#define FUSE_WRITE(name, cc, n, T, sfx, condition)                                                                     \
+	HANDLER(name##_##cc##_rr##n)                                                                                   \
+	{                                                                                                              \
+		T d = REG(n, op->dst), s = REG(n, op->src);                                                            \
+		ALU("", #name, sfx, d, s);                                                                             \
+		SET##n(op->dst, d);                                                                                    \
+		BRANCH(condition);                                                                                     \
+	}                                                                                                              \
+	HANDLER(name##_##cc##_ri##n)                                                                                   \
+	{                                                                                                              \
+		T d = REG(n, op->dst), s = (T)op->imm;                                                                 \
+		ALU("", #name, sfx, d, s);                                                                             \
+		SET##n(op->dst, d);                                                                                    \
+		BRANCH(condition);                                                                                     \
+	}
+#define FUSE_ONE(name, cc, n, T, sfx, condition)                                                                       \
+	HANDLER(name##_##cc##_r##n)                                                                                    \
+	{                                                                                                              \
+		T d = REG(n, op->dst);                                                                                 \
+		__asm__(CARRY_LOAD #name sfx " %[dst]" FLAGS_STORE                                                     \
+			: [dst] "+r"(d), [f] "+m"(HOT.flags)                                                           \
+			:                                                                                              \
+			: "rax", "cc");                                                                                \
+		SET##n(op->dst, d);                                                                                    \
+		BRANCH(condition);                                                                                     \
+	}
+#define FUSE_RESULT(name, FUSE, n, T, S, sfx)                                                                          \
+	FUSE(name, z, n, T, sfx, !d)                                                                                   \
+	FUSE(name, nz, n, T, sfx, d)                                                                                   \
+	FUSE(name, s, n, T, sfx, (S)d < 0)                                                                             \
+	FUSE(name, ns, n, T, sfx, (S)d >= 0)
+#define FUSE_RESULT_ALL(n, T, S, sfx)                                                                                  \
+	FUSE_RESULT(add, FUSE_WRITE, n, T, S, sfx)                                                                     \
+	FUSE_RESULT(sub, FUSE_WRITE, n, T, S, sfx)                                                                     \
+	FUSE_RESULT(and, FUSE_WRITE, n, T, S, sfx)                                                                     \
+	FUSE_RESULT(inc, FUSE_ONE, n, T, S, sfx)                                                                       \
+	FUSE_RESULT(dec, FUSE_ONE, n, T, S, sfx)
+FUSE_RESULT_ALL(4, uint32_t, int32_t, "l")
+FUSE_RESULT_ALL(8, uint64_t, int64_t, "q")
+
+#define CC_CMP(form)                                                                                                   \
+	{                                                                                                              \
+		[2] = cmp_b_##form, [3] = cmp_ae_##form, [4] = cmp_z_##form, [5] = cmp_nz_##form, [6] = cmp_be_##form, \
+		[7] = cmp_a_##form, [12] = cmp_l_##form, [13] = cmp_ge_##form, [14] = cmp_le_##form,                   \
+		[15] = cmp_g_##form                                                                                    \
+	}
+#define CC_TEST(form)                                                                                                  \
+	{                                                                                                              \
+		[4] = test_z_##form, [5] = test_nz_##form, [8] = test_s_##form, [9] = test_ns_##form,                  \
+		[14] = test_le_##form, [15] = test_g_##form                                                            \
+	}
+#define CC_RESULT(name, form)                                                                                          \
+	{                                                                                                              \
+		[4] = name##_z_##form, [5] = name##_nz_##form, [8] = name##_s_##form, [9] = name##_ns_##form           \
+	}
+#define CC_SIZES(name, form)                                                                                           \
+	{                                                                                                              \
+		{ NULL }, { NULL }, CC_RESULT(name, form##4), CC_RESULT(name, form##8)                                 \
+	}
+#define FUSED_ROWS(form)                                                                                               \
+	{                                                                                                              \
+		[BINOP_ADD] = CC_SIZES(add, form), [BINOP_SUB] = CC_SIZES(sub, form),                                  \
+		[BINOP_AND] = CC_SIZES(and, form),                                                                     \
+		[BINOP_CMP] = { CC_CMP(form##1), CC_CMP(form##2), CC_CMP(form##4), CC_CMP(form##8) },                  \
+		[BINOP_TEST] = { CC_TEST(form##1), CC_TEST(form##2), CC_TEST(form##4), CC_TEST(form##8) },             \
+	}
+#define CC_KINDS(form)                                                                                                 \
+	{                                                                                                              \
+		CC_CMP(form##_0), CC_CMP(form##_1)                                                                     \
+	}
+#define FUSED_MEM(form)                                                                                                \
+	{                                                                                                              \
+		[BINOP_CMP] = { CC_KINDS(form##1), CC_KINDS(form##2), CC_KINDS(form##4), CC_KINDS(form##8) }           \
+	}
+const op_fn interp_fused_rr[BINOPS][4][16] = FUSED_ROWS(rr);
+const op_fn interp_fused_ri[BINOPS][4][16] = FUSED_ROWS(ri);
+const op_fn interp_fused_unop[UNOPS][4][16] = { CC_SIZES(inc, r), CC_SIZES(dec, r) };
+const op_fn interp_fused_rm[BINOPS][4][EA_KINDS][16] = FUSED_MEM(rm);
+const op_fn interp_fused_mr[BINOPS][4][EA_KINDS][16] = FUSED_MEM(mr);
+const op_fn interp_fused_mi[BINOPS][4][EA_KINDS][16] = FUSED_MEM(mi);
 
 /* ---- the stack and flow in 64-bit mode and on flat 32-bit stacks ---- */
 

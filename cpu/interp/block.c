@@ -203,10 +203,32 @@ block_size(const struct block *b)
 	return (size_t)(b->code + b->bytes - (const uint8_t *)b);
 }
 
+/*
+ * Backwards over the block: operations whose flags nobody can see take the handler that does not compute them, and
+ * comparisons take the one that includes the jump behind them (which keeps its own operation, for its operands).
+ */
+static void
+choose_handlers(struct block *b, const struct op_traits *t, unsigned ops)
+{
+	bool seen = true;
+
+	for (unsigned k = ops; k-- > 0;) {
+		if (!seen && t[k].quiet)
+			b->ops[k].fn = t[k].quiet;
+		else if (k + 1 < ops && t[k + 1].condition < 16 && t[k].fused && t[k].fused[t[k + 1].condition])
+			b->ops[k].fn = t[k].fused[t[k + 1].condition];
+		if (t[k].effect == FLAGS_UNKNOWN)
+			seen = true;
+		else if (t[k].effect == FLAGS_WRITTEN)
+			seen = false;
+	}
+}
+
 /* Decode up to `most` instructions; returns false when the first one needs more bytes. */
 static bool
 decode_run(struct interp_cpu *i, struct block *b, const uint8_t *code, unsigned avail, unsigned most)
 {
+	struct op_traits traits[BLOCK_OPS];
 	unsigned ops = 0, at = 0;
 	enum decode_result r = DECODE_OK;
 
@@ -215,7 +237,7 @@ decode_run(struct interp_cpu *i, struct block *b, const uint8_t *code, unsigned 
 
 		memset(op, 0, sizeof(*op));
 		op->off = (uint8_t)at;
-		r = interp_decode(i, code + at, avail - at, op);
+		r = interp_decode(i, code + at, avail - at, op, &traits[ops]);
 		if (r == DECODE_MORE)
 			break;
 		at += op->len;
@@ -223,6 +245,7 @@ decode_run(struct interp_cpu *i, struct block *b, const uint8_t *code, unsigned 
 	}
 	if (!ops)
 		return false;
+	choose_handlers(b, traits, ops);
 	finish_block(i, b, ops, code, at, r == DECODE_END);
 	return true;
 }

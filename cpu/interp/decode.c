@@ -18,6 +18,7 @@ struct decoding {
 	const uint8_t *code;
 	ZydisDecodedInstruction in;
 	ZydisDecodedOperand o[ZYDIS_MAX_OPERAND_COUNT];
+	struct op_traits *traits;
 	bool end; /* of the block */
 };
 
@@ -200,17 +201,27 @@ binop(struct decoding *d, enum binop b)
 			op->fn = is_imm(&d->o[1]) ? interp_rmw_binop_i[b][n] : interp_rmw_binop_r[b][n];
 		else
 			op->fn = is_imm(&d->o[1]) ? interp_binop_mi[b][n][kind] : interp_binop_mr[b][n][kind];
+		d->traits->fused = is_imm(&d->o[1]) ? interp_fused_mi[b][n][kind] : interp_fused_mr[b][n][kind];
 		return;
 	}
 	op->dst = reg(&d->o[0]);
 	if (is_mem(&d->o[1])) {
 		kind = memory(d, &d->o[1]);
 		op->fn = interp_binop_rm[b][n][kind];
-	} else if (is_imm(&d->o[1])) {
+		d->traits->fused = interp_fused_rm[b][n][kind];
+		return;
+	}
+	if (b != BINOP_ADC && b != BINOP_SBB)
+		d->traits->effect = FLAGS_WRITTEN;
+	if (is_imm(&d->o[1])) {
 		op->fn = interp_binop_ri[b][n];
+		d->traits->quiet = interp_quiet_ri[b][n];
+		d->traits->fused = interp_fused_ri[b][n];
 	} else {
 		op->src = reg(&d->o[1]);
 		op->fn = interp_binop_rr[b][n];
+		d->traits->quiet = interp_quiet_rr[b][n];
+		d->traits->fused = interp_fused_rr[b][n];
 	}
 }
 
@@ -222,6 +233,11 @@ unop(struct decoding *d, enum unop u)
 	rm(d, &d->o[0]);
 	sized(d, bytes(&d->o[0]));
 	d->op->fn = is_mem(&d->o[0]) ? interp_rmw_unop[u][n] : interp_unop_r[u][n];
+	if (is_mem(&d->o[0]))
+		return;
+	d->traits->effect = u == UNOP_NOT ? FLAGS_KEPT : u == UNOP_NEG ? FLAGS_WRITTEN : FLAGS_PARTLY;
+	d->traits->quiet = interp_quiet_unop[u][n];
+	d->traits->fused = interp_fused_unop[u][n];
 }
 
 static void
@@ -234,10 +250,19 @@ shift(struct decoding *d, enum shift s)
 	sized(d, bytes(&d->o[0]));
 	if (imm)
 		d->op->imm = (int64_t)d->o[1].imm.value.u;
-	if (is_mem(&d->o[0]))
+	if (is_mem(&d->o[0])) {
 		d->op->fn = imm ? interp_rmw_shift_i[s][n] : interp_rmw_shift_c[s][n];
-	else
-		d->op->fn = imm ? interp_shift_ri[s][n] : interp_shift_rc[s][n];
+		return;
+	}
+	d->op->fn = imm ? interp_shift_ri[s][n] : interp_shift_rc[s][n];
+	d->traits->effect = imm ? FLAGS_PARTLY : FLAGS_UNKNOWN;
+	if (!imm)
+		return;
+	d->traits->quiet = interp_quiet_shift[s][n];
+	if (d->op->imm & (d->op->size == 8 ? 63 : 31) && interp_shift_ri_all[s][n]) {
+		d->op->fn = interp_shift_ri_all[s][n];
+		d->traits->effect = FLAGS_WRITTEN;
+	}
 }
 
 static void
@@ -300,10 +325,16 @@ imul(struct decoding *d)
 		one_operand(d, interp_imul1);
 	} else if (d->in.operand_count_visible == 2) {
 		from_source(d, interp_imul_rr);
+		d->traits->quiet = interp_quiet_imul_rr[log2_size(d->op->size)];
 	} else {
 		from_source(d, interp_imul_ri);
 		d->op->imm = d->o[2].imm.value.s;
+		d->traits->quiet = interp_quiet_imul_ri[log2_size(d->op->size)];
 	}
+	if (d->in.operand_count_visible > 1 && is_reg(&d->o[1]))
+		d->traits->effect = FLAGS_PARTLY;
+	else
+		d->traits->quiet = NULL;
 }
 
 /* XADD, CMPXCHG, XCHG: r/m and register, in either order for XCHG. */
@@ -405,7 +436,10 @@ mov(struct decoding *d)
 	if (is_mem(from)) {
 		kind = memory(d, from);
 		op->fn = interp_mov_rm[n][kind];
-	} else if (is_imm(from)) {
+		return;
+	}
+	d->traits->effect = FLAGS_KEPT;
+	if (is_imm(from)) {
 		op->imm = from->imm.value.s;
 		op->fn = interp_mov_ri[n];
 	} else {
@@ -432,6 +466,7 @@ extend(struct decoding *d, unsigned sign)
 	} else {
 		d->op->src = reg(&d->o[1]);
 		d->op->fn = interp_movx_rr[sign][from][to];
+		d->traits->effect = FLAGS_KEPT;
 	}
 }
 
@@ -450,6 +485,7 @@ lea(struct decoding *d)
 	else
 		kind = d->op->index != HOT_OFFSET(zero);
 	d->op->fn = interp_lea[log2_size(d->op->size)][kind];
+	d->traits->effect = FLAGS_KEPT;
 }
 
 static unsigned
@@ -1027,6 +1063,13 @@ translate_system(struct decoding *d)
 	return true;
 }
 
+static void
+conditional_jump(struct decoding *d)
+{
+	relative(d, interp_jcc[condition_code(d)]);
+	d->traits->condition = (uint8_t)condition_code(d);
+}
+
 /* Conditions are in the opcode; the mnemonics of one group have no order. */
 static bool
 translate_condition(struct decoding *d)
@@ -1037,7 +1080,7 @@ translate_condition(struct decoding *d)
 		return false;
 	if (d->in.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT ? row == 0x70
 							 : d->in.opcode_map == ZYDIS_OPCODE_MAP_0F && row == 0x80)
-		relative(d, interp_jcc[condition_code(d)]);
+		conditional_jump(d);
 	else if (d->in.opcode_map == ZYDIS_OPCODE_MAP_0F && row == 0x90)
 		setcc(d);
 	else if (d->in.opcode_map == ZYDIS_OPCODE_MAP_0F && row == 0x40)
@@ -1081,12 +1124,13 @@ make_decoder(struct interp_cpu *i, ZydisDecoder *z)
 }
 
 enum decode_result
-interp_decode(struct interp_cpu *i, const uint8_t *code, unsigned avail, struct op *op)
+interp_decode(struct interp_cpu *i, const uint8_t *code, unsigned avail, struct op *op, struct op_traits *traits)
 {
-	struct decoding d = { .i = i, .op = op, .code = code };
+	struct decoding d = { .i = i, .op = op, .code = code, .traits = traits };
 	ZydisDecoder z;
 	ZyanStatus s;
 
+	*traits = (struct op_traits){ .condition = 0xff };
 	make_decoder(i, &z);
 	s = ZydisDecoderDecodeFull(&z, code, avail < 15 ? avail : 15, &d.in, d.o);
 	if (s == ZYDIS_STATUS_NO_MORE_DATA && avail < 15)

@@ -281,7 +281,7 @@ gva_t interp_linear(struct interp_cpu *i, const struct op *op, enum seg_name seg
 #define EA0(size, access) (REG(8, op->base) + (int64_t)op->disp)
 #define EA1(size, access) (REG(8, op->base) + (REG(8, op->index) << op->shift) + (int64_t)op->disp)
 #define EA2(size, access) ((uint32_t)(REG(4, op->base) + (REG(4, op->index) << op->shift) + (uint32_t)op->disp))
-#define EA3(size, access) interp_ea(i, op, size, access)
+#define EA3(size, access) ea_segmented(i, op, size, access)
 
 /* Raise #GP(0) or #SS(0) for an address that is not canonical in 64-bit mode. */
 void interp_check_canonical(struct interp_cpu *i, const struct op *op, enum seg_name seg, gva_t a, unsigned size);
@@ -289,8 +289,102 @@ uint64_t interp_load_slow(struct interp_cpu *i, const struct op *op, gva_t a, un
 /* Stores return true when the block has to be left behind this instruction. */
 bool interp_store_slow(struct interp_cpu *i, const struct op *op, gva_t a, uint64_t value, unsigned size);
 bool interp_page_flagged(struct interp_cpu *i, struct soft_tlb_entry *e);
-void *interp_rmw_slow(struct interp_cpu *i, const struct op *op, gva_t a, unsigned size, struct soft_tlb_entry **entry);
+/* What is read and written in place, and the entry whose flags count afterwards. */
+struct rmw {
+	void *p;
+	struct soft_tlb_entry *e;
+};
+struct rmw interp_rmw_slow(struct interp_cpu *i, const struct op *op, gva_t a, unsigned size);
 bool interp_rmw_flagged(struct interp_cpu *i, struct soft_tlb_entry *e);
+
+/*
+ * The same through thunks (access.c) that keep all registers: a handler with a plain call on its slow path would save
+ * registers on its fast path too. The stack pointer is moved beyond the red zone, in which the compiler may keep
+ * values as it does not see a call.
+ */
+#define THUNK_CALL(name) "lea -128(%%rsp), %%rsp\n\tcall " name "\n\tlea 128(%%rsp), %%rsp"
+#define THUNK_CLOBBERS                                                                                                 \
+	"cc", "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",       \
+		"xmm11", "xmm12", "xmm13", "xmm14", "xmm15"
+
+static inline uint64_t
+load_missed(struct interp_cpu *i, const struct op *op, gva_t a, unsigned size)
+{
+	uint64_t v;
+
+	__asm__ volatile(THUNK_CALL("interp_load_thunk")
+			 : "=a"(v)
+			 : "D"(i), "S"(op), "d"(a), "c"(size)
+			 : THUNK_CLOBBERS);
+	return v;
+}
+
+static inline bool
+store_missed(struct interp_cpu *i, const struct op *op, gva_t a, uint64_t value, unsigned size)
+{
+	register unsigned size_r8 __asm__("r8") = size;
+	bool out;
+
+	__asm__ volatile(THUNK_CALL("interp_store_thunk")
+			 : "=a"(out)
+			 : "D"(i), "S"(op), "d"(a), "c"(value), "r"(size_r8)
+			 : THUNK_CLOBBERS);
+	return out;
+}
+
+static inline struct rmw
+rmw_missed(struct interp_cpu *i, const struct op *op, gva_t a, unsigned size)
+{
+	struct rmw m;
+
+	__asm__ volatile(THUNK_CALL("interp_rmw_thunk")
+			 : "=a"(m.p), "=d"(m.e)
+			 : "D"(i), "S"(op), "1"(a), "c"(size)
+			 : THUNK_CLOBBERS);
+	return m;
+}
+
+static inline bool
+page_flagged(struct interp_cpu *i, struct soft_tlb_entry *e)
+{
+	bool out;
+
+	__asm__ volatile(THUNK_CALL("interp_flagged_thunk") : "=a"(out) : "D"(i), "S"(e) : THUNK_CLOBBERS);
+	return out;
+}
+
+static inline bool
+rmw_flagged(struct interp_cpu *i, struct soft_tlb_entry *e)
+{
+	bool out;
+
+	__asm__ volatile(THUNK_CALL("interp_rmw_flagged_thunk") : "=a"(out) : "D"(i), "S"(e) : THUNK_CLOBBERS);
+	return out;
+}
+
+static inline gva_t
+ea_other(struct interp_cpu *i, const struct op *op, unsigned size, enum x86_access access)
+{
+	gva_t a;
+
+	__asm__ volatile(THUNK_CALL("interp_ea_thunk")
+			 : "=a"(a)
+			 : "D"(i), "S"(op), "d"(size), "c"(access)
+			 : THUNK_CLOBBERS);
+	return a;
+}
+
+/* 64-bit addresses need at most the base of FS or GS added. */
+static inline gva_t
+ea_segmented(struct interp_cpu *i, const struct op *op, unsigned size, enum x86_access access)
+{
+	gva_t a;
+
+	if (unlikely(op->flags & (OP_A16 | OP_A32 | OP_RIPADJ)))
+		return ea_other(i, op, size, access);
+	a = EA1(size, access);
+	return op->seg >= SEG_FS ? a + ST.seg[op->seg].base : a;
+}
 
 /*
  * rmwN(): a pointer to N bytes to be read and written in place; afterwards rmw_done(). On the slow way that is the
@@ -303,7 +397,7 @@ bool interp_rmw_flagged(struct interp_cpu *i, struct soft_tlb_entry *e);
                                                                                                                        \
 		if (likely(e->read == (((a + n - 1) & ~(gva_t)PAGE_MASK) | HOT.tag)))                                  \
 			return *(volatile mem##n *)(a + e->delta);                                                     \
-		return (T)interp_load_slow(i, op, a, n);                                                               \
+		return (T)load_missed(i, op, a, n);                                                                    \
 	}                                                                                                              \
 	static inline bool store##n(struct interp_cpu *i, const struct op *op, gva_t a, T value)                       \
 	{                                                                                                              \
@@ -313,20 +407,17 @@ bool interp_rmw_flagged(struct interp_cpu *i, struct soft_tlb_entry *e);
 			*(volatile mem##n *)(a + e->delta) = value;                                                    \
 			if (likely(!atomic_load_explicit(e->flags, memory_order_relaxed)))                             \
 				return false;                                                                          \
-			return interp_page_flagged(i, e);                                                              \
+			return page_flagged(i, e);                                                                     \
 		}                                                                                                      \
-		return interp_store_slow(i, op, a, value, n);                                                          \
+		return store_missed(i, op, a, value, n);                                                               \
 	}                                                                                                              \
-	static inline mem##n *rmw##n(                                                                                  \
-		struct interp_cpu *i, const struct op *op, gva_t a, struct soft_tlb_entry **entry)                     \
+	static inline struct rmw rmw##n(struct interp_cpu *i, const struct op *op, gva_t a)                            \
 	{                                                                                                              \
 		struct soft_tlb_entry *e = tlb_entry(i, a);                                                            \
                                                                                                                        \
-		if (likely(e->write == (((a + n - 1) & ~(gva_t)PAGE_MASK) | HOT.tag))) {                               \
-			*entry = e;                                                                                    \
-			return (mem##n *)(a + e->delta);                                                               \
-		}                                                                                                      \
-		return interp_rmw_slow(i, op, a, n, entry);                                                            \
+		if (likely(e->write == (((a + n - 1) & ~(gva_t)PAGE_MASK) | HOT.tag)))                                 \
+			return (struct rmw){ (void *)(a + e->delta), e };                                              \
+		return rmw_missed(i, op, a, n);                                                                        \
 	}
 OP_SIZES(ACCESSORS)
 #undef ACCESSORS
@@ -336,7 +427,7 @@ rmw_done(struct interp_cpu *i, struct soft_tlb_entry *e)
 {
 	if (likely(!atomic_load_explicit(e->flags, memory_order_relaxed)))
 		return false;
-	return interp_rmw_flagged(i, e);
+	return rmw_flagged(i, e);
 }
 
 /* Any size, any segment: for what is not hot. */
@@ -385,16 +476,13 @@ enter_block(struct interp_cpu *i, struct block *b, uint64_t rip)
 	return b;
 }
 
-/* To the n-th successor of this block at `rip`. Links exist only where CS is flat. */
+/* To the n-th successor of this block at `rip`. Links exist only within a page, and where CS is flat. */
 static inline struct block *
 chain(struct interp_cpu *i, const struct op *op, unsigned n, uint64_t rip)
 {
-	struct block *b = HOT.block;
-	struct block *next = b->link[n];
+	struct block *next = ((struct block *)HOT.block)->link[n];
 
 	if (unlikely(!next || atomic_load_explicit(&i->c.v.requests, memory_order_relaxed) || !block_current(next)))
-		return interp_chain_slow(i, op, n, rip);
-	if (((rip ^ HOT.block_rip) & ~(uint64_t)PAGE_MASK) && !same_page(i, rip, next))
 		return interp_chain_slow(i, op, n, rip);
 	return enter_block(i, next, rip);
 }
@@ -420,11 +508,27 @@ struct block *interp_find(struct interp_cpu *i, bool single);
 /* ---- decode.c ---- */
 
 enum decode_result { DECODE_OK, DECODE_END, DECODE_MORE };
+
+/* What an operation does with the arithmetic flags. */
+enum flags_effect {
+	FLAGS_UNKNOWN, /* reads them, or may raise or leave the block: they have to be right before it */
+	FLAGS_KEPT,    /* neither reads nor writes them, and cannot raise */
+	FLAGS_PARTLY,  /* writes some or all and keeps the others, and cannot raise */
+	FLAGS_WRITTEN, /* writes them all without reading any, and cannot raise */
+};
+/* What choosing better handlers for a block needs to know of an operation (block.c). */
+struct op_traits {
+	enum flags_effect effect;
+	op_fn quiet;	    /* the same without flags, or NULL */
+	const op_fn *fused; /* by condition: the same with the conditional jump behind it, or NULL */
+	uint8_t condition;  /* a conditional jump's, or 0xff */
+};
 /*
  * Decode one instruction of at most `avail` bytes into `op`, whose `off` is set. END: it ends its block. MORE: the
  * bytes are not enough.
  */
-enum decode_result interp_decode(struct interp_cpu *i, const uint8_t *code, unsigned avail, struct op *op);
+enum decode_result interp_decode(
+	struct interp_cpu *i, const uint8_t *code, unsigned avail, struct op *op, struct op_traits *traits);
 void interp_disassemble(struct interp_cpu *i, const uint8_t *code, unsigned avail, char *text, unsigned size);
 
 /* ---- the handlers ---- */
@@ -451,6 +555,15 @@ extern const op_fn interp_binop_rm[BINOPS][4][EA_KINDS], interp_binop_mr[BINOPS]
 	interp_binop_mi[BINOPS][4][EA_KINDS];
 extern const op_fn interp_unop_r[UNOPS][4];
 extern const op_fn interp_shift_ri[SHIFTS][4], interp_shift_rc[SHIFTS][4];
+/* SHL, SHR, SAR by a count that is not 0 (with the bits that count), NULL for the others */
+extern const op_fn interp_shift_ri_all[SHIFTS][4];
+/* without flags; NULL where there is none */
+extern const op_fn interp_quiet_rr[BINOPS][4], interp_quiet_ri[BINOPS][4], interp_quiet_unop[UNOPS][4],
+	interp_quiet_shift[SHIFTS][4], interp_quiet_imul_rr[4], interp_quiet_imul_ri[4];
+/* with the conditional jump that follows, by condition; NULL where there is none */
+extern const op_fn interp_fused_rr[BINOPS][4][16], interp_fused_ri[BINOPS][4][16], interp_fused_unop[UNOPS][4][16],
+	interp_fused_rm[BINOPS][4][EA_KINDS][16], interp_fused_mr[BINOPS][4][EA_KINDS][16],
+	interp_fused_mi[BINOPS][4][EA_KINDS][16];
 extern const op_fn interp_mov_rr[4], interp_mov_ri[4], interp_mov_rm[4][EA_KINDS], interp_mov_mr[4][EA_KINDS],
 	interp_mov_mi[4][EA_KINDS];
 /* [0 zero, 1 sign][log2 of source size][log2 of destination size] */
@@ -490,23 +603,28 @@ struct block *interp_op_cmpxchg16b(struct interp_cpu *i, const struct op *op);
 #define OP_MISC(X)                                                                                                     \
 	X(push)                                                                                                        \
 	X(push_rm)                                                                                                     \
-	X(push_imm) X(pop_r) X(pop_rm) X(pusha) X(popa) X(enter) X(leave) X(jmp_rm) X(call_rel) X(call_rm) X(ret)      \
-		X(loop) X(loope) X(loopne) X(jcxz) X(cbw) X(cwd) X(bswap) X(movbe_load) X(movbe_store) X(xlat) X(salc) \
-			X(aaa) X(aas) X(aam) X(aad) X(daa) X(das) X(clc) X(stc) X(cmc) X(cld) X(std) X(lahf) X(sahf)   \
-				X(setcc_m) X(cmov_m) X(lea_any) X(mov_a_moffs) X(mov_moffs_a) X(bound) X(mfence)       \
-					X(pause) X(vec) X(movnti) X(probe_read) X(xchg_rr)
+	X(push_imm)                                                                                                    \
+	X(pop_r)                                                                                                       \
+	X(pop_rm) X(pusha) X(popa) X(enter) X(leave) X(jmp_rm) X(call_rel) X(call_rm) X(ret) X(loop) X(loope)          \
+		X(loopne) X(jcxz) X(cbw) X(cwd) X(bswap) X(movbe_load) X(movbe_store) X(xlat) X(salc) X(aaa) X(aas)    \
+			X(aam) X(aad) X(daa) X(das) X(clc) X(stc) X(cmc) X(cld) X(std) X(lahf) X(sahf) X(setcc_m)      \
+				X(cmov_m) X(lea_any) X(mov_a_moffs) X(mov_moffs_a) X(bound) X(mfence) X(pause) X(vec)  \
+					X(movnti) X(probe_read) X(xchg_rr)
 #define OP_STRING(X) X(movs) X(stos) X(lods) X(scas) X(cmps) X(ins) X(outs)
 #define OP_SYSTEM(X)                                                                                                   \
 	X(ud)                                                                                                          \
 	X(gp)                                                                                                          \
-	X(in_imm) X(in_dx) X(out_imm) X(out_dx) X(cli) X(sti) X(hlt) X(pushf) X(popf) X(int3) X(int1) X(int_n) X(      \
-		into) X(iret) X(jmp_far) X(call_far) X(jmp_far_m) X(call_far_m) X(ret_far) X(load_far) X(mov_from_seg) \
-		X(mov_to_seg) X(push_seg) X(pop_seg) X(lgdt) X(lidt) X(sgdt) X(sidt) X(sldt) X(str) X(lldt) X(ltr)     \
-			X(smsw) X(lmsw) X(verr) X(verw) X(lar) X(lsl) X(arpl) X(clts) X(mov_from_cr) X(mov_to_cr)      \
-				X(mov_from_dr) X(mov_to_dr) X(invlpg) X(invpcid) X(wbinvd) X(rdmsr) X(wrmsr) X(rdtsc)  \
-					X(rdtscp) X(rdpmc) X(rdpid) X(cpuid) X(syscall) X(sysret) X(sysenter)          \
-						X(sysexit) X(swapgs) X(rdfsbase) X(wrfsbase) X(rdgsbase) X(wrgsbase)   \
-							X(xgetbv) X(xsetbv) X(clac) X(stac) X(rdrand) X(rdseed)
+	X(in_imm)                                                                                                      \
+	X(in_dx)                                                                                                       \
+	X(out_imm) X(out_dx) X(cli) X(sti) X(hlt) X(pushf) X(popf) X(int3) X(int1) X(int_n) X(into) X(iret) X(jmp_far) \
+		X(call_far) X(jmp_far_m) X(call_far_m) X(ret_far) X(load_far) X(mov_from_seg) X(mov_to_seg)            \
+			X(push_seg) X(pop_seg) X(lgdt) X(lidt) X(sgdt) X(sidt) X(sldt) X(str) X(lldt) X(ltr) X(smsw)   \
+				X(lmsw) X(verr) X(verw) X(lar) X(lsl) X(arpl) X(clts) X(mov_from_cr) X(mov_to_cr)      \
+					X(mov_from_dr) X(mov_to_dr) X(invlpg) X(invpcid) X(wbinvd) X(rdmsr) X(wrmsr)   \
+						X(rdtsc) X(rdtscp) X(rdpmc) X(rdpid) X(cpuid) X(syscall) X(sysret)     \
+							X(sysenter) X(sysexit) X(swapgs) X(rdfsbase) X(wrfsbase)       \
+								X(rdgsbase) X(wrgsbase) X(xgetbv) X(xsetbv) X(clac)    \
+									X(stac) X(rdrand) X(rdseed)
 #define OP_DECLARE(name) struct block *interp_op_##name(struct interp_cpu *i, const struct op *op);
 OP_MISC(OP_DECLARE)
 OP_STRING(OP_DECLARE)

@@ -12,25 +12,23 @@
 #define HANDLER(name) static struct block *name(struct interp_cpu *i, const struct op *op)
 #define GPR(r) (i->c.v.state.gpr[r])
 
-static inline void *
-begin(struct interp_cpu *i, const struct op *op, unsigned size, struct soft_tlb_entry **e)
+static inline struct rmw
+begin(struct interp_cpu *i, const struct op *op, unsigned size)
 {
 	gva_t a;
 
-	if (!(op->flags & OP_MEM)) {
-		*e = &i->reg_entry;
-		return (char *)i + op->dst;
-	}
-	a = interp_ea(i, op, size, X86_WRITE);
+	if (!(op->flags & OP_MEM))
+		return (struct rmw){ (char *)i + op->dst, &i->reg_entry };
+	a = EA3(size, X86_WRITE);
 	switch (size) {
 	case 1:
-		return rmw1(i, op, a, e);
+		return rmw1(i, op, a);
 	case 2:
-		return rmw2(i, op, a, e);
+		return rmw2(i, op, a);
 	case 4:
-		return rmw4(i, op, a, e);
+		return rmw4(i, op, a);
 	default:
-		return rmw8(i, op, a, e);
+		return rmw8(i, op, a);
 	}
 }
 
@@ -55,25 +53,25 @@ finish(struct interp_cpu *i, const struct op *op, unsigned size, struct soft_tlb
 #define LOCKED(name, pre, n, T, sfx)                                                                                   \
 	HANDLER(name##_r##n)                                                                                           \
 	{                                                                                                              \
-		struct soft_tlb_entry *e;                                                                              \
-		mem##n *p = begin(i, op, n, &e);                                                                       \
+		struct rmw m = begin(i, op, n);                                                                        \
+		mem##n *p = m.p;                                                                                       \
 		T s = REG(n, op->src);                                                                                 \
 		__asm__ volatile(pre "lock; " #name sfx " %[src], %[dst]" FLAGS_STORE                                  \
 				 : [dst] "+m"(*p), OUT_FLAGS                                                           \
 				 : [src] "r"(s)                                                                        \
 				 : "rax", "cc", "memory");                                                             \
-		return finish(i, op, n, e);                                                                            \
+		return finish(i, op, n, m.e);                                                                          \
 	}                                                                                                              \
 	HANDLER(name##_i##n)                                                                                           \
 	{                                                                                                              \
-		struct soft_tlb_entry *e;                                                                              \
-		mem##n *p = begin(i, op, n, &e);                                                                       \
+		struct rmw m = begin(i, op, n);                                                                        \
+		mem##n *p = m.p;                                                                                       \
 		T s = (T)op->imm;                                                                                      \
 		__asm__ volatile(pre "lock; " #name sfx " %[src], %[dst]" FLAGS_STORE                                  \
 				 : [dst] "+m"(*p), OUT_FLAGS                                                           \
 				 : [src] "r"(s)                                                                        \
 				 : "rax", "cc", "memory");                                                             \
-		return finish(i, op, n, e);                                                                            \
+		return finish(i, op, n, m.e);                                                                          \
 	}
 #define LOCKED_ALL(n, T, sfx)                                                                                          \
 	LOCKED(add, "", n, T, sfx)                                                                                     \
@@ -98,8 +96,8 @@ const op_fn interp_rmw_binop_i[BINOPS][4] = LOCKED_ROWS(i);
 #define UNOP(name, pre, n, T, sfx)                                                                                     \
 	HANDLER(name##_##n)                                                                                            \
 	{                                                                                                              \
-		struct soft_tlb_entry *e;                                                                              \
-		mem##n *p = begin(i, op, n, &e);                                                                       \
+		struct rmw m = begin(i, op, n);                                                                        \
+		mem##n *p = m.p;                                                                                       \
 		if (op->flags & OP_LOCK)                                                                               \
 			__asm__ volatile(pre "lock; " #name sfx " %[dst]" FLAGS_STORE                                  \
 					 : [dst] "+m"(*p), OUT_FLAGS                                                   \
@@ -107,7 +105,7 @@ const op_fn interp_rmw_binop_i[BINOPS][4] = LOCKED_ROWS(i);
 					 : "rax", "cc", "memory");                                                     \
 		else                                                                                                   \
 			__asm__(pre #name sfx " %[dst]" FLAGS_STORE : [dst] "+m"(*p), OUT_FLAGS : : "rax", "cc");      \
-		return finish(i, op, n, e);                                                                            \
+		return finish(i, op, n, m.e);                                                                          \
 	}
 #define UNOP_ALL(n, T, sfx)                                                                                            \
 	UNOP(inc, CARRY_LOAD, n, T, sfx)                                                                               \
@@ -115,13 +113,13 @@ const op_fn interp_rmw_binop_i[BINOPS][4] = LOCKED_ROWS(i);
 	UNOP(neg, "", n, T, sfx)                                                                                       \
 	HANDLER(not_##n)                                                                                               \
 	{                                                                                                              \
-		struct soft_tlb_entry *e;                                                                              \
-		mem##n *p = begin(i, op, n, &e);                                                                       \
+		struct rmw m = begin(i, op, n);                                                                        \
+		mem##n *p = m.p;                                                                                       \
 		if (op->flags & OP_LOCK)                                                                               \
 			__asm__ volatile("lock; not" sfx " %[dst]" : [dst] "+m"(*p) : : "memory");                     \
 		else                                                                                                   \
 			*p = (T) ~*p;                                                                                  \
-		return finish(i, op, n, e);                                                                            \
+		return finish(i, op, n, m.e);                                                                          \
 	}
 OP_SIZES(UNOP_ALL)
 const op_fn interp_rmw_unop[UNOPS][4] = { ROW4(inc_), ROW4(dec_), ROW4(neg_), ROW4(not_) };
@@ -131,13 +129,13 @@ const op_fn interp_rmw_unop[UNOPS][4] = { ROW4(inc_), ROW4(dec_), ROW4(neg_), RO
 #define SHIFT(name, n, T, sfx)                                                                                         \
 	static inline struct block *name##_by##n(struct interp_cpu *i, const struct op *op, uint8_t count)             \
 	{                                                                                                              \
-		struct soft_tlb_entry *e;                                                                              \
-		mem##n *p = begin(i, op, n, &e);                                                                       \
+		struct rmw m = begin(i, op, n);                                                                        \
+		mem##n *p = m.p;                                                                                       \
 		__asm__(FLAGS_LOAD #name sfx " %%cl, %[dst]" FLAGS_STORE                                               \
 			: [dst] "+m"(*p), OUT_FLAGS                                                                    \
 			: "c"(count)                                                                                   \
 			: "rax", "cc");                                                                                \
-		return finish(i, op, n, e);                                                                            \
+		return finish(i, op, n, m.e);                                                                          \
 	}                                                                                                              \
 	HANDLER(name##_i##n)                                                                                           \
 	{                                                                                                              \
@@ -167,14 +165,14 @@ const op_fn interp_rmw_shift_c[SHIFTS][4] = SHIFT_ROWS(c);
 #define DOUBLE(name, n, T, sfx)                                                                                        \
 	static inline struct block *name##_by##n(struct interp_cpu *i, const struct op *op, uint8_t count)             \
 	{                                                                                                              \
-		struct soft_tlb_entry *e;                                                                              \
-		mem##n *p = begin(i, op, n, &e);                                                                       \
+		struct rmw m = begin(i, op, n);                                                                        \
+		mem##n *p = m.p;                                                                                       \
 		T s = REG(n, op->src);                                                                                 \
 		__asm__(FLAGS_LOAD #name sfx " %%cl, %[src], %[dst]" FLAGS_STORE                                       \
 			: [dst] "+m"(*p), OUT_FLAGS                                                                    \
 			: "c"(count), [src] "r"(s)                                                                     \
 			: "rax", "cc");                                                                                \
-		return finish(i, op, n, e);                                                                            \
+		return finish(i, op, n, m.e);                                                                          \
 	}                                                                                                              \
 	HANDLER(name##_i##n)                                                                                           \
 	{                                                                                                              \
@@ -228,22 +226,23 @@ bit_address(struct interp_cpu *i, const struct op *op, unsigned size, int64_t bi
 #define BIT_WRITE(name, n, T, S, sfx)                                                                                  \
 	HANDLER(name##_r##n)                                                                                           \
 	{                                                                                                              \
-		struct soft_tlb_entry *e = &i->reg_entry;                                                              \
-		mem##n *p = (mem##n *)((char *)i + op->dst);                                                           \
+		struct rmw m = { (char *)i + op->dst, &i->reg_entry };                                                 \
+		mem##n *p;                                                                                             \
 		T s = REG(n, op->src);                                                                                 \
 		if (op->flags & OP_MEM)                                                                                \
-			p = rmw##n(i, op, bit_address(i, op, n, (S)s, X86_WRITE), &e);                                 \
+			m = rmw##n(i, op, bit_address(i, op, n, (S)s, X86_WRITE));                                     \
+		p = m.p;                                                                                               \
 		s &= n * 8 - 1;                                                                                        \
 		BIT_OP(name, n, sfx, p, s);                                                                            \
-		return finish(i, op, n, e);                                                                            \
+		return finish(i, op, n, m.e);                                                                          \
 	}                                                                                                              \
 	HANDLER(name##_i##n)                                                                                           \
 	{                                                                                                              \
-		struct soft_tlb_entry *e;                                                                              \
-		mem##n *p = begin(i, op, n, &e);                                                                       \
+		struct rmw m = begin(i, op, n);                                                                        \
+		mem##n *p = m.p;                                                                                       \
 		T s = (T)(op->imm & (n * 8 - 1));                                                                      \
 		BIT_OP(name, n, sfx, p, s);                                                                            \
-		return finish(i, op, n, e);                                                                            \
+		return finish(i, op, n, m.e);                                                                          \
 	}
 #define BIT_TEST(n, T, S, sfx)                                                                                         \
 	static inline struct block *bt_value##n(struct interp_cpu *i, const struct op *op, T v, T s)                   \
@@ -321,8 +320,8 @@ const op_fn interp_popcnt[4] = SCAN_ROW(popcnt);
 #define EXCHANGE(n, T, sfx)                                                                                            \
 	HANDLER(xadd_##n)                                                                                              \
 	{                                                                                                              \
-		struct soft_tlb_entry *e;                                                                              \
-		mem##n *p = begin(i, op, n, &e);                                                                       \
+		struct rmw m = begin(i, op, n);                                                                        \
+		mem##n *p = m.p;                                                                                       \
 		T s = REG(n, op->src), d;                                                                              \
 		bool out;                                                                                              \
 		if (op->flags & OP_MEM) {                                                                              \
@@ -330,7 +329,7 @@ const op_fn interp_popcnt[4] = SCAN_ROW(popcnt);
 					 : [dst] "+m"(*p), [src] "+r"(s), OUT_FLAGS                                    \
 					 :                                                                             \
 					 : "rax", "cc", "memory");                                                     \
-			out = rmw_done(i, e);                                                                          \
+			out = rmw_done(i, m.e);                                                                        \
 			SET##n(op->src, s);                                                                            \
 			if (unlikely(out))                                                                             \
 				return interp_leave(i, op);                                                            \
@@ -347,8 +346,8 @@ const op_fn interp_popcnt[4] = SCAN_ROW(popcnt);
 	}                                                                                                              \
 	HANDLER(cmpxchg_##n)                                                                                           \
 	{                                                                                                              \
-		struct soft_tlb_entry *e;                                                                              \
-		mem##n *p = begin(i, op, n, &e);                                                                       \
+		struct rmw m = begin(i, op, n);                                                                        \
+		mem##n *p = m.p;                                                                                       \
 		T s = REG(n, op->src), a = REG(n, RAX * 8), was = a;                                                   \
 		uint8_t equal;                                                                                         \
 		bool out;                                                                                              \
@@ -356,7 +355,7 @@ const op_fn interp_popcnt[4] = SCAN_ROW(popcnt);
 				 : [dst] "+m"(*p), "+a"(a), [z] "=q"(equal)                                            \
 				 : [src] "r"(s)                                                                        \
 				 : "cc", "memory");                                                                    \
-		out = rmw_done(i, e);                                                                                  \
+		out = rmw_done(i, m.e);                                                                                \
 		__asm__("cmp" sfx " %[was], %[acc]" FLAGS_STORE:OUT_FLAGS                                              \
 			: [acc] "r"(was), [was] "r"(a)                                                                 \
 			: "rax", "cc");                                                                                \
@@ -370,12 +369,12 @@ const op_fn interp_popcnt[4] = SCAN_ROW(popcnt);
 	}                                                                                                              \
 	HANDLER(xchg_##n)                                                                                              \
 	{                                                                                                              \
-		struct soft_tlb_entry *e;                                                                              \
-		mem##n *p = begin(i, op, n, &e);                                                                       \
+		struct rmw m = begin(i, op, n);                                                                        \
+		mem##n *p = m.p;                                                                                       \
 		T s = REG(n, op->src);                                                                                 \
 		bool out;                                                                                              \
 		__asm__ volatile("xchg" sfx " %[src], %[dst]" : [dst] "+m"(*p), [src] "+r"(s) : : "memory");           \
-		out = rmw_done(i, e);                                                                                  \
+		out = rmw_done(i, m.e);                                                                                \
 		SET##n(op->src, s);                                                                                    \
 		if (unlikely(out))                                                                                     \
 			return interp_leave(i, op);                                                                    \
@@ -395,8 +394,8 @@ set_zf(struct interp_cpu *i, bool on)
 struct block *
 interp_op_cmpxchg8b(struct interp_cpu *i, const struct op *op)
 {
-	struct soft_tlb_entry *e;
-	mem8 *p = rmw8(i, op, interp_ea(i, op, 8, X86_WRITE), &e);
+	struct rmw m = rmw8(i, op, interp_ea(i, op, 8, X86_WRITE));
+	mem8 *p = m.p;
 	uint64_t expected = (uint32_t)GPR(RAX) | GPR(RDX) << 32, was = expected;
 	uint64_t desired = (uint32_t)GPR(RBX) | GPR(RCX) << 32;
 	bool out;
@@ -405,7 +404,7 @@ interp_op_cmpxchg8b(struct interp_cpu *i, const struct op *op)
 			 : [dst] "+m"(*p), "+a"(was)
 			 : [new] "r"(desired)
 			 : "cc", "memory");
-	out = rmw_done(i, e);
+	out = rmw_done(i, m.e);
 	set_zf(i, was == expected);
 	if (was != expected) {
 		GPR(RAX) = (uint32_t)was;
