@@ -51,6 +51,7 @@ static const struct {
 static const uint16_t isa_set[ZYDIS_ISA_SET_MAX_VALUE + 1][2] = {
 	[ZYDIS_ISA_SET_X87] = { F(W_1D, 0) },
 	[ZYDIS_ISA_SET_FCMOV] = { F(W_1D, 0), F(W_1D, 15) },
+	[ZYDIS_ISA_SET_PPRO] = { F(W_1D, 0), F(W_1D, 15) }, /* FCOMI; all others are not x87 and refused */
 	[ZYDIS_ISA_SET_PENTIUMMMX] = { F(W_1D, 23) },
 	[ZYDIS_ISA_SET_FXSAVE] = { F(W_1D, 24) },
 	[ZYDIS_ISA_SET_FXSAVE64] = { F(W_1D, 24) },
@@ -149,11 +150,19 @@ has_feature(const struct cpu_model *m, unsigned feature)
 }
 
 static bool
-offered(struct soft_cpu *c, unsigned set)
+is_x87(const ZydisDecodedInstruction *in)
 {
+	return in->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && in->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
+	       in->opcode >= 0xd8 && in->opcode <= 0xdf;
+}
+
+static bool
+offered(struct soft_cpu *c, const ZydisDecodedInstruction *in)
+{
+	unsigned set = in->meta.isa_set;
 	const struct cpu_model *m = &c->v.cpus->model;
 
-	if (set > ZYDIS_ISA_SET_MAX_VALUE || !isa_set[set][0])
+	if (set > ZYDIS_ISA_SET_MAX_VALUE || !isa_set[set][0] || (set == ZYDIS_ISA_SET_PPRO && !is_x87(in)))
 		return false;
 	return has_feature(m, isa_set[set][0]) && (!isa_set[set][1] || has_feature(m, isa_set[set][1]));
 }
@@ -671,6 +680,7 @@ static bool
 no_fault_suppression(const ZydisDecodedInstruction *in)
 {
 	switch (in->mnemonic) { /* E4NF; the decoder says E4 */
+	case ZYDIS_MNEMONIC_VDBPSADBW:
 	case ZYDIS_MNEMONIC_VCVTNE2PS2BF16:
 	case ZYDIS_MNEMONIC_VGF2P8AFFINEQB:
 	case ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB:
@@ -759,8 +769,9 @@ set_mask(struct vec_op *op, const struct form *f)
 	bool scalar = f->mem->element_count == 1 || is_scalar_complex(in->mnemonic);
 	unsigned count = scalar ? 1 : f->mem->element_count, n = mask_elements(f);
 
-	if (op->encoding != VEC_EVEX || !in->raw.evex.aaa || no_fault_suppression(in))
+	if (op->encoding != VEC_EVEX || !in->raw.evex.aaa || (no_fault_suppression(in) && !op->mem_write))
 		return;
+	op->mask_probe = no_fault_suppression(in);
 	op->mask_reg = in->raw.evex.aaa;
 	op->mask_bits = (uint8_t)count;
 	op->mask = VEC_MASK_EACH;
@@ -963,13 +974,6 @@ describe_fpu(struct vec_op *op, const struct form *f)
 	return true;
 }
 
-static bool
-is_x87(const ZydisDecodedInstruction *in)
-{
-	return in->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && in->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
-	       in->opcode >= 0xd8 && in->opcode <= 0xdf;
-}
-
 static void
 describe_x87(struct vec_op *op, const struct form *f)
 {
@@ -1052,7 +1056,7 @@ is_old_bit_scan(const ZydisDecodedInstruction *in)
 static bool
 describe(struct soft_cpu *c, struct vec_op *op, struct form *f, const uint8_t *guest)
 {
-	bool scan = is_old_bit_scan(f->in) && !offered(c, f->in->meta.isa_set);
+	bool scan = is_old_bit_scan(f->in) && !offered(c, f->in);
 	int simple;
 
 	op->mnemonic = (uint16_t)f->in->mnemonic;
@@ -1244,7 +1248,7 @@ vec_compile(struct soft_cpu *c, const uint8_t *bytes, unsigned len, const void *
 		return NULL;
 	if (op.encoding != VEC_LEGACY && (c->mode == X86_REAL || c->mode == X86_VM86))
 		return NULL;
-	if (!offered(c, in->meta.isa_set) && !is_old_bit_scan(in))
+	if (!offered(c, in) && !is_old_bit_scan(in))
 		return NULL;
 	vec_open(c);
 	vec_signals_thread(c->vec);

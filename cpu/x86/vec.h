@@ -79,6 +79,7 @@ struct vec_op {
 	uint8_t mask; /* enum vec_mask */
 	uint8_t mask_reg, mask_bits;
 	uint8_t elem_size, elem_count;
+	bool mask_probe; /* a masked store that faults on all of its operand (VEXTRACTI32X4) */
 
 	/* the special ones */
 	uint16_t mnemonic; /* ZydisMnemonic */

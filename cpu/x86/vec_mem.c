@@ -206,6 +206,8 @@ vec_run_masked(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base
 	mask = touched(c, op);
 	if (mask && a & op->align_mask)
 		x86_gp(c, 0);
+	if (op->mask_probe)
+		x86_probe(c, a, op->mem_size, X86_WRITE, c->mmu);
 	if (!mask || (a & PAGE_MASK) + op->mem_size > PAGE_SIZE || (op->mem_write && op->mxcsr)) {
 		masked_bounced(c, op, a, mask);
 		return;
@@ -325,8 +327,7 @@ vec_run_gather(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base
 			continue;
 		uint64_t v = x86_load(c, element_address(c, op, i, X86_READ), op->elem_size, c->mmu);
 		memcpy(dst + i * op->elem_size, &v, op->elem_size);
-		if (op->encoding == VEC_VEX)
-			memset(dst + bytes, 0, 64 - bytes);
+		memset(dst + bytes, 0, 64 - bytes);
 		element_done(c, op, i);
 	}
 	memset(dst + bytes, 0, 64 - bytes);
