@@ -57,7 +57,7 @@ struct chardev {
 		struct sockaddr_un un;
 		struct sockaddr_in in;
 	} addr;
-	socklen_t addr_len;
+	socklen_t addr_len; /* 0: not a socket */
 };
 
 static const struct {
@@ -178,12 +178,21 @@ pump_in(struct chardev *c)
 	c->pumping = false;
 }
 
+/* A socket whose other end has gone gives an error here, not a signal to the process. */
+static ssize_t
+write_some(struct chardev *c, const void *p, size_t n)
+{
+	if (c->addr_len)
+		return send(c->out_fd, p, n, MSG_NOSIGNAL);
+	return write(c->out_fd, p, n);
+}
+
 static void
 pump_out(struct chardev *c)
 {
 	while (c->connected && c->out_len) {
 		uint32_t run = MIN(c->out_len, OUT_SIZE - c->out_start);
-		ssize_t n = write(c->out_fd, c->out + c->out_start, run);
+		ssize_t n = write_some(c, c->out + c->out_start, run);
 
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			break;
@@ -238,7 +247,7 @@ chardev_write(struct chardev *c, const void *bytes, size_t n)
 	if (!c->connected)
 		return n;
 	if (!c->out_len) {
-		ssize_t w = write(c->out_fd, p, n);
+		ssize_t w = write_some(c, p, n);
 
 		if (w < 0 && errno != EAGAIN && errno != EINTR) {
 			disconnect(c);
