@@ -22,6 +22,7 @@ load common
 		Waiting for VM "AlpineLinux" to power on...
 		VM "AlpineLinux" has been successfully started.
 	END
+	# shellcheck disable=SC2154 # set by run
 	[ "$(grep -c 'The guest execution service is not ready (yet)' <<<"$stderr")" = 2 ]
 	vbm showvminfo AlpineLinux --machinereadable
 	for line in 'ostype="Linux 2.6 / 3.x / 4.x / 5.x (64-bit)"' memory=1024 cpus=1 'VMState="poweroff"' \

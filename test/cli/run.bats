@@ -336,3 +336,33 @@ VM "web1" has been successfully started.'
 	wait
 	[ "$(grep -l 'VMState="running"' out* | wc -l)" = 10 ]
 }
+
+@test "media of a machine that runs are listed as locked, and cannot be closed or used by another" {
+	machine web1
+	machine web2
+	VBoxManage createmedium --filename a.vdi --size 5 >/dev/null 2>&1
+	for vm in web1 web2; do VBoxManage storagectl $vm --name SATA --add sata; done
+	VBoxManage storageattach web1 --storagectl SATA --port 0 --type hdd --medium a.vdi
+	VBoxManage startvm web1 >/dev/null
+	vbm list hdds
+	has_line "State:          locked write"
+	vbm closemedium disk a.vdi
+	fails_with 1 "VBOX_E_OBJECT_IN_USE"
+	vbm storageattach web2 --storagectl SATA --port 0 --type hdd --medium a.vdi
+	fails_with 1 "VBOX_E_OBJECT_IN_USE"
+	[ -z "$(mr web2 SATA-ImageUUID-0-0)" ]
+}
+
+@test "an image that another process has open keeps the machine from starting" {
+	machine web1
+	machine web2
+	VBoxManage createmedium --filename a.img --size 5 --format RAW >/dev/null 2>&1
+	for vm in web1 web2; do VBoxManage storagectl $vm --name SATA --add sata; done
+	VBoxManage storageattach web1 --storagectl SATA --port 0 --type hdd --medium a.img
+	ln a.img same.img
+	VBoxManage storageattach web2 --storagectl SATA --port 0 --type hdd --medium same.img
+	VBoxManage startvm web1 >/dev/null
+	vbm startvm web2
+	fails_with 1 "same.img"
+	[ "$(mr web2 VMState)" = poweroff ]
+}
