@@ -270,7 +270,7 @@ get_supported(struct kvm_machine *km, struct err *e)
 static int
 take_msrs(struct kvm_machine *km, struct err *e)
 {
-	static uint8_t deny[8]; /* one clear bit an MSR */
+	uint8_t deny[8] = { 0 }; /* one clear bit an MSR */
 	struct kvm_enable_cap cap = {
 		.cap = KVM_CAP_X86_USER_SPACE_MSR,
 		.args = { KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER },
