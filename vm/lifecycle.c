@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -74,6 +75,39 @@ machine_wants(void *opaque, enum machine_event what, int status)
 }
 
 /* ---- steps ---- */
+
+/* Blocked here, before any thread is made, signals come out of a descriptor that only the owner reads. */
+static int
+catch_signals(struct vm *v, struct err *e)
+{
+	sigset_t set;
+
+	if (!v->o.catch_signals)
+		return 0;
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	v->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (v->signal_fd < 0)
+		return err_sys(e, ERR_HOST, errno, "cannot catch signals");
+	pthread_sigmask(SIG_BLOCK, &set, &v->old_signals);
+	return 0;
+}
+
+static void
+release_signals(struct vm *v)
+{
+	struct signalfd_siginfo taken;
+
+	if (v->signal_fd < 0)
+		return;
+	while (read(v->signal_fd, &taken, sizeof(taken)) > 0)
+		; /* one that came while the machine was ending has been obeyed */
+	close(v->signal_fd);
+	v->signal_fd = -1;
+	pthread_sigmask(SIG_SETMASK, &v->old_signals, NULL);
+}
 
 static int
 choose_engine(struct vm *v, struct err *e)
@@ -322,6 +356,7 @@ static const struct step {
 	void (*undo)(struct vm *v);
 } steps[] = {
 	{ "lock the machine", vm_lock_take, vm_lock_drop },
+	{ "catch signals", catch_signals, release_signals },
 	{ "choose an engine", choose_engine, NULL },
 	{ "open the machine", open_machine, close_machine },
 	{ "open the disks", vm_open_disks, vm_close_disks },
@@ -360,6 +395,7 @@ vm_open(struct vm_config *c, const struct vm_options *o)
 	v->lock_fd = -1;
 	v->jobs_tail = &v->jobs;
 	pthread_mutex_init(&v->jobs_lock, NULL);
+	v->signal_fd = -1;
 	v->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	return v;
 }
@@ -600,25 +636,36 @@ act_on_jobs(struct vm *v)
 	}
 }
 
+/* How long to wait, for poll(); the time may also be up. */
+static int
+time_left(struct vm *v)
+{
+	uint64_t now = loop_now(), deadline = v->started_ns + v->o.timeout_ms * 1000000u;
+
+	if (!v->o.timeout_ms)
+		return -1;
+	if (now < deadline)
+		return (int)MIN((deadline - now) / 1000000u + 1, (uint64_t)1 << 30);
+	end(v, VM_END_TIMEOUT, 0, "the time is up");
+	return 0;
+}
+
 static void
 wait_for_work(struct vm *v)
 {
-	uint64_t now = loop_now(), deadline = v->started_ns + v->o.timeout_ms * 1000000u, count;
-	struct pollfd p = { .fd = v->wake_fd, .events = POLLIN };
-	int ms = -1;
+	struct pollfd p[2] = { { .fd = v->wake_fd, .events = POLLIN }, { .fd = v->signal_fd, .events = POLLIN } };
+	int ms = time_left(v);
+	uint64_t count;
 	ssize_t r;
 
-	if (v->o.timeout_ms) {
-		if (now >= deadline) {
-			end(v, VM_END_TIMEOUT, 0, "the time is up");
-			return;
-		}
-		ms = (int)MIN((deadline - now) / 1000000u + 1, (uint64_t)1 << 30);
-	}
-	if (poll(&p, 1, ms) > 0) {
+	if (poll(p, 2, ms) <= 0)
+		return;
+	if (p[0].revents) {
 		r = read(v->wake_fd, &count, sizeof(count));
 		(void)r;
 	}
+	if (p[1].revents)
+		v->stop_requested = true;
 }
 
 /* Everything is taken apart and the status final before who asked for it is answered and the lock is given up. */
@@ -642,7 +689,7 @@ vm_run(struct vm *v, struct vm_outcome *out)
 {
 	while (!v->ended) {
 		if (v->stop_requested)
-			end(v, VM_END_STOPPED, 0, "stopped by a signal");
+			end(v, VM_END_STOPPED, 0, "stopped from outside");
 		act_on_jobs(v);
 		if (!v->ended)
 			wait_for_work(v);

@@ -28,8 +28,6 @@ struct arguments {
 	bool foreground;
 };
 
-static struct vm *signalled; /* for the signal handler only */
-
 static void
 usage(FILE *f)
 {
@@ -140,26 +138,6 @@ report_success(int fd, struct vm *v)
 }
 
 static void
-on_signal(int n)
-{
-	if (signalled)
-		vm_request_stop(signalled);
-}
-
-static void
-set_signals(struct vm *v)
-{
-	struct sigaction stop = { .sa_handler = on_signal }, ignore = { .sa_handler = SIG_IGN };
-
-	signalled = v;
-	sigaction(SIGTERM, &stop, NULL);
-	sigaction(SIGINT, &stop, NULL);
-	sigaction(SIGHUP, &ignore, NULL);
-	sigaction(SIGPIPE, &ignore, NULL);
-	sigaction(SIGXFSZ, &ignore, NULL); /* a file size limit is an error of one write, not the end */
-}
-
-static void
 detach_output(void)
 {
 	int null = open("/dev/null", O_RDWR);
@@ -174,7 +152,7 @@ detach_output(void)
 static int
 run_machine(const struct arguments *a, int ready)
 {
-	struct vm_options o = { .run_dir = a->run_dir, .foreground = a->foreground };
+	struct vm_options o = { .run_dir = a->run_dir, .foreground = a->foreground, .catch_signals = true };
 	struct vm_outcome outcome;
 	struct err e = { 0 };
 	struct vm_config *c = vm_config_read(a->config, &e);
@@ -194,16 +172,14 @@ run_machine(const struct arguments *a, int ready)
 		return 1;
 	}
 	v = vm_open(c, &o);
-	set_signals(v);
+	signal(SIGPIPE, SIG_IGN);
 	if (vm_power_on(v, &e)) {
 		report_failure(ready, &e);
-		signalled = NULL;
 		vm_close(v);
 		return 1;
 	}
 	report_success(ready, v);
 	vm_run(v, &outcome);
-	signalled = NULL;
 	vm_close(v);
 	return 0;
 }

@@ -11,6 +11,7 @@
 
 #include <jansson.h>
 #include <pthread.h>
+#include <signal.h>
 
 #include "display/display.h"
 #include "vm/vm.h"
@@ -71,7 +72,9 @@ struct vm {
 	pthread_t loop_thread;
 	int steps_done;
 
-	int wake_fd; /* eventfd: something is in `jobs`, or stop_requested */
+	int wake_fd;   /* eventfd: something is in `jobs`, or stop_requested */
+	int signal_fd; /* -1: signals are not ours */
+	sigset_t old_signals;
 	_Atomic bool stop_requested;
 	pthread_mutex_t jobs_lock;
 	struct vm_job *jobs, **jobs_tail;

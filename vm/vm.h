@@ -7,7 +7,7 @@
  *returns vm_run()        carries out requests (pause, reset, power-off, what the guest asks for) until the machine has
  *ended vm_close()
  *
- * All on one thread, the owner's. vm_request_stop() may be called from anywhere, also from a signal handler.
+ * All on one thread, the owner's. vm_request_stop() may be called from anywhere.
  */
 #ifndef VM_VM_H
 #define VM_VM_H
@@ -37,6 +37,7 @@ enum vm_end {
 struct vm_options {
 	const char *run_dir; /* lock, status and control socket go there; NULL: none of them */
 	bool foreground;     /* standard input and output are the user's */
+	bool catch_signals;  /* from vm_power_on() on SIGTERM, SIGINT and SIGHUP end the machine in good order */
 	bool end_on_guru;    /* otherwise the machine stays for inspection */
 	bool end_on_reset;
 	bool firmware_log;

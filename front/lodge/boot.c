@@ -40,8 +40,6 @@ struct boot {
 	struct err e;
 };
 
-static struct vm *signalled; /* for the signal handler only */
-
 /* ---- "value,key=value,..." ---- */
 
 /* Cut the next comma-separated part off *text; NULL at the end. */
@@ -687,26 +685,6 @@ exit_status(const struct vm_outcome *out)
 	return STATUS_STOPPED;
 }
 
-static void
-on_signal(int n)
-{
-	if (signalled)
-		vm_request_stop(signalled);
-}
-
-static void
-set_signals(struct vm *v)
-{
-	struct sigaction stop = { .sa_handler = on_signal }, ignore = { .sa_handler = SIG_IGN };
-
-	signalled = v;
-	sigaction(SIGTERM, &stop, NULL);
-	sigaction(SIGINT, &stop, NULL);
-	sigaction(SIGHUP, &stop, NULL);
-	sigaction(SIGPIPE, &ignore, NULL);
-	sigaction(SIGXFSZ, &ignore, NULL); /* a file size limit is an error of one write, not the end */
-}
-
 static int
 run(struct boot *b)
 {
@@ -715,15 +693,13 @@ run(struct boot *b)
 
 	b->c = NULL;
 	b->started = loop_now();
-	set_signals(v);
+	signal(SIGPIPE, SIG_IGN);
 	if (vm_power_on(v, &b->e)) {
-		signalled = NULL;
 		vm_close(v);
 		fprintf(stderr, "lodge: %s\n", b->e.text);
 		return STATUS_HOST;
 	}
 	vm_run(v, &out);
-	signalled = NULL;
 	vm_close(v);
 	if (out.end != VM_END_GUEST_OFF && out.end != VM_END_DEBUG_EXIT)
 		fprintf(stderr, "lodge: %s\n", out.reason);
@@ -737,7 +713,9 @@ lodge_boot(int argc, char **argv)
 	struct boot b = { .c = vm_config_new("boot") };
 	int status;
 
-	b.o = (struct vm_options){ .foreground = true, .end_on_guru = true, .ending = ending, .opaque = &b };
+	b.o = (struct vm_options){
+		.foreground = true, .catch_signals = true, .end_on_guru = true, .ending = ending, .opaque = &b
+	};
 	log_set_level(LOG_WARN);
 	if (engine && engine[0])
 		set_text(&b.c->engine, engine);
