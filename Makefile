@@ -128,7 +128,7 @@ demo: deps-demo ## from nothing to a page served by a guest
 check: deps-test ## build everything, lint it and run the tests
 	@$(MAKE) --no-print-directory -j$$(nproc) all units
 	@$(MAKE) --no-print-directory lint
-	@tools/run-tests --bin $(OUT)/bin --out $(OUT) $(UNIT_BIN) $(sort $(wildcard test/cli/*.bats test/guest/*.bats))
+	@tools/run-tests --bin $(OUT)/bin --out $(OUT) $(UNIT_BIN) $(ISA_BIN) $(sort $(wildcard test/cli/*.bats test/guest/*.bats))
 
 check-long: check ## the checks that take long: boots of every kind, fuzzing, endurance
 	@tools/install-deps bench
