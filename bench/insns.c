@@ -114,6 +114,25 @@ list_walk(uint8_t *mem, uint64_t n)
 	return sum;
 }
 
+typedef float vec4 __attribute__((vector_size(16)));
+
+GUEST static uint64_t
+vectors(uint8_t *mem, uint64_t n)
+{
+	vec4 *m = (vec4 *)mem, sum = { 0 };
+	/* no constants: they would lie outside of the section that is copied */
+	float third = (float)(int64_t)(n >> 18) / (float)(int64_t)(n >> 17), f;
+
+	for (int64_t i = 0; i < 1024; i++)
+		m[i] = (vec4){ (float)i, (float)(i + 1), (float)(i + 2), (float)(i * 2) };
+	for (uint64_t i = 0; i < n; i++) {
+		sum = (sum + m[i & 1023]) * third;
+		m[(i + 7) & 1023] = sum;
+	}
+	f = sum[0] + sum[1] + sum[2] + sum[3];
+	return (uint64_t)(int64_t)f;
+}
+
 static const struct {
 	const char *name;
 	uint64_t (*run)(uint8_t *m, uint64_t n);
@@ -124,6 +143,7 @@ static const struct {
 	{ "crc", crc32_bytes, 4000000 },
 	{ "calls", calls, 27 },
 	{ "list", list_walk, 4000000 },
+	{ "vectors", vectors, 400000 },
 };
 
 /* ---- the machine ---- */

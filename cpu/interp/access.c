@@ -300,7 +300,7 @@ interp_chain_slow(struct interp_cpu *i, const struct op *op, unsigned n, uint64_
 struct block *
 interp_jump_slow(struct interp_cpu *i, const struct op *op, uint64_t rip)
 {
-	struct interp_target *t = &i->target[(rip ^ (rip >> 10)) & (INTERP_TARGETS - 1)];
+	struct interp_target *t = &i->target[(rip ^ (rip >> 12)) & (INTERP_TARGETS - 1)];
 
 	interp_check_target(i, op, rip);
 	ST.rip = rip;

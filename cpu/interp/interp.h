@@ -22,7 +22,7 @@
 struct block;
 struct interp_cache;
 
-#define INTERP_TARGETS 1024
+#define INTERP_TARGETS 4096
 
 /* Where an indirect branch went before. */
 struct interp_target {
@@ -41,6 +41,8 @@ struct interp_cpu {
 	bool ss_shadow; /* the last instruction loaded SS: it takes no single-step trap */
 	bool no_trap;	/* the last instruction was a software interrupt: the same */
 	bool tracing;	/* trace group "interp" */
+
+	uint32_t pauses; /* PAUSE instructions, for yielding now and then */
 
 	/* the read-modify-write access that takes the slow way */
 	uint64_t scratch[2];

@@ -3,6 +3,8 @@
  * Unprivileged operations that are not hot, or not hot in this form: stacks that are not flat, branches in 16-bit code,
  * decimal arithmetic, ENTER, BOUND, and the instructions that cpu/x86/vec.c runs on the host.
  */
+#include <sched.h>
+
 #include "cpu/interp/op.h"
 
 #define HANDLER(name) struct block *interp_op_##name(struct interp_cpu *i, const struct op *op)
@@ -387,9 +389,11 @@ HANDLER(mfence)
 	NEXT;
 }
 
-/* Others may be waiting for this host CPU: so the block ends here, and requests are looked at. */
+/* A guest that spins may be waiting for a vCPU that this thread keeps from running. */
 HANDLER(pause)
 {
+	if (!(++i->pauses & 255))
+		sched_yield();
 	__builtin_ia32_pause();
 	NEXT;
 }

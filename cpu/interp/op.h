@@ -490,7 +490,7 @@ chain(struct interp_cpu *i, const struct op *op, unsigned n, uint64_t rip)
 static inline struct block *
 jump(struct interp_cpu *i, const struct op *op, uint64_t rip)
 {
-	struct interp_target *t = &i->target[(rip ^ (rip >> 10)) & (INTERP_TARGETS - 1)];
+	struct interp_target *t = &i->target[(rip ^ (rip >> 12)) & (INTERP_TARGETS - 1)];
 
 	if (unlikely(t->rip != rip || !t->block || atomic_load_explicit(&i->c.v.requests, memory_order_relaxed)))
 		return interp_jump_slow(i, op, rip);
@@ -605,18 +605,20 @@ struct block *interp_op_cmpxchg16b(struct interp_cpu *i, const struct op *op);
 	X(push_rm)                                                                                                     \
 	X(push_imm)                                                                                                    \
 	X(pop_r)                                                                                                       \
-	X(pop_rm) X(pusha) X(popa) X(enter) X(leave) X(jmp_rm) X(call_rel) X(call_rm) X(ret) X(loop) X(loope)          \
-		X(loopne) X(jcxz) X(cbw) X(cwd) X(bswap) X(movbe_load) X(movbe_store) X(xlat) X(salc) X(aaa) X(aas)    \
-			X(aam) X(aad) X(daa) X(das) X(clc) X(stc) X(cmc) X(cld) X(std) X(lahf) X(sahf) X(setcc_m)      \
-				X(cmov_m) X(lea_any) X(mov_a_moffs) X(mov_moffs_a) X(bound) X(mfence) X(pause) X(vec)  \
-					X(movnti) X(probe_read) X(xchg_rr)
+	X(pop_rm)                                                                                                      \
+	X(pusha) X(popa) X(enter) X(leave) X(jmp_rm) X(call_rel) X(call_rm) X(ret) X(loop) X(loope) X(loopne) X(jcxz)  \
+		X(cbw) X(cwd) X(bswap) X(movbe_load) X(movbe_store) X(xlat) X(salc) X(aaa) X(aas) X(aam) X(aad) X(daa) \
+			X(das) X(clc) X(stc) X(cmc) X(cld) X(std) X(lahf) X(sahf) X(setcc_m) X(cmov_m) X(lea_any)      \
+				X(mov_a_moffs) X(mov_moffs_a) X(bound) X(mfence) X(pause) X(vec) X(movnti)             \
+					X(probe_read) X(xchg_rr)
 #define OP_STRING(X) X(movs) X(stos) X(lods) X(scas) X(cmps) X(ins) X(outs)
 #define OP_SYSTEM(X)                                                                                                   \
 	X(ud)                                                                                                          \
 	X(gp)                                                                                                          \
 	X(in_imm)                                                                                                      \
 	X(in_dx)                                                                                                       \
-	X(out_imm) X(out_dx) X(cli) X(sti) X(hlt) X(pushf) X(popf) X(int3) X(int1) X(int_n) X(into) X(iret) X(jmp_far) \
+	X(out_imm)                                                                                                     \
+	X(out_dx) X(cli) X(sti) X(hlt) X(pushf) X(popf) X(int3) X(int1) X(int_n) X(into) X(iret) X(jmp_far)            \
 		X(call_far) X(jmp_far_m) X(call_far_m) X(ret_far) X(load_far) X(mov_from_seg) X(mov_to_seg)            \
 			X(push_seg) X(pop_seg) X(lgdt) X(lidt) X(sgdt) X(sidt) X(sldt) X(str) X(lldt) X(ltr) X(smsw)   \
 				X(lmsw) X(verr) X(verw) X(lar) X(lsl) X(arpl) X(clts) X(mov_from_cr) X(mov_to_cr)      \
