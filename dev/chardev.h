@@ -57,8 +57,7 @@ void chardev_attach(struct chardev *c, const struct chardev_user *u, void *opaqu
  * For keys that are commands to the program, not for the guest: `filter` sees all input first, may change it, and
  * returns how many of the n bytes are left. With a filter, a terminal also hands over Ctrl-C and the like.
  */
-void chardev_set_filter(
-	struct chardev *c, size_t (*filter)(void *opaque, uint8_t *bytes, size_t n), void *opaque);
+void chardev_set_filter(struct chardev *c, size_t (*filter)(void *opaque, uint8_t *bytes, size_t n), void *opaque);
 /* room() went from none to some. */
 void chardev_resume(struct chardev *c);
 /* Takes up to n bytes, returns how many; while nobody is connected all are dropped, and n is returned. */
