@@ -23,6 +23,8 @@ make_machine() {
 
 state() { VBoxManage showvminfo "$1" --machinereadable | sed -n 's/^VMState="\(.*\)"/\1/p'; }
 
+is() { [[ $(state "$1") == "$2" ]]; }
+
 pid_of() { pgrep -f "lodge-vm.*$LODGE_HOME" | head -n 1; }
 
 @test "200 rounds of start and power-off leave no process, no lock and no file behind" {
@@ -41,7 +43,7 @@ pid_of() { pgrep -f "lodge-vm.*$LODGE_HOME" | head -n 1; }
 		VBoxManage startvm vm --type headless >/dev/null
 		sleep "$delay"
 		kill -9 "$(pid_of)"
-		wait_for 5 test "$(state vm)" = aborted
+		wait_for 5 is vm aborted
 	done
 	for ((i = 0; i < 20; i++)); do
 		VBoxManage startvm vm --type headless >/dev/null 2>&1 3>&- &
