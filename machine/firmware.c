@@ -14,6 +14,7 @@ static const char *const directories[] = {
 	"/usr/share/seabios",
 	"/usr/share/qemu",
 	"/usr/share/kvm",
+	"/usr/lib/ipxe/qemu",
 	"/usr/local/share/qemu",
 	LODGE_PREFIX "/share/lodge",
 };

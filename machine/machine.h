@@ -65,7 +65,10 @@ struct pc_device {
 	struct net_link *link;
 	uint64_t vram;	    /* bytes */
 	struct chardev *cd; /* of a virtio-console; owned by it once it is made */
-	void *made;	    /* filled in: the device's object */
+	bool not_bootable;  /* firmware does not try it */
+	/* filled in by pc_build(): */
+	void *made; /* the device's object */
+	int pci_slot, pci_function;
 };
 
 struct pc_serial {

@@ -23,6 +23,7 @@
 #include "base/log.h"
 #include "dev/dev.h"
 #include "machine/acpi.h"
+#include "machine/bootorder.h"
 #include "machine/bringup.h"
 #include "machine/firmware.h"
 #include "machine/fwcfg.h"
@@ -100,7 +101,11 @@ build_memory(struct pc *p, struct err *e)
 static int
 build_firmware(struct pc *p, struct err *e)
 {
-	p->bios = firmware_load(&p->m, p->c->firmware, e);
+	/* A kernel does not need any; the reset vector then finds nothing. */
+	if (p->kernel && !p->c->firmware)
+		p->bios = ram_create(&p->m.mem, "bios", 1 << 16);
+	else
+		p->bios = firmware_load(&p->m, p->c->firmware, e);
 	if (!p->bios)
 		return -1;
 	map_region(p, &p->rom, "bios", (1ull << 32) - p->bios->size, p->bios->size, p->bios, 0);
@@ -292,12 +297,30 @@ pc_device_type(int n)
 	return n >= 0 && n < (int)ARRAY_LEN(catalogue) ? catalogue[n].name : NULL;
 }
 
+/* Where on the PCI bus `d` went: the place that was empty in `before`. */
+static void
+note_place(struct pc *p, struct pc_device *d, struct pci_dev *const before[])
+{
+	for (size_t i = 0; i < ARRAY_LEN(p->m.pci.devs); i++)
+		if (p->m.pci.devs[i] && !before[i]) {
+			d->pci_slot = p->m.pci.devs[i]->slot;
+			d->pci_function = p->m.pci.devs[i]->function;
+		}
+}
+
 static int
 build_device(struct pc *p, struct pc_device *d, struct err *e)
 {
+	struct pci_dev *before[ARRAY_LEN(p->m.pci.devs)];
+
+	memcpy(before, p->m.pci.devs, sizeof(before));
 	for (size_t i = 0; i < ARRAY_LEN(catalogue); i++)
-		if (!strcmp(d->type, catalogue[i].name))
-			return catalogue[i].make(p, d, e);
+		if (!strcmp(d->type, catalogue[i].name)) {
+			if (catalogue[i].make(p, d, e))
+				return -1;
+			note_place(p, d, before);
+			return 0;
+		}
 	return err_set(e, ERR_INVALID, "there is no device '%s'", d->type);
 }
 
@@ -412,6 +435,47 @@ give_memory_map(struct pc *p)
 	fwcfg_add_file(p->fwcfg, "etc/e820", map, above ? 40 : 20);
 }
 
+/*
+ * Network adapters have no ROM of their own here; firmware takes the boot code for a PCI identity from a file of this
+ * name. (SeaBIOS, docs/Runtime_config: pciVVVV,DDDD.rom)
+ */
+static void
+give_boot_rom(struct pc *p, const char *type, const char *file, const char *name)
+{
+	char *path;
+	size_t len;
+	void *rom;
+	int i = 0;
+
+	while (i < p->c->device_count && strcmp(p->c->devices[i].type, type))
+		i++;
+	if (i == p->c->device_count)
+		return;
+	path = firmware_search(file);
+	rom = path ? file_read(path, 1 << 18, &len, NULL) : NULL;
+	if (rom)
+		fwcfg_add_file(p->fwcfg, name, rom, len);
+	else
+		log_warn(p->m.name, "there is no %s on this host (package ipxe-qemu): no boot from the network", file);
+	free(rom);
+	free(path);
+}
+
+static void
+give_boot_order(struct pc *p)
+{
+	struct str order = { 0 };
+
+	bootorder_text(p->c, &order);
+	fwcfg_add_file(p->fwcfg, "bootorder", order.s, order.len);
+	str_free(&order);
+	for (size_t i = 0; i < ARRAY_LEN(p->c->boot); i++)
+		if (p->c->boot[i] == PC_BOOT_NET) {
+			give_boot_rom(p, "e1000", "pxe-e1000.rom", "pci8086,100e.rom");
+			give_boot_rom(p, "virtio-net", "pxe-virtio.rom", "pci1af4,1000.rom");
+		}
+}
+
 static void
 fill_fwcfg(struct pc *p)
 {
@@ -430,6 +494,7 @@ fill_fwcfg(struct pc *p)
 	fwcfg_add(f, FWCFG_NUMA, no_numa, 8 * (1 + (size_t)c->cpu.count));
 	fwcfg_add_int(f, FWCFG_IRQ0_OVERRIDE, 1, 4);
 	fwcfg_add_file(f, "etc/boot-menu-wait", wait, sizeof(wait));
+	give_boot_order(p);
 	give_memory_map(p);
 	give_acpi(p);
 	give_smbios(p);

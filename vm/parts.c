@@ -346,6 +346,7 @@ list_controller(struct vm *v, int n, struct err *e)
 	if (!d)
 		return err_set(e, ERR_INVALID, "the machine has too many devices");
 	d->ports = c->ports ? c->ports : 1;
+	d->not_bootable = !c->bootable;
 	for (int i = 0; i < v->disk_count; i++) {
 		struct vm_attachment *a = &c->attachments[v->disks[i].attachment];
 
@@ -366,6 +367,7 @@ list_virtio_disks(struct vm *v, int n, struct err *e)
 		d = add_device(v, "virtio-blk", -1);
 		if (!d)
 			return err_set(e, ERR_INVALID, "the machine has too many devices");
+		d->not_bootable = !v->c->controllers[n].bootable;
 		add_drive(&v->disks[i], d, &v->c->controllers[n].attachments[v->disks[i].attachment], 0);
 	}
 	return 0;

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * SeaBIOS reads a file of Open Firmware device paths, one a line, and boots from the first that works (SeaBIOS,
+ * docs/Runtime_config: bootorder):
+ *
+ *	/pci@i0cf8/ide@1,1/drive@CHANNEL/disk@UNIT
+ *	/pci@i0cf8/sata@SLOT/drive@PORT/disk@0
+ *	/pci@i0cf8/scsi@SLOT/disk@0,0
+ *	/pci@i0cf8/ethernet@SLOT/ethernet-phy@0
+ *	HALT
+ *
+ * Numbers are hexadecimal. HALT means that nothing else is tried: a controller that is not bootable is not listed.
+ */
+#include "machine/bootorder.h"
+
+#include <string.h>
+
+static void
+add_drive(struct str *out, const struct pc_device *d, const struct pc_drive *drive)
+{
+	if (!strcmp(d->type, "ide"))
+		str_addf(out, "/pci@i0cf8/ide@%x,%x/drive@%x/disk@%x\n", (unsigned)d->pci_slot,
+			(unsigned)d->pci_function, (unsigned)drive->unit / 2, (unsigned)drive->unit % 2);
+	else if (!strcmp(d->type, "ahci"))
+		str_addf(out, "/pci@i0cf8/sata@%x/drive@%x/disk@0\n", (unsigned)d->pci_slot, (unsigned)drive->unit);
+	else
+		str_addf(out, "/pci@i0cf8/scsi@%x/disk@0,0\n", (unsigned)d->pci_slot);
+}
+
+static void
+add_kind(struct str *out, const struct pc_device *d, enum pc_boot kind)
+{
+	if (d->not_bootable)
+		return;
+	if (kind == PC_BOOT_NET && d->link)
+		str_addf(out, "/pci@i0cf8/ethernet@%x/ethernet-phy@0\n", (unsigned)d->pci_slot);
+	for (int i = 0; i < d->drive_count; i++)
+		if ((kind == PC_BOOT_DVD && d->drives[i].dvd) || (kind == PC_BOOT_DISK && !d->drives[i].dvd))
+			add_drive(out, d, &d->drives[i]);
+}
+
+void
+bootorder_text(const struct pc_config *c, struct str *out)
+{
+	for (size_t i = 0; i < ARRAY_LEN(c->boot); i++)
+		for (int k = 0; k < c->device_count && c->boot[i]; k++)
+			add_kind(out, &c->devices[k], c->boot[i]);
+	str_add(out, "HALT");
+	str_addn(out, "", 1);
+}
