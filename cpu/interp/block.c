@@ -298,10 +298,15 @@ crossing_block(struct interp_cpu *i, struct block *b, gva_t a, const uint8_t *st
 static struct block *
 build(struct interp_cpu *i, gva_t a, gpa_t gpa, struct soft_tlb_entry *e, uint64_t key)
 {
-	struct block *b = reserve(i), **head, *made;
+	struct block *b, **head, *made;
 	uint8_t code[BLOCK_BYTES + 16];
 	unsigned avail = PAGE_SIZE - (a & PAGE_MASK);
 
+	if (unlikely(vec_full(&i->c))) {
+		interp_flush(i);
+		vec_flush(&i->c);
+	}
+	b = reserve(i);
 	if (avail > sizeof(code))
 		avail = sizeof(code);
 	start_block(b, gpa, key);

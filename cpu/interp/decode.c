@@ -255,9 +255,9 @@ shift(struct decoding *d, enum shift s)
 		return;
 	}
 	d->op->fn = imm ? interp_shift_ri[s][n] : interp_shift_rc[s][n];
-	d->traits->effect = imm ? FLAGS_PARTLY : FLAGS_UNKNOWN;
-	if (!imm)
+	if (!imm || s == SHIFT_RCL || s == SHIFT_RCR)
 		return;
+	d->traits->effect = FLAGS_PARTLY;
 	d->traits->quiet = interp_quiet_shift[s][n];
 	if (d->op->imm & (d->op->size == 8 ? 63 : 31) && interp_shift_ri_all[s][n]) {
 		d->op->fn = interp_shift_ri_all[s][n];
