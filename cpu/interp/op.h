@@ -607,12 +607,57 @@ struct block *interp_op_cmpxchg16b(struct interp_cpu *i, const struct op *op);
 	X(pop_r)                                                                                                       \
 	X(pop_rm)                                                                                                      \
 	X(pusha)                                                                                                       \
-	X(popa) X(enter) X(leave) X(jmp_rm) X(call_rel) X(call_rm) X(ret) X(loop) X(loope) X(loopne) X(jcxz) X(cbw)    \
-		X(cwd) X(bswap) X(movbe_load) X(movbe_store) X(xlat) X(salc) X(aaa) X(aas) X(aam) X(aad) X(daa) X(das) \
-			X(clc) X(stc) X(cmc) X(cld) X(std) X(lahf) X(sahf) X(setcc_m) X(cmov_m) X(lea_any)             \
-				X(mov_a_moffs) X(mov_moffs_a) X(bound) X(mfence) X(pause) X(vec) X(movnti)             \
-					X(probe_read) X(xchg_rr)
-#define OP_STRING(X) X(movs) X(stos) X(lods) X(scas) X(cmps) X(ins) X(outs)
+	X(popa)                                                                                                        \
+	X(enter)                                                                                                       \
+	X(leave)                                                                                                       \
+	X(jmp_rm)                                                                                                      \
+	X(call_rel)                                                                                                    \
+	X(call_rm)                                                                                                     \
+	X(ret)                                                                                                         \
+	X(loop)                                                                                                        \
+	X(loope)                                                                                                       \
+	X(loopne)                                                                                                      \
+	X(jcxz)                                                                                                        \
+	X(cbw)                                                                                                         \
+	X(cwd)                                                                                                         \
+	X(bswap)                                                                                                       \
+	X(movbe_load)                                                                                                  \
+	X(movbe_store)                                                                                                 \
+	X(xlat)                                                                                                        \
+	X(salc)                                                                                                        \
+	X(aaa)                                                                                                         \
+	X(aas)                                                                                                         \
+	X(aam)                                                                                                         \
+	X(aad)                                                                                                         \
+	X(daa)                                                                                                         \
+	X(das)                                                                                                         \
+	X(clc)                                                                                                         \
+	X(stc)                                                                                                         \
+	X(cmc)                                                                                                         \
+	X(cld)                                                                                                         \
+	X(std)                                                                                                         \
+	X(lahf)                                                                                                        \
+	X(sahf)                                                                                                        \
+	X(setcc_m)                                                                                                     \
+	X(cmov_m)                                                                                                      \
+	X(lea_any)                                                                                                     \
+	X(mov_a_moffs)                                                                                                 \
+	X(mov_moffs_a)                                                                                                 \
+	X(bound)                                                                                                       \
+	X(mfence)                                                                                                      \
+	X(pause)                                                                                                       \
+	X(vec)                                                                                                         \
+	X(movnti)                                                                                                      \
+	X(probe_read)                                                                                                  \
+	X(xchg_rr)
+#define OP_STRING(X)                                                                                                   \
+	X(movs)                                                                                                        \
+	X(stos)                                                                                                        \
+	X(lods)                                                                                                        \
+	X(scas)                                                                                                        \
+	X(cmps)                                                                                                        \
+	X(ins)                                                                                                         \
+	X(outs)
 #define OP_SYSTEM(X)                                                                                                   \
 	X(ud)                                                                                                          \
 	X(gp)                                                                                                          \
@@ -620,15 +665,71 @@ struct block *interp_op_cmpxchg16b(struct interp_cpu *i, const struct op *op);
 	X(in_dx)                                                                                                       \
 	X(out_imm)                                                                                                     \
 	X(out_dx)                                                                                                      \
-	X(cli) X(sti) X(hlt) X(pushf) X(popf) X(int3) X(int1) X(int_n) X(into) X(iret) X(jmp_far) X(call_far)          \
-		X(jmp_far_m) X(call_far_m) X(ret_far) X(load_far) X(mov_from_seg) X(mov_to_seg) X(push_seg) X(pop_seg) \
-			X(lgdt) X(lidt) X(sgdt) X(sidt) X(sldt) X(str) X(lldt) X(ltr) X(smsw) X(lmsw) X(verr) X(verw)  \
-				X(lar) X(lsl) X(arpl) X(clts) X(mov_from_cr) X(mov_to_cr) X(mov_from_dr) X(mov_to_dr)  \
-					X(invlpg) X(invpcid) X(wbinvd) X(rdmsr) X(wrmsr) X(rdtsc) X(rdtscp) X(rdpmc)   \
-						X(rdpid) X(cpuid) X(syscall) X(sysret) X(sysenter) X(sysexit)          \
-							X(swapgs) X(rdfsbase) X(wrfsbase) X(rdgsbase) X(wrgsbase)      \
-								X(xgetbv) X(xsetbv) X(clac) X(stac) X(rdrand)          \
-									X(rdseed)
+	X(cli)                                                                                                         \
+	X(sti)                                                                                                         \
+	X(hlt)                                                                                                         \
+	X(pushf)                                                                                                       \
+	X(popf)                                                                                                        \
+	X(int3)                                                                                                        \
+	X(int1)                                                                                                        \
+	X(int_n)                                                                                                       \
+	X(into)                                                                                                        \
+	X(iret)                                                                                                        \
+	X(jmp_far)                                                                                                     \
+	X(call_far)                                                                                                    \
+	X(jmp_far_m)                                                                                                   \
+	X(call_far_m)                                                                                                  \
+	X(ret_far)                                                                                                     \
+	X(load_far)                                                                                                    \
+	X(mov_from_seg)                                                                                                \
+	X(mov_to_seg)                                                                                                  \
+	X(push_seg)                                                                                                    \
+	X(pop_seg)                                                                                                     \
+	X(lgdt)                                                                                                        \
+	X(lidt)                                                                                                        \
+	X(sgdt)                                                                                                        \
+	X(sidt)                                                                                                        \
+	X(sldt)                                                                                                        \
+	X(str)                                                                                                         \
+	X(lldt)                                                                                                        \
+	X(ltr)                                                                                                         \
+	X(smsw)                                                                                                        \
+	X(lmsw)                                                                                                        \
+	X(verr)                                                                                                        \
+	X(verw)                                                                                                        \
+	X(lar)                                                                                                         \
+	X(lsl)                                                                                                         \
+	X(arpl)                                                                                                        \
+	X(clts)                                                                                                        \
+	X(mov_from_cr)                                                                                                 \
+	X(mov_to_cr)                                                                                                   \
+	X(mov_from_dr)                                                                                                 \
+	X(mov_to_dr)                                                                                                   \
+	X(invlpg)                                                                                                      \
+	X(invpcid)                                                                                                     \
+	X(wbinvd)                                                                                                      \
+	X(rdmsr)                                                                                                       \
+	X(wrmsr)                                                                                                       \
+	X(rdtsc)                                                                                                       \
+	X(rdtscp)                                                                                                      \
+	X(rdpmc)                                                                                                       \
+	X(rdpid)                                                                                                       \
+	X(cpuid)                                                                                                       \
+	X(syscall)                                                                                                     \
+	X(sysret)                                                                                                      \
+	X(sysenter)                                                                                                    \
+	X(sysexit)                                                                                                     \
+	X(swapgs)                                                                                                      \
+	X(rdfsbase)                                                                                                    \
+	X(wrfsbase)                                                                                                    \
+	X(rdgsbase)                                                                                                    \
+	X(wrgsbase)                                                                                                    \
+	X(xgetbv)                                                                                                      \
+	X(xsetbv)                                                                                                      \
+	X(clac)                                                                                                        \
+	X(stac)                                                                                                        \
+	X(rdrand)                                                                                                      \
+	X(rdseed)
 #define OP_DECLARE(name) struct block *interp_op_##name(struct interp_cpu *i, const struct op *op);
 OP_MISC(OP_DECLARE)
 OP_STRING(OP_DECLARE)
