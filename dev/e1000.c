@@ -480,7 +480,7 @@ mdio_clock(struct e1000 *d, unsigned in)
 	read = d->md_bits >= 14 && (d->md_frame >> (d->md_bits - 4) & 15) == 6;
 	if (d->md_bits == 14)
 		d->md_data = (d->md_frame >> 5 & 31) == 1 && read ? phy_read(d, d->md_frame & 31) : 0xffff;
-	if (d->md_bits >= 16)
+	if (d->md_bits >= 16 && d->md_bits < 32)
 		d->md_out = d->md_data >> (31 - d->md_bits) & 1;
 	if (d->md_bits < 32)
 		return;

@@ -567,13 +567,13 @@ a_reset_waits_for_requests_in_flight(void **state)
 	struct disk d = disk_open(0);
 	struct bench *b = d.b;
 
-	for (int i = 0; i < 50; i++) {
-		put_le32(at(b, DATA), VIRTIO_BLK_T_IN);
-		put_le64(at(b, DATA + 8), 0);
-		desc(b, 0, 0, DATA, 16, NEXT, 1);
-		desc(b, 0, 1, DATA + 0x1000, 512 * 64, NEXT | WRITE, 2);
-		desc(b, 0, 2, DATA + 16, 1, WRITE, 0);
-		offer(b, 0, 0);
+	put_le32(at(b, DATA), VIRTIO_BLK_T_IN);
+	put_le64(at(b, DATA + 8), 0);
+	for (unsigned i = 0; i < 50; i++) {
+		desc(b, 0, 3 * i, DATA, 16, NEXT, 3 * i + 1);
+		desc(b, 0, 3 * i + 1, DATA + 0x1000 + i * 0x8000, 0x8000, NEXT | WRITE, 3 * i + 2);
+		desc(b, 0, 3 * i + 2, DATA + 16 + i, 1, WRITE, 0);
+		offer(b, 0, 3 * i);
 	}
 	kick(b, 0);
 	wr(b, VIRTIO_PCI_COMMON_STATUS, 0, 1);
