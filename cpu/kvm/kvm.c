@@ -424,23 +424,37 @@ engine_get_state(struct vcpu *v)
 {
 	struct kvm_vcpu *k = kvm_of(v);
 
+	if (!k->entered)
+		return; /* v->state is what was put, and may have been changed since */
 	finish(k);
 	if (kvm_regs_get(k))
 		log_error(v->m->name, "cpu%d: %s", v->index, v->error);
 }
 
+/* The state goes to the kernel when it is next needed there: it may be changed until then. */
 static void
 engine_put_state(struct vcpu *v)
 {
 	struct kvm_vcpu *k = kvm_of(v);
 
-	if (kvm_regs_put(k))
-		log_error(v->m->name, "cpu%d: %s", v->index, v->error);
+	k->entered = false;
 	k->run_valid = false;
+	k->injected = false;
+}
+
+static bool
+enter(struct kvm_vcpu *k)
+{
+	if (k->entered)
+		return true;
+	if (kvm_regs_put(k))
+		return false;
+	k->entered = true;
 	k->cr8_stale = true;
 	k->events_valid = false;
 	k->tsc_offset = INT64_MIN;
-	v->state.nmi_blocked = 0; /* from here on the kernel holds back NMIs */
+	k->v.state.nmi_blocked = 0; /* from here on the kernel holds back NMIs */
+	return true;
 }
 
 static bool
@@ -461,6 +475,10 @@ engine_inject(struct vcpu *v, int vector, bool nmi)
 	struct kvm_vcpu *k = kvm_of(v);
 	struct kvm_interrupt irq = { .irq = (uint32_t)vector };
 
+	if (!enter(k)) {
+		log_error(v->m->name, "cpu%d: %s", v->index, v->error);
+		return;
+	}
 	if (ioctl(k->fd, nmi ? KVM_NMI : KVM_INTERRUPT, &irq) < 0) {
 		log_error(v->m->name, "cpu%d: KVM does not take interrupt %d: %s", v->index, vector, strerror(errno));
 		return;
@@ -716,6 +734,8 @@ engine_run(struct vcpu *v)
 	struct kvm_vcpu *k = kvm_of(v);
 	enum cpu_exit x;
 
+	if (!enter(k))
+		return CPU_EXIT_ERROR;
 	k->thread = pthread_self();
 	k->in_run = true;
 	x = run_until_exit(k);

@@ -41,6 +41,7 @@ struct kvm_vcpu {
 	struct kvm_machine *km;
 	_Atomic bool in_run; /* a signal to `thread` may be needed to notice a request */
 	pthread_t thread;
+	bool entered;	 /* the kernel's state may differ from v.state */
 	bool run_valid;	 /* run->ready_for_interrupt_injection is of the present state */
 	bool injected;	 /* an interrupt was queued since the last KVM_RUN */
 	bool unfinished; /* the last exit's instruction completes with the next KVM_RUN */
