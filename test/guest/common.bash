@@ -8,16 +8,19 @@ setup_file_common() {
 	export LODGE_ENGINE=${LODGE_TEST_ENGINE:-interp}
 }
 
+setup() {
+	console=$BATS_TEST_TMPDIR/console # the guest's serial console
+}
+
 # A shell script as the word lodge.sh=... for the kernel's command line.
 script() {
 	printf 'lodge.sh=%s' "$(base64 -w0)"
 }
 
-# boot_linux SCRIPT OPTION...: boot the stock kernel directly, run SCRIPT in the guest, leave its console in $console.
+# boot_linux SCRIPT OPTION...: boot the stock kernel directly, run SCRIPT in the guest, its console in $console.
 boot_linux() {
 	local text=$1
 	shift
-	console=$BATS_TEST_TMPDIR/console
 	timeout 120 lodge boot --memory 256 --kernel "$ISO.vmlinuz" --initrd "$ISO.initrd" \
 		--append "console=ttyS0 quiet $(script <<<"$text")" --serial "file:$console" --display none --timeout 110 "$@"
 }

@@ -17,7 +17,6 @@ setup_file() {
 boot_image() {
 	local image=$1 cpus=$2 pid ok=1
 	shift 2
-	console=$BATS_TEST_TMPDIR/console
 	rm -f "$console"
 	timeout 240 lodge boot --memory 384 --cpus "$cpus" --serial "file:$console" --display "text:$BATS_TEST_TMPDIR/screen" \
 		--timeout 230 "$@" 3>&- &

@@ -6,6 +6,7 @@ load ../guest/common
 setup_file() { setup_file_common; }
 
 setup() {
+	console=$BATS_TEST_TMPDIR/console
 	export HOME=$BATS_TEST_TMPDIR LODGE_HOME=$BATS_TEST_TMPDIR/lodge
 	make_machine vm
 }
