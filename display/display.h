@@ -22,7 +22,7 @@ int png_write(const struct surface *s, const char *path, struct err *e);
 
 struct rfb_options {
 	const char *address;  /* "127.0.0.1"; "" or NULL: all IPv4 addresses */
-	uint16_t port;        /* 0: any free one, see rfb_port() */
+	uint16_t port;	      /* 0: any free one, see rfb_port() */
 	uint16_t port_last;   /* try port..port_last; 0: only `port` */
 	const char *password; /* NULL or "": no authentication. VNC authentication uses its first 8 bytes */
 	const char *name;     /* desktop name */
@@ -38,7 +38,8 @@ unsigned rfb_clients(const struct rfb *r);
 
 /* ---- keyboard ---- */
 
-/* Scan codes (set 1) of typing UTF-8 `text` on a US keyboard; characters it does not have are an error that names them. */
+/* Scan codes (set 1) of typing UTF-8 `text` on a US keyboard; characters it does not have are an error that names them.
+ */
 int keys_from_text(const char *text, size_t len, struct str *codes, struct err *e);
 /* Make (down) or break code of an X11 keysym; returns its length in out (0: not on this keyboard). */
 unsigned keys_from_keysym(uint32_t keysym, bool down, uint8_t out[8]);
