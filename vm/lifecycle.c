@@ -33,15 +33,21 @@ wake_owner(struct vm *v)
 void
 vm_post_job(struct vm *v, struct vm_job job)
 {
-	struct vm_job *j = xcalloc(1, sizeof(*j));
+	unsigned bit = job.kind == JOB_EVENT ? 1u << job.event : 0;
+	struct vm_job *j = NULL;
 
-	*j = job;
-	j->next = NULL;
 	pthread_mutex_lock(&v->jobs_lock);
-	*v->jobs_tail = j;
-	v->jobs_tail = &j->next;
+	if (!(v->events_queued & bit)) {
+		v->events_queued |= bit;
+		j = xcalloc(1, sizeof(*j));
+		*j = job;
+		j->next = NULL;
+		*v->jobs_tail = j;
+		v->jobs_tail = &j->next;
+	}
 	pthread_mutex_unlock(&v->jobs_lock);
-	wake_owner(v);
+	if (j)
+		wake_owner(v);
 }
 
 static struct vm_job *
@@ -55,9 +61,38 @@ take_job(struct vm *v)
 		v->jobs = j->next;
 		if (!v->jobs)
 			v->jobs_tail = &v->jobs;
+		if (j->kind == JOB_EVENT)
+			v->events_queued &= ~(1u << j->event);
 	}
 	pthread_mutex_unlock(&v->jobs_lock);
 	return j;
+}
+
+static void
+free_job(struct vm_job *j)
+{
+	json_decref(j->asker.id);
+	free(j);
+}
+
+/* A reset makes void what the guest asked for before it. The CPUs are parked. */
+static void
+drop_events(struct vm *v)
+{
+	struct vm_job **p, *j;
+
+	pthread_mutex_lock(&v->jobs_lock);
+	for (p = &v->jobs; (j = *p);) {
+		if (j->kind == JOB_EVENT) {
+			*p = j->next;
+			free_job(j);
+		} else {
+			p = &j->next;
+		}
+	}
+	v->jobs_tail = p;
+	v->events_queued = 0;
+	pthread_mutex_unlock(&v->jobs_lock);
 }
 
 void
@@ -400,13 +435,6 @@ vm_open(struct vm_config *c, const struct vm_options *o)
 	return v;
 }
 
-static void
-free_job(struct vm_job *j)
-{
-	json_decref(j->asker.id);
-	free(j);
-}
-
 void
 vm_close(struct vm *v)
 {
@@ -512,12 +540,14 @@ do_reset(struct vm *v, struct err *e)
 {
 	if (v->state != VM_RUNNING && v->state != VM_PAUSED && v->state != VM_GURU)
 		return wrong_state(v, "reset", e);
-	log_info(v->c->name, "reset");
+	pc_pause(v->pc);
+	drop_events(v);
 	if (pc_reset(v->pc, e))
 		return -1;
+	if (v->state != VM_PAUSED)
+		pc_resume(v->pc);
 	if (v->state == VM_GURU) {
 		v->outcome = (struct vm_outcome){ 0 };
-		pc_resume(v->pc);
 		set_state_locked(v, VM_RUNNING);
 	}
 	return 0;
@@ -552,6 +582,7 @@ guest_reset(struct vm *v, const char *why)
 {
 	struct err e;
 
+	log_guest(v->c->name, "reset: %s", why);
 	if (v->o.end_on_reset)
 		end(v, VM_END_RESET, 0, why);
 	else if (do_reset(v, &e))
@@ -605,6 +636,7 @@ act_on_request(struct vm *v, struct vm_job *j)
 		result = do_resume(v, &e) ? NULL : json_object();
 		break;
 	case JOB_RESET:
+		log_info(v->c->name, "reset from outside");
 		result = do_reset(v, &e) ? NULL : json_object();
 		break;
 	case JOB_SCREENSHOT:

@@ -346,7 +346,8 @@ cpu_stats(struct vcpu *v)
 {
 	json_t *j = json_object();
 
-#define ROW(name, text) json_object_set_new(j, #name, json_integer((json_int_t)v->count.name));
+#define ROW(name, text)                                                                                                \
+	json_object_set_new(j, #name, json_integer((json_int_t)__atomic_load_n(&v->count.name, __ATOMIC_RELAXED)));
 	CPU_COUNTERS(ROW)
 #undef ROW
 	return j;

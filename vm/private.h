@@ -78,6 +78,7 @@ struct vm {
 	_Atomic bool stop_requested;
 	pthread_mutex_t jobs_lock;
 	struct vm_job *jobs, **jobs_tail;
+	unsigned events_queued; /* bit n: machine_event n is in `jobs`; a guest cannot queue it twice */
 	struct vm_asker poweroff_asker;
 };
 
