@@ -109,7 +109,7 @@ nat_backend(const struct host_vm *vm, int n)
 static json_t *
 nic(const struct host_vm *vm, int n)
 {
-	const char *model = strcmp(host_vm_get(vm, HK_NICTYPE, n), "virtio") ? "e1000" : "virtio";
+	const char *type = host_vm_get(vm, HK_NICTYPE, n), *model = strcmp(type, "82540EM") ? type : "e1000";
 	const char *file = host_vm_get(vm, HK_NICTRACEFILE, n);
 	bool traced = host_vm_on(vm, HK_NICTRACE, n);
 	json_t *backend, *o;

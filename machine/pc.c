@@ -231,7 +231,7 @@ make_ahci(struct pc *p, struct pc_device *d, struct err *e)
 static int
 make_e1000(struct pc *p, struct pc_device *d, struct err *e)
 {
-	d->made = e1000_create(&p->m, d->slot, "82540EM", d->link, e);
+	d->made = e1000_create(&p->m, d->slot, d->variant ? d->variant : "82540EM", d->link, e);
 	return d->made ? 0 : -1;
 }
 

@@ -672,7 +672,7 @@ controller_init(void *element)
 	c->bootable = true;
 }
 
-static const char *const nic_names[] = { "e1000", "virtio", NULL };
+static const char *const nic_names[] = { "e1000", "virtio", "82543GC", "82545EM", NULL };
 static const struct key nic_keys[] = {
 	KEY(struct vm_nic, "slot", slot, K_INT, 0, VM_NICS_MAX - 1),
 	KEY_ENUM(struct vm_nic, "model", model, nic_names),

@@ -25,7 +25,7 @@
 enum vm_boot { VM_BOOT_NONE, VM_BOOT_DISK, VM_BOOT_DVD, VM_BOOT_NET, VM_BOOT_FLOPPY };
 enum vm_controller_type { VM_IDE, VM_AHCI, VM_VIRTIO };
 enum vm_drive_type { VM_DISK, VM_DVD };
-enum vm_nic_model { VM_E1000, VM_VIRTIO_NET };
+enum vm_nic_model { VM_E1000, VM_VIRTIO_NET, VM_82543GC, VM_82545EM };
 enum vm_nic_backend { VM_NET_NONE, VM_NET_NAT };
 enum vm_triple_fault { VM_TRIPLE_FAULT_STOP, VM_TRIPLE_FAULT_RESET };
 enum vm_serial_mode {

@@ -326,9 +326,11 @@ list_nics(struct vm *v)
 {
 	for (int i = 0; i < v->c->nic_count; i++) {
 		struct vm_nic *n = &v->c->nics[i];
-		struct pc_device *d = add_device(v, n->model == VM_E1000 ? "e1000" : "virtio-net", nic_slots[n->slot]);
+		const char *type = n->model == VM_VIRTIO_NET ? "virtio-net" : "e1000";
+		struct pc_device *d = add_device(v, type, nic_slots[n->slot]);
 
 		d->link = &v->links[i];
+		d->variant = n->model == VM_82543GC ? "82543GC" : n->model == VM_82545EM ? "82545EM" : NULL;
 	}
 }
 

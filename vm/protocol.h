@@ -179,7 +179,7 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *      ]}],
  *   "nics": [
  *     {"slot": 0,                       0-7, also decides the PCI slot and NAT's 10.0.(2+slot).0/24
- *      "model": "e1000",                e1000 (82540EM) virtio
+ *      "model": "e1000",                e1000 (82540EM) 82543GC 82545EM virtio
  *      "mac": "080027aabbcc",           12 hex digits : random with 080027
  *      "cable": true,                   : true
  *      "backend": {"type": "nat", "network": "192.168.5.0/24", "hostname": "", "tftp": "/…", "bootfile": "",
