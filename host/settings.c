@@ -86,7 +86,7 @@ static const struct host_setting settings[HK_COUNT] = {
 		"none|null|nat", only_nat),
 	ENUM(HK_NICTYPE, "nictype", HOST_NICS, "82540EM", "Am79C970A|Am79C973|Am79C960|82540EM|82543GC|82545EM|virtio|NE1000|"
 		"NE2000|WD8003|WD8013|ELNK2|ELNK1|usbnet", "82540EM|82543GC|82545EM|virtio",
-		"the cards there are are 82540EM, 82543GC, 82545EM and virtio"),
+		"use 82540EM, 82543GC, 82545EM or virtio"),
 	UINT_ONLY(HK_NICSPEED, "nicspeed", HOST_NICS, "0", 4000000, "the speed a card reports cannot be chosen"),
 	ENUM(HK_NICPROMISC, "nicpromisc", HOST_NICS, "deny", "deny|allow-vms|allow-all", NULL, NULL),
 	UINT_ONLY(HK_NICBOOTPRIO, "nicbootprio", HOST_NICS, "0", 4, "cards are tried for network boot in their order"),
