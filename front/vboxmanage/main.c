@@ -62,7 +62,8 @@ static const struct verb verbs[] = {
 	{ "modifyvm", cmd_modifyvm,
 		"VM --name NAME --ostype TYPE --memory MB --vram MB --cpus N --groups GROUP,... --description TEXT\n"
 		"VM --boot<1-4> none|floppy|dvd|disk|net --biosbootmenu disabled|messageandmenu --rtcuseutc on|off\n"
-		"VM --nic<1-8> none|null|nat --nictype<1-8> 82540EM|82543GC|82545EM|virtio --cableconnected<1-8> on|off\n"
+		"VM --nic<1-8> none|null|nat --nictype<1-8> 82540EM|82543GC|82545EM|virtio --cableconnected<1-8> "
+		"on|off\n"
 		"  --macaddress<1-8> auto|MAC --nictrace<1-8> on|off --nictracefile<1-8> FILE\n"
 		"VM --natpf<1-8> NAME,tcp|udp,HOSTIP,HOSTPORT,GUESTIP,GUESTPORT --natpf<1-8> delete NAME\n"
 		"  --natnet<1-8> NETWORK|default --nattftpprefix<1-8> DIRECTORY --nattftpfile<1-8> FILE\n"
