@@ -18,14 +18,22 @@
 #include "base/log.h"
 #include "cpu/interp/op.h"
 
-/* Inline accesses are off while data breakpoints or alignment checks are armed: all of them go to mmu.c. */
+/*
+ * Inline accesses are off while data breakpoints or alignment checks are armed: they find an empty TLB, and all of
+ * them go to mmu.c.
+ */
 static inline void
 refresh(struct interp_cpu *i)
 {
 	struct soft_cpu *c = &i->c;
 
-	HOT.tlb = c->tlb[c->mmu];
-	HOT.tag = unlikely(c->dr_armed || c->ac_check) ? SOFT_TLB_GEN : c->tlb_gen;
+	if (unlikely(c->dr_armed || c->ac_check)) {
+		HOT.tlb = i->no_tlb;
+		HOT.tag = SOFT_TLB_GEN;
+	} else {
+		HOT.tlb = c->tlb[c->mmu];
+		HOT.tag = c->tlb_gen;
+	}
 	i->cs_flat = c->mode == X86_LONG64 || (!ST.seg[SEG_CS].base && ST.seg[SEG_CS].limit == UINT32_MAX);
 	i->rip_mask = c->code_size == 8 ? UINT64_MAX : UINT32_MAX;
 }
@@ -109,6 +117,7 @@ step_one(struct interp_cpu *i)
 	i->single = true;
 	run_blocks(i, b);
 	i->single = false;
+	HOT.link = NULL; /* blocks of one instruction stay alone */
 	complete(i);
 	if ((tf && !i->no_trap && !i->ss_shadow) || i->c.pending_db)
 		x86_trap_step(&i->c);
@@ -134,6 +143,8 @@ loop(struct interp_cpu *i)
 
 		if (unlikely(r) && r & ~held(i))
 			return CPU_EXIT_REQUEST;
+		if (i->translatable && i->translatable(i))
+			return CPU_EXIT_COUNT;
 		refresh(i);
 		if (unlikely(wants_single(i))) {
 			step_one(i);
@@ -172,7 +183,7 @@ land(struct interp_cpu *i)
 	return x86_deliver_exception(&i->c);
 }
 
-static enum cpu_exit
+enum cpu_exit
 interp_run(struct vcpu *v)
 {
 	struct interp_cpu *i = (struct interp_cpu *)v;

@@ -41,6 +41,9 @@ struct interp_cpu {
 	bool ss_shadow; /* the last instruction loaded SS: it takes no single-step trap */
 	bool no_trap;	/* the last instruction was a software interrupt: the same */
 	bool tracing;	/* trace group "interp" */
+	/* A translator's: run() of the interpreter comes back with CPU_EXIT_COUNT when this says so (looked at whenever
+	 * the mode may have changed). NULL: none. */
+	bool (*translatable)(struct interp_cpu *i);
 
 	uint32_t pauses; /* PAUSE instructions, for yielding now and then */
 
@@ -52,6 +55,7 @@ struct interp_cpu {
 	_Atomic uint8_t rmw_flag, reg_flag;
 
 	struct interp_target target[INTERP_TARGETS];
+	struct soft_tlb_entry no_tlb[SOFT_TLB_SIZE]; /* always zeroes: no tag has generation SOFT_TLB_GEN */
 };
 
 enum interp_result { INTERP_OK, INTERP_HALT, INTERP_SHUTDOWN };
@@ -67,5 +71,7 @@ void interp_flush(struct interp_cpu *i);
  * v.state to a complete v.state, exceptions delivered, traps taken. c.fault is preserved.
  */
 enum interp_result interp_step(struct interp_cpu *i);
+/* The interpreter's run() for a translator: until there is a reason to stop, or `translatable` says so. */
+enum cpu_exit interp_run(struct vcpu *v);
 
 #endif

@@ -141,7 +141,7 @@ HANDLER(int_n)
 HANDLER(into)
 {
 	if (!(HOT.flags & HF_OF))
-		NEXT;
+		return chain(i, op, 0, op_next_rip(i, op));
 	return software_int(i, op, EXC_OF, X86_INTO);
 }
 

@@ -67,7 +67,7 @@ struct soft_hot {
 	uint64_t zero;		    /* always 0: the base or index register that is not there */
 	uint64_t block_rip;	    /* of the block being executed */
 	struct soft_tlb_entry *tlb; /* of c->mmu */
-	uint64_t tag;		    /* tlb_gen, or SOFT_TLB_GEN to send all accesses the slow way */
+	uint64_t tag;		    /* tlb_gen, or SOFT_TLB_GEN and an empty tlb: all accesses go the slow way */
 	uint16_t flags;		    /* arithmetic flags: byte 0 OF, byte 1 as LAHF gives them */
 	bool complete;		    /* v.state holds rip and flags */
 	const void *op;		    /* the operation that may be raising */

@@ -626,6 +626,47 @@ steps_execute_one_instruction_each(void **state)
 }
 
 static void
+a_step_after_a_run_is_still_one_instruction(void **state)
+{
+	CODE_AT(CODE, 0x40, 0x40, 0x40, 0xf4);
+	for (int k = 0; k < 3; k++) {
+		S.rip = CODE;
+		S.gpr[RAX] = 0;
+		assert_int_equal(interp_step((struct interp_cpu *)c), INTERP_OK);
+		assert_int_equal(S.rip, CODE + 1);
+		assert_int_equal(S.gpr[RAX] & 0xffff, 1);
+		run_to_halt();
+		assert_int_equal(S.gpr[RAX] & 0xffff, 3);
+	}
+}
+
+static void
+into_goes_on_without_an_overflow_and_traps_with_one(void **state)
+{
+	CODE_AT(CODE, 0xce, 0x40, 0xf4);
+	run_to_halt();
+	assert_int_equal(S.rip, CODE + 3);
+	S.rip = CODE;
+	S.rflags |= FLAG_OF;
+	run_to_halt();
+	assert_int_equal(vector(), EXC_OF);
+	assert_int_equal(get16(CODE - 6), CODE + 1);
+}
+
+static void
+the_last_page_faults_like_any_other_while_a_watchpoint_is_armed(void **state)
+{
+	long_mode(0);
+	S.dr[7] = 0x400 | 1 | 1 << 16;
+	S.gpr[RBX] = UINT64_MAX;
+	cpu_engine_interp.put_state(&c->v);
+	CODE_AT(CODE, 0x00, 0x03, 0xf4); /* add [rbx],al */
+	run_to_halt();
+	assert_int_equal(vector(), EXC_PF);
+	assert_int_equal(S.cr2, UINT64_MAX);
+}
+
+static void
 a_triple_fault_is_a_shutdown(void **state)
 {
 	S.idt.limit = 0;
@@ -836,6 +877,9 @@ main(void)
 		T(trap_flag_steps_through_code_and_mov_ss_delays_it),
 		T(instruction_and_data_breakpoints_stop_where_they_should),
 		T(steps_execute_one_instruction_each),
+		T(a_step_after_a_run_is_still_one_instruction),
+		T(into_goes_on_without_an_overflow_and_traps_with_one),
+		T(the_last_page_faults_like_any_other_while_a_watchpoint_is_armed),
 		T(a_triple_fault_is_a_shutdown),
 		T(locked_operations_of_two_cpus_are_atomic),
 		T(cmpxchg16b_checks_alignment_and_compares_both_halves),
