@@ -241,8 +241,8 @@ add_link_device(struct aml *a, int n)
 	aml_begin_resources(a);
 	aml_res_interrupts(a, none, 1);
 	aml_end(a);
+	aml_begin_method(a, "_CRS", 0, true);
 	aml_op(a, AML_CREATE_DWORD_FIELD), aml_path(a, "PRR0"), aml_int(a, 5), aml_path(a, "PRRI");
-	aml_begin_method(a, "_CRS", 0, false);
 	aml_op(a, AML_STORE), aml_path(a, reg), aml_op(a, AML_LOCAL0);
 	aml_begin_if(a);
 	aml_op(a, AML_AND), aml_op(a, AML_LOCAL0), aml_int(a, 0x80), aml_op(a, AML_ZERO);
