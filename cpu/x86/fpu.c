@@ -220,21 +220,27 @@ vec_mmx_check(struct soft_cpu *c)
 	check_pending(c);
 }
 
-/* SDM 1 section 9.5.1: TOP becomes 0 and all tags valid. MMX registers are physical ones, st[] counts from TOP. */
+/* st[] counts from TOP: the registers stay where they are when TOP changes. */
+static void
+set_top(struct x87_state *x, unsigned top)
+{
+	unsigned by = (top - X87_TOP(x->fsw)) & 7;
+	uint8_t old[8][16];
+
+	x->fsw = (uint16_t)((x->fsw & ~FSW_TOP) | top << 11);
+	if (!by)
+		return;
+	memcpy(old, x->st, sizeof(old));
+	for (unsigned i = 0; i < 8; i++)
+		memcpy(x->st[i], old[(i + by) & 7], 16);
+}
+
+/* SDM 1 section 9.5.1: TOP becomes 0 and all tags valid. */
 void
 vec_mmx_enter(struct soft_cpu *c)
 {
-	struct x87_state *x = &c->v.state.x87;
-	unsigned top = X87_TOP(x->fsw);
-	uint8_t old[8][16];
-
-	if (top) {
-		memcpy(old, x->st, sizeof(old));
-		for (unsigned i = 0; i < 8; i++)
-			memcpy(x->st[i], old[(i - top) & 7], 16);
-	}
-	x->fsw &= (uint16_t)~FSW_TOP;
-	x->ftw = 0xff;
+	set_top(&c->v.state.x87, 0);
+	c->v.state.x87.ftw = 0xff;
 }
 
 void
@@ -346,6 +352,7 @@ init_x87(struct soft_cpu *c, bool registers)
 {
 	struct x87_state *x = &c->v.state.x87;
 
+	set_top(x, 0);
 	x->fcw = FCW_RESET;
 	x->fsw = x->ftw = 0;
 	x->fop = 0;
@@ -546,6 +553,7 @@ fldenv(struct soft_cpu *c, struct vec_op *op, gva_t a)
 
 	check_pending(c);
 	x86_load_bytes(c, a, in, op->opsize == 2 ? 14 : 28, c->mmu);
+	set_top(&c->v.state.x87, in[op->opsize == 2 ? 3 : 5] >> 3 & 7); /* of the new status word */
 	get_env(c, op, in);
 }
 
