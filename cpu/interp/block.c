@@ -29,7 +29,7 @@ struct interp_cache {
 	unsigned current;
 	size_t used; /* of the current chunk */
 	/* for code that has no page: what is not plain memory */
-	uint8_t floating[BLOCK_BYTES_MAX] __attribute__((aligned(64)));
+	uint8_t floating[BLOCK_BYTES_MAX] __attribute__((aligned(16)));
 	_Atomic uint32_t floating_gen;
 };
 
