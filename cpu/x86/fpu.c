@@ -309,6 +309,12 @@ consistent_fcw(uint16_t fcw)
 	return (fcw & 0x1f3f) | 0x40;
 }
 
+static uint64_t
+canonical(uint64_t a)
+{
+	return (uint64_t)((int64_t)(a << 16) >> 16);
+}
+
 static void
 get_environment(struct soft_cpu *c, const uint8_t *area, bool wide)
 {
@@ -320,7 +326,10 @@ get_environment(struct soft_cpu *c, const uint8_t *area, bool wide)
 	x->fop &= 0x7ff;
 	x->fcw = consistent_fcw(x->fcw);
 	x->fsw = consistent_fsw(x->fsw, x->fcw);
-	if (!wide) {
+	if (wide) {
+		x->fip = canonical(x->fip);
+		x->fdp = canonical(x->fdp);
+	} else {
 		memcpy(&ip, area + 8, 4);
 		memcpy(&dp, area + 16, 4);
 		x->fip = ip;
@@ -731,11 +740,12 @@ static void
 check_header(struct soft_cpu *c, const uint64_t h[8], bool supervisor)
 {
 	uint64_t xcr0 = c->v.state.xcr0;
+	uint64_t listed = h[1] & ~XCOMP_COMPACT;
 	bool compact = h[1] >> 63;
 
 	if (compact ? !c->vec->compaction : supervisor)
 		x86_gp(c, 0);
-	if (compact && ((h[1] & ~XCOMP_COMPACT & ~xcr0) || (h[0] & ~h[1])))
+	if (compact && (listed & ~xcr0 || h[0] & ~listed))
 		x86_gp(c, 0);
 	if (!compact && (h[0] & ~xcr0 || h[1]))
 		x86_gp(c, 0);

@@ -92,33 +92,54 @@ place(const struct insn *i)
 	return chance(10) ? a + 1 + below(63) : i->align == 1 ? a + below(64) : a;
 }
 
-static unsigned
-once(struct fixture *f, const struct insn *i, struct x86_state *start, struct x86_state *bare)
+static bool
+attempt(struct fixture *f, const struct insn *i, const struct vec_op *op, const struct x86_state *start)
 {
-	struct x86_state *s = &f->c->v.state;
-	const struct vec_op *op = compile(f, i);
+	struct x86_state *s = &f->c->v.state, bare = *start;
 	struct outcome eb, es;
 	bool bad;
 
-	if (!op)
-		return 0; /* this host's CPUID does not have it */
 	*s = *start;
-	*bare = *start;
-	run_bare(bare, i->bytes, i->len);
+	run_bare(&bare, i->bytes, i->len);
 	es = run_soft(f, op, start->gpr[RBX]);
 	eb = bare_outcome(EXC_MF);
 	if (eb.vector && eb.vector == es.vector)
-		return 0; /* XRSTOR may have loaded some of it */
+		return false; /* XRSTOR may have loaded some of it */
 	bad = eb.vector != es.vector;
-	bad |= states_differ(bare, s);
-	if (!strchr("fd", i->name[1]) && i->name[0] == 'x') /* other loads put the frame's own pointers there */
-		bad |= differ("fip", &bare->x87.fip, &s->x87.fip, 16);
+	bad |= states_differ(&bare, s);
+	if (i->name[0] == 'x') /* other loads put the frame's own pointers there */
+		bad |= differ("fip", &bare.x87.fip, &s->x87.fip, 16);
 	bad |= memory_differs(f);
-	if (bad)
+	if (bad && !quiet)
 		printf("%s: exception bare %d, soft %d; at %llx, mask %llx, in use %llx, mxcsr %x\n", i->name,
 			eb.vector, es.vector, (unsigned long long)start->gpr[RBX], (unsigned long long)start->gpr[RAX],
 			(unsigned long long)in_use(start), start->x87.mxcsr);
 	return bad;
+}
+
+static void
+set_memory(struct fixture *f, const uint8_t *from)
+{
+	memcpy(f->ram->host + PAGES + PAGE_SIZE, from, 2 * PAGE_SIZE);
+	memcpy(f->host + PAGE_SIZE, from, 2 * PAGE_SIZE);
+}
+
+/* A second time if it differed: the kernel may have come in between and left a component marked as in use. */
+static unsigned
+once(struct fixture *f, const struct insn *i, const struct x86_state *start)
+{
+	static uint8_t before[2 * PAGE_SIZE];
+	const struct vec_op *op = compile(f, i);
+
+	if (!op)
+		return 0; /* this host's CPUID does not have it */
+	memcpy(before, f->ram->host + PAGES + PAGE_SIZE, sizeof(before));
+	quiet = true;
+	if (!attempt(f, i, op, start))
+		return 0;
+	quiet = false;
+	set_memory(f, before);
+	return attempt(f, i, op, start);
 }
 
 static void
@@ -136,7 +157,7 @@ static void
 what_is_saved_is_what_the_bare_cpu_saves(void **state)
 {
 	struct fixture *f = *state;
-	struct x86_state start, bare;
+	struct x86_state start;
 	unsigned bad = 0;
 
 	start_signals(f);
@@ -146,30 +167,33 @@ what_is_saved_is_what_the_bare_cpu_saves(void **state)
 		some_state(f, &start);
 		random_memory(f);
 		start.gpr[RBX] = place(i);
-		bad += once(f, i, &start, &bare);
+		bad += once(f, i, &start);
 	}
 	assert_int_equal(bad, 0);
 }
 
 /* Change the area that was saved: what a hostile or careless guest restores. */
-static void
+static unsigned
 spoil(struct fixture *f, gva_t a)
 {
 	unsigned at = chance(50) ? 512 + below(64) : chance(50) ? below(32) : below(576);
 	uint8_t bit = (uint8_t)(1u << below(8));
 
+	if (at < 24 && at % 8 > 4) /* upper bits of the pointers: the host may have 57 bits of address */
+		return 0;
 	if (at == 512 + 2 || at == 520 + 2) /* AMX's components: the host has them, the guest does not */
-		return;
+		return 0;
 	((uint8_t *)a)[at] ^= bit;
 	f->ram->host[PAGES + (a - VA) + at] ^= bit;
+	return at << 8 | bit;
 }
 
 static void
 what_is_restored_is_what_the_bare_cpu_restores(void **state)
 {
 	struct fixture *f = *state;
-	struct x86_state start, bare;
-	unsigned bad = 0;
+	struct x86_state start;
+	unsigned bad = 0, spoilt;
 
 	start_signals(f);
 	for (unsigned n = 0; n < 10000 && bad < 20; n++) {
@@ -183,12 +207,14 @@ what_is_restored_is_what_the_bare_cpu_restores(void **state)
 		memset(f->ram->host + PAGES + (a - VA), 0, PAGE_SIZE);
 		some_state(f, &start);
 		start.gpr[RBX] = a;
-		bad += once(f, from, &start, &bare);
+		bad += once(f, from, &start);
 		some_state(f, &start);
 		start.gpr[RBX] = chance(5) ? a + below(64) : a;
-		if (chance(40))
-			spoil(f, a);
-		bad += once(f, i, &start, &bare);
+		spoilt = chance(40) ? spoil(f, a) : 0;
+		if (once(f, i, &start)) {
+			printf("saved with %s, byte %u changed by %02x\n", from->name, spoilt >> 8, spoilt & 0xff);
+			bad++;
+		}
 	}
 	assert_int_equal(bad, 0);
 }
