@@ -345,7 +345,12 @@ close_control(struct vm *v)
 static int
 enter_sandbox(struct vm *v, struct err *e)
 {
-	return v->c->sandbox ? sandbox_enter(v->c->user, v->o.run_dir, e) : 0;
+	struct sandbox s = { .user = v->c->user, .writable_dir = v->o.run_dir };
+
+	for (int i = 0; i < v->c->serial_count; i++)
+		if (v->c->serial[i].mode == VM_SERIAL_SERVER)
+			s.removable[s.removable_count++] = v->c->serial[i].path;
+	return v->c->sandbox ? sandbox_enter(&s, e) : 0;
 }
 
 static void *

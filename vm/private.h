@@ -132,7 +132,13 @@ enum method_result method_call(struct vm *v, const char *name, const json_t *par
 json_t *method_screenshot(struct vm *v, struct err *e);
 
 /* ---- sandbox.c ---- */
+struct sandbox {
+	const char *user;		/* "": stay who we are */
+	const char *writable_dir;	/* files can be made and replaced here; NULL: no limits by place */
+	char *removable[VM_SERIAL_MAX]; /* sockets that may be removed at the end */
+	int removable_count;
+};
 /* No new privileges, no capabilities, the configured user, resource limits, seccomp; for all threads there are. */
-int sandbox_enter(const char *user, const char *writable_dir, struct err *e);
+int sandbox_enter(const struct sandbox *s, struct err *e);
 
 #endif

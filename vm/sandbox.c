@@ -6,8 +6,9 @@
  *	user            when started as root and configured: another one, with no supplementary groups
  *	capabilities    none, also not by executing something (bounding set), also not through no_new_privs
  *	limits          no core files (guest memory)
- *	Landlock        where the kernel has it: nothing can be written outside the run directory. It covers this thread
- *	                and those made later, which is all that run guest-controlled code except the disks' workers
+ *	Landlock        where the kernel has it: nothing can be written outside the run directory, nothing but the
+ *	                serial ports' sockets removed. It covers this thread and those made later, which are all that
+ *	                run guest-controlled code except the disks' workers
  *	seccomp         the system calls below and no others, for all threads. No execve, no ptrace, no new processes
  *
  * Opening files stays allowed: libslirp reads resolv.conf, a disc may be changed, the status is replaced.
@@ -15,12 +16,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <libgen.h>
 #include <linux/capability.h>
 #include <linux/landlock.h>
 #include <pwd.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -95,14 +98,20 @@ allow_beneath(int ruleset, const char *dir, uint64_t rights)
 
 /* Best effort: kernels before 5.13, or with Landlock switched off, do without. */
 static void
-confine_writes(const char *dir)
+confine_writes(const struct sandbox *s)
 {
 	struct landlock_ruleset_attr attr = { .handled_access_fs = WRITE_RIGHTS };
 	int ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0);
 
 	if (ruleset < 0)
 		return;
-	if (!allow_beneath(ruleset, dir,
+	for (int i = 0; i < s->removable_count; i++) {
+		char *dir = xstrdup(s->removable[i]);
+
+		allow_beneath(ruleset, dirname(dir), LANDLOCK_ACCESS_FS_REMOVE_FILE);
+		free(dir);
+	}
+	if (!allow_beneath(ruleset, s->writable_dir,
 		    LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_REMOVE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG))
 		syscall(SYS_landlock_restrict_self, ruleset, 0);
 	close(ruleset);
@@ -323,18 +332,22 @@ load_filter(struct err *e)
 }
 
 int
-sandbox_enter(const char *user, const char *writable_dir, struct err *e)
+sandbox_enter(const struct sandbox *s, struct err *e)
 {
 	struct rlimit none = { 0, 0 };
 
 	empty_bounding_set();
-	if (become_user(user, writable_dir, e) || drop_capabilities(e))
+	if (become_user(s->user, s->writable_dir, e) || drop_capabilities(e))
 		return -1;
+	/* Root without capabilities is an ordinary user: better to hear of it now than when the status is written. */
+	if (s->writable_dir && access(s->writable_dir, W_OK | X_OK))
+		return err_sys(e, ERR_ACCESS, errno, "the user with the number %d cannot write to %s", (int)geteuid(),
+			s->writable_dir);
 	setrlimit(RLIMIT_CORE, &none);
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 		return err_sys(e, ERR_HOST, errno, "cannot give up new privileges");
-	if (writable_dir)
-		confine_writes(writable_dir);
+	if (s->writable_dir)
+		confine_writes(s);
 	return load_filter(e);
 }
