@@ -77,6 +77,7 @@ ram_create(struct mem *m, const char *name, uint64_t size)
 	}
 	madvise(r->host, size, MADV_HUGEPAGE);
 	madvise(r->host, size, MADV_DONTDUMP); /* a guest's secrets do not belong in a core file */
+	r->mem = m;
 	r->next = m->rams;
 	m->rams = r;
 	return r;
@@ -171,7 +172,8 @@ mem_update(struct mem *m)
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
 		m->seq++;
 		for (struct mem_listener *l = m->listeners; l; l = l->next)
-			l->changed(l->opaque);
+			if (l->changed)
+				l->changed(l->opaque);
 	}
 	free(next);
 	free(edge);
@@ -377,8 +379,12 @@ mem_page_written(struct ram *ram, uint64_t page)
 {
 	uint8_t f = ram->flags[page];
 
-	if (f & PAGE_CODE)
+	if (f & PAGE_CODE) {
 		ram->gens[page]++;
+		for (struct mem_listener *l = ram->mem->listeners; l; l = l->next)
+			if (l->code_written)
+				l->code_written(l->opaque, ram, page);
+	}
 	if (f & PAGE_LOG) {
 		ram->dirty[page] = 1;
 		ram->flags[page] &= (uint8_t)~PAGE_LOG;

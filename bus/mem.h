@@ -41,6 +41,7 @@ struct ram {
 	_Atomic uint8_t *flags;
 	_Atomic uint32_t *gens;
 	uint8_t *dirty; /* one byte a page, set when a logged page is written */
+	struct mem *mem;
 	struct ram *next;
 };
 
@@ -90,6 +91,8 @@ struct mem_section {
 
 struct mem_listener {
 	void (*changed)(void *opaque);
+	/* A page with PAGE_CODE was written, its generation is already raised; on the writer's thread. May be NULL. */
+	void (*code_written)(void *opaque, struct ram *ram, uint64_t page);
 	void *opaque;
 	struct mem_listener *next;
 };

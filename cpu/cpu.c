@@ -26,6 +26,8 @@
 
 /* In the order in which `auto` tries them. */
 static const struct cpu_engine *const engines[] = { &cpu_engine_kvm, &cpu_engine_interp };
+/* Only by name. */
+static const struct cpu_engine *const named[] = { &cpu_engine_jit };
 
 static const char *const exit_text[] = {
 #define ROW(name, text) [name] = text,
@@ -76,21 +78,20 @@ cpu_choose(const char *name, char why[256], struct err *e)
 	why[0] = 0;
 	if (!name || !strcmp(name, "auto"))
 		return choose_auto(why, e);
-	for (size_t i = 0; i < ARRAY_LEN(engines); i++) {
-		if (strcmp(name, engines[i]->name))
+	for (size_t i = 0; i < ARRAY_LEN(engines) + ARRAY_LEN(named); i++) {
+		const struct cpu_engine *g = i < ARRAY_LEN(engines) ? engines[i] : named[i - ARRAY_LEN(engines)];
+
+		if (strcmp(name, g->name))
 			continue;
-		engines[i]->probe(&p);
+		g->probe(&p);
 		if (!p.usable) {
 			err_set(e, ERR_HOST, "the engine '%s' does not work on this host: %s", name, p.reason);
 			return NULL;
 		}
 		snprintf(why, 256, "%s, as asked for", name);
-		return engines[i];
+		return g;
 	}
-	if (!strcmp(name, "jit"))
-		err_set(e, ERR_UNSUPPORTED, "the engine 'jit' is not part of this version; use auto, kvm or interp");
-	else
-		err_set(e, ERR_INVALID, "there is no engine '%s'; use auto, kvm, jit or interp", name);
+	err_set(e, ERR_INVALID, "there is no engine '%s'; use auto, kvm, jit or interp", name);
 	return NULL;
 }
 

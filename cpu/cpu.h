@@ -130,7 +130,7 @@ struct cpu_engine {
 	void (*flush)(struct vcpu *v);
 };
 
-extern const struct cpu_engine cpu_engine_kvm, cpu_engine_interp;
+extern const struct cpu_engine cpu_engine_kvm, cpu_engine_jit, cpu_engine_interp;
 
 struct cpus {
 	struct machine *m;

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Code memory and the blocks in it.
+ *
+ * Each vCPU has an arena of its own: a memfd mapped twice, once to write and once to execute. Blocks are allocated one
+ * behind the other and never freed singly; when the arena is full everything is dropped. So nothing here is shared
+ * between threads but the list of pages that somebody wrote.
+ *
+ * Who writes to a page with PAGE_CODE (bus/mem.h) notes it for every vCPU and clears the flag; each vCPU then leaves
+ * its code at the next poll, sets the flag again if it has blocks of that page, and compares them with memory: what is
+ * still the same lives on, so that data beside code costs little. A page that is written again and again keeps its
+ * flag.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/str.h"
+#include "cpu/jit/emit.h"
+
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x0010U
+#endif
+
+#define BLOCK_CODE_MAX (64u << 10)
+#define BLOCK_META_MAX (16u << 10)
+
+/* ---- memory ---- */
+
+static int
+arena_fd(uint32_t size)
+{
+	int fd = memfd_create("lodge-jit", MFD_CLOEXEC | MFD_EXEC);
+
+	if (fd < 0 && errno == EINVAL) /* before Linux 6.3 */
+		fd = memfd_create("lodge-jit", MFD_CLOEXEC);
+	if (fd >= 0 && ftruncate(fd, size) < 0) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
+static void *
+map(int fd, uint32_t size, int prot)
+{
+	void *p = fd < 0 ? mmap(NULL, size, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+			 : mmap(NULL, size, prot, MAP_SHARED, fd, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+int
+jit_cache_open(struct jit_cpu *j, uint32_t arena_size)
+{
+	int fd = arena_fd(arena_size);
+
+	if (fd < 0)
+		return -errno;
+	j->arena_size = arena_size;
+	j->meta_size = arena_size;
+	j->rw = map(fd, arena_size, PROT_READ | PROT_WRITE);
+	j->rx = map(fd, arena_size, PROT_READ | PROT_EXEC);
+	j->meta = map(-1, j->meta_size, PROT_READ | PROT_WRITE);
+	close(fd);
+	if (!j->rw || !j->rx || !j->meta) {
+		jit_cache_close(j);
+		return -ENOMEM;
+	}
+	jit_make_stubs(j);
+	jit_drop_all(j);
+	return 0;
+}
+
+void
+jit_cache_close(struct jit_cpu *j)
+{
+	if (j->rw)
+		munmap(j->rw, j->arena_size);
+	if (j->rx)
+		munmap(j->rx, j->arena_size);
+	if (j->meta)
+		munmap(j->meta, j->meta_size);
+	j->rw = j->rx = j->meta = NULL;
+}
+
+void
+jit_drop_all(struct jit_cpu *j)
+{
+	memset(j->hash, 0, sizeof(j->hash));
+	memset(j->pages, 0, sizeof(j->pages));
+	j->used = j->start;
+	j->meta_used = 64; /* offset 0 means nothing */
+	j->drops++;
+	jit_new_contexts(j);
+}
+
+void
+jit_make_room(struct jit_cpu *j)
+{
+	if (j->arena_size - j->used < BLOCK_CODE_MAX || j->meta_size - j->meta_used < BLOCK_META_MAX)
+		jit_drop_all(j);
+}
+
+void *
+jit_meta(struct jit_cpu *j, size_t size)
+{
+	void *p = j->meta + j->meta_used;
+
+	j->meta_used += (uint32_t)(size + 7) & ~7u;
+	return memset(p, 0, size);
+}
+
+/* ---- contexts ---- */
+
+void
+jit_new_contexts(struct jit_cpu *j)
+{
+	memset(j->context, 0xff, sizeof(j->context));
+	j->seen_key = UINT64_MAX;
+	j->ctx = 0xffffull << 48; /* matches nothing until the next refresh */
+}
+
+/* ---- finding ---- */
+
+static inline uint64_t
+hash_of(uint64_t a, uint64_t b)
+{
+	return (a + b * 0x9e3779b97f4a7c15ull) * 0x9e3779b97f4a7c15ull;
+}
+
+static struct jit_block **
+bucket(struct jit_cpu *j, uintptr_t host, uint64_t key)
+{
+	return &j->hash[hash_of(host, key) >> 50];
+}
+_Static_assert(JIT_BUCKETS == 1u << (64 - 50), "bucket() shifts by this");
+
+struct jit_block *
+jit_find(struct jit_cpu *j, uintptr_t host, uint64_t key)
+{
+	struct jit_block *b = *bucket(j, host, key);
+
+	while (b && (b->host != host || b->key != key))
+		b = b->next;
+	return b;
+}
+
+struct jit_page *
+jit_page_of(struct jit_cpu *j, struct ram *ram, uint64_t page, bool make)
+{
+	struct jit_page **head = &j->pages[hash_of(page, (uintptr_t)ram) >> 52], *p = *head;
+
+	while (p && (p->ram != ram || p->page != page))
+		p = p->next;
+	if (p || !make)
+		return p;
+	p = jit_meta(j, sizeof(*p));
+	p->ram = ram;
+	p->page = page;
+	p->next = *head;
+	*head = p;
+	return p;
+}
+_Static_assert(JIT_PAGES == 1u << (64 - 52), "jit_page_of() shifts by this");
+
+void
+jit_add(struct jit_cpu *j, struct jit_block *b)
+{
+	struct jit_block **head = bucket(j, b->host, b->key);
+
+	b->next = *head;
+	*head = b;
+	b->page_next = b->page->blocks;
+	b->page->blocks = b;
+}
+
+/* ---- links ---- */
+
+void
+jit_set_link(struct jit_cpu *j, struct jit_link *l, struct jit_block *to)
+{
+	jit_patch32(j, l->site, (l->mem ? to->mem_entry : to->near_entry) - (l->site + 4));
+	l->next = to->in;
+	to->in = l;
+}
+
+static void
+unlink_block(struct jit_cpu *j, struct jit_block *b)
+{
+	struct jit_block **p = bucket(j, b->host, b->key);
+
+	for (struct jit_link *l = b->in; l; l = l->next)
+		jit_patch32(j, l->site, l->stub - (l->site + 4));
+	b->in = NULL;
+	while (*p && *p != b)
+		p = &(*p)->next;
+	if (*p)
+		*p = b->next;
+	j->i.c.v.count.blocks_dropped++;
+}
+
+/* ---- pages that were written ---- */
+
+/* True: something was dropped. */
+static bool
+check_page(struct jit_cpu *j, struct jit_page *p)
+{
+	struct jit_block **at = &p->blocks, *b;
+	bool dropped = false;
+
+	if (!p->blocks)
+		return false;
+	mem_watch_code(p->ram, p->page);
+	while ((b = *at)) {
+		if (!memcmp(b->code, (const void *)b->host, b->bytes)) {
+			at = &b->page_next;
+			continue;
+		}
+		*at = b->page_next;
+		unlink_block(j, b);
+		dropped = true;
+	}
+	return dropped;
+}
+
+static void
+lock_pending(struct jit_cpu *j)
+{
+	while (atomic_flag_test_and_set_explicit(&j->pending_lock, memory_order_acquire))
+		__builtin_ia32_pause();
+}
+
+void
+jit_note_written(struct jit_cpu *j, struct ram *ram, uint64_t page)
+{
+	unsigned n;
+
+	lock_pending(j);
+	n = j->pending;
+	if (n < JIT_PENDING)
+		j->pend[n] = (struct jit_pending){ ram, page };
+	if (n <= JIT_PENDING)
+		j->pending = n + 1;
+	atomic_flag_clear_explicit(&j->pending_lock, memory_order_release);
+	j->run_ok = 0;
+}
+
+void
+jit_take_pending(struct jit_cpu *j)
+{
+	struct jit_pending list[JIT_PENDING];
+	bool dropped = false;
+	unsigned n;
+
+	lock_pending(j);
+	n = j->pending;
+	memcpy(list, j->pend, MIN(n, JIT_PENDING) * sizeof(list[0]));
+	j->pending = 0;
+	atomic_flag_clear_explicit(&j->pending_lock, memory_order_release);
+	for (unsigned i = 0; n <= JIT_PENDING && i < n; i++) {
+		struct jit_page *p = jit_page_of(j, list[i].ram, list[i].page, false);
+
+		if (p)
+			dropped |= check_page(j, p);
+	}
+	for (unsigned i = 0; n > JIT_PENDING && i < JIT_PAGES; i++)
+		for (struct jit_page *p = j->pages[i]; p; p = p->next)
+			dropped |= check_page(j, p);
+	if (dropped)
+		jit_new_contexts(j);
+}
