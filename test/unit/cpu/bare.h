@@ -63,15 +63,24 @@ chance(unsigned percent)
 
 /* ---- the bare side ---- */
 
+/* Linux's selectors for user code and data. */
+enum { CS32 = 0x23, CS64 = 0x33, DS32 = 0x2b };
+
 struct frame { /* RIP-relative from the code behind it */
 	uint64_t gpr[16], rflags;
 	uint8_t xsave[4096] __attribute__((aligned(64)));
-	uint64_t host_rsp;
+	uint64_t host_rsp, low_rsp;
+	uint8_t stack[65536]; /* below 4 GiB: 32-bit code loses the upper half of RSP, and a signal needs a stack */
+	struct {
+		uint32_t offset;
+		uint16_t selector;
+	} __attribute__((packed)) far_pointer;
 	uint8_t code[1024];
 };
 
 static const int signals[4] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE };
 static struct frame *frame;
+static bool narrow;    /* the instruction runs in 32-bit code (compatibility mode) */
 static uint8_t *after; /* where a fault in the instruction goes on */
 static uint8_t *insn_start;
 static volatile int bare_signal;
@@ -94,6 +103,7 @@ on_signal(int sig, siginfo_t *info, void *context)
 	bare_address = (uint64_t)info->si_addr;
 	bare_code = info->si_code;
 	uc->uc_mcontext.gregs[REG_RIP] = (greg_t)after;
+	uc->uc_mcontext.gregs[REG_CSGSFS] = (uc->uc_mcontext.gregs[REG_CSGSFS] & ~0xffffll) | CS64;
 	uc->uc_mcontext.gregs[REG_EFL] &= ~0x10000ll;
 }
 
@@ -123,6 +133,14 @@ bytes(uint8_t *p, const char *s, unsigned n)
 	return p + n;
 }
 
+static inline uint8_t *
+set_segments(uint8_t *p, uint8_t selector)
+{
+	*p++ = 0xb8; /* mov eax, selector; mov ds, eax; mov es, eax */
+	*p++ = selector;
+	return bytes(p, "\0\0\0\x8e\xd8\x8e\xc0", 7);
+}
+
 static inline void
 build_frame(const uint8_t *insn, unsigned len)
 {
@@ -138,12 +156,30 @@ build_frame(const uint8_t *insn, unsigned len)
 	p = bytes(p, "\xff", 1); /* push flags; popfq */
 	p = rip_operand(p, 6, &frame->rflags, 0);
 	*p++ = 0x9d;
+	if (narrow)
+		p = set_segments(p, DS32);
 	for (unsigned i = 0; i < 16; i++)
 		if (i != RSP)
 			p = move(p, false, i, &frame->gpr[i]);
+	if (narrow) {
+		frame->low_rsp = (uintptr_t)frame->stack + sizeof(frame->stack) - 64;
+		p = move(p, false, RSP, &frame->low_rsp);
+		p = bytes(p, "\xff", 1); /* jmp far [far_pointer] */
+		p = rip_operand(p, 5, &frame->far_pointer, 0);
+		frame->far_pointer.offset = (uint32_t)(uintptr_t)p;
+		frame->far_pointer.selector = CS32;
+	}
 	insn_start = p;
 	p = bytes(p, (const char *)insn, len);
+	if (narrow) {
+		uint32_t back = (uint32_t)(uintptr_t)(p + 7);
+
+		*p++ = 0xea; /* jmp far CS64:back */
+		memcpy(p, &back, 4);
+		p = bytes(p + 4, "\x33\x00", 2);
+	}
 	after = p;
+	p = move(p, false, RSP, &frame->host_rsp);
 	for (unsigned i = 0; i < 16; i++)
 		if (i != RSP)
 			p = move(p, true, i, &frame->gpr[i]);
@@ -153,6 +189,8 @@ build_frame(const uint8_t *insn, unsigned len)
 	memcpy(p, &rfbm, 4);
 	p = bytes(p + 4, "\x31\xd2\x48\x0f\xae", 5);
 	p = rip_operand(p, 4, frame->xsave, 0);
+	if (narrow)
+		p = set_segments(p, 0);
 	p = bytes(p, "\xdb\xe3\xc5\xf8\x77", 5); /* fninit; vzeroupper */
 	p = bytes(p, "\x41\x5f\x41\x5e\x41\x5d\x41\x5c\x5d\x5b\xc3", 11);
 	assert_true(p < frame->code + sizeof(frame->code));
@@ -245,8 +283,7 @@ struct fixture {
 	struct ram *ram;
 	struct cpus cpus;
 	struct soft_cpu *c;
-	uint8_t *host;		     /* VA's pages for the bare side */
-	struct sigaction handler[4]; /* cmocka sets its own around each function: put ours back */
+	uint8_t *host; /* VA's pages for the bare side */
 };
 
 static inline void
@@ -269,7 +306,7 @@ start_cpu(struct fixture *f)
 	x86_reset_state(s, &f->cpus.model, true);
 	for (enum seg_name n = SEG_ES; n <= SEG_GS; n++)
 		set_segment(s, n, SEG_G | SEG_DB | SEG_P | SEG_S | 3 << 5 | 3);
-	set_segment(s, SEG_CS, SEG_G | SEG_L | SEG_P | SEG_S | 3 << 5 | 11);
+	set_segment(s, SEG_CS, SEG_G | (narrow ? SEG_DB : SEG_L) | SEG_P | SEG_S | 3 << 5 | 11);
 	s->cr0 = CR0_PE | CR0_PG | CR0_NE | CR0_MP | CR0_ET | CR0_WP;
 	s->cr3 = ROOT;
 	s->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
@@ -277,7 +314,7 @@ start_cpu(struct fixture *f)
 	s->xcr0 = f->cpus.model.xcr0_supported;
 	s->rip = 0x400000;
 	x86_update_mode(f->c);
-	assert_int_equal(f->c->mode, X86_LONG64);
+	assert_int_equal(f->c->mode, narrow ? X86_LONG32 : X86_LONG64);
 }
 
 static inline void
@@ -291,6 +328,17 @@ map_pages(struct fixture *f)
 	f->host = mmap(
 		(void *)VA, VA_PAGES * PAGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 	assert_ptr_equal(f->host, (void *)VA);
+}
+
+/* cmocka sets its own around each function: a test puts ours back with take_signals(). */
+static struct sigaction handler[4];
+static bool handlers_known;
+
+static inline void
+take_signals(void)
+{
+	for (unsigned i = 0; i < 4; i++)
+		sigaction(signals[i], &handler[i], NULL);
 }
 
 static inline int
@@ -314,13 +362,15 @@ setup(void **state)
 	memset(f->c, 0, sizeof(*f->c));
 	f->c->v.m = &f->m;
 	f->c->v.cpus = &f->cpus;
-	frame = mmap(NULL, sizeof(*frame), PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	frame = mmap(NULL, sizeof(*frame), PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT,
+		-1, 0);
 	find_components();
-	for (unsigned i = 0; i < 4; i++)
+	for (unsigned i = 0; i < 4 && !handlers_known; i++)
 		sigaction(signals[i], &sa, NULL);
-	x86_soft_open(f->c); /* its handlers pass on to the above */
-	for (unsigned i = 0; i < 4; i++)
-		sigaction(signals[i], NULL, &f->handler[i]);
+	x86_soft_open(f->c); /* the first time its handlers are installed; they pass on to the above */
+	for (unsigned i = 0; i < 4 && !handlers_known; i++)
+		sigaction(signals[i], NULL, &handler[i]);
+	handlers_known = true;
 	map_pages(f);
 	start_cpu(f);
 	*state = f;
@@ -424,7 +474,7 @@ random_state(struct fixture *f, struct x86_state *s)
 
 	*s = f->c->v.state;
 	for (unsigned i = 0; i < 16; i++)
-		s->gpr[i] = interesting();
+		s->gpr[i] = interesting() & (narrow ? UINT32_MAX : UINT64_MAX);
 	for (unsigned i = 0; i < 32; i++)
 		for (unsigned j = 0; j < 64; j += 8) {
 			uint64_t v = style ? interesting() : rnd();
@@ -526,7 +576,7 @@ states_differ(const struct x86_state *bare, const struct x86_state *soft)
 
 	for (unsigned i = 0; i < 16; i++) {
 		snprintf(name, sizeof(name), "r%u", i);
-		bad |= differ(name, &bare->gpr[i], &soft->gpr[i], 8);
+		bad |= differ(name, &bare->gpr[i], &soft->gpr[i], narrow ? 4 : 8);
 	}
 	for (unsigned i = 0; i < 32; i++) {
 		snprintf(name, sizeof(name), "zmm%u", i);

@@ -143,12 +143,11 @@ once(struct fixture *f, const struct insn *i, const struct x86_state *start)
 }
 
 static void
-start_signals(struct fixture *f)
+begin(void)
 {
 	const char *text = getenv("FPU_SEED");
 
-	for (unsigned i = 0; i < 4; i++)
-		sigaction(signals[i], &f->handler[i], NULL);
+	take_signals();
 	seed = text ? strtoull(text, NULL, 0) : (uint64_t)time(NULL) * 2654435761u | 1;
 	printf("FPU_SEED=%llu\n", (unsigned long long)seed);
 }
@@ -160,7 +159,7 @@ what_is_saved_is_what_the_bare_cpu_saves(void **state)
 	struct x86_state start;
 	unsigned bad = 0;
 
-	start_signals(f);
+	begin();
 	for (unsigned n = 0; n < 6000 && bad < 20; n++) {
 		const struct insn *i = &saves[below(sizeof(saves) / sizeof(saves[0]))];
 
@@ -195,7 +194,7 @@ what_is_restored_is_what_the_bare_cpu_restores(void **state)
 	struct x86_state start;
 	unsigned bad = 0, spoilt;
 
-	start_signals(f);
+	begin();
 	for (unsigned n = 0; n < 10000 && bad < 20; n++) {
 		const struct insn *i = &restores[below(sizeof(restores) / sizeof(restores[0]))];
 		const struct insn *from =

@@ -37,7 +37,7 @@ random_legacy(uint8_t *p)
 		p[n++] = pre;
 	if (chance(3))
 		p[n++] = 0x66;
-	if (chance(50))
+	if (chance(50) && !narrow)
 		p[n++] = (uint8_t)(0x40 | below(16));
 	p[n++] = 0x0f;
 	if (map >= 2)
@@ -51,6 +51,8 @@ random_vex(uint8_t *p)
 {
 	p[0] = 0xc4;
 	p[1] = (uint8_t)((rnd() & 0xe0) | (1 + below(3)));
+	if (narrow)
+		p[1] |= 0xc0;
 	p[2] = (uint8_t)rnd();
 	if (chance(30))
 		p[2] |= 0x78;
@@ -65,6 +67,8 @@ random_evex(uint8_t *p)
 
 	p[0] = 0x62;
 	p[1] = (uint8_t)((rnd() & 0xf0) | maps[below(8)]);
+	if (narrow)
+		p[1] |= 0xc0;
 	p[2] = (uint8_t)(rnd() | 4);
 	if (chance(40))
 		p[2] |= 0x78;
@@ -173,7 +177,7 @@ aim(struct x86_state *s, const ZydisDecodedInstruction *in, const ZydisDecodedOp
 	uint64_t target = random_target(o->size / 8),
 		 disp = o->mem.disp.has_displacement ? (uint64_t)o->mem.disp.value : 0;
 
-	if (o->mem.base == ZYDIS_REGISTER_NONE || in->address_width != 64)
+	if (o->mem.base == ZYDIS_REGISTER_NONE || in->address_width != (narrow ? 32 : 64))
 		return false;
 	if (o->mem.segment == ZYDIS_REGISTER_FS || o->mem.segment == ZYDIS_REGISTER_GS)
 		return false;
@@ -186,7 +190,7 @@ aim(struct x86_state *s, const ZydisDecodedInstruction *in, const ZydisDecodedOp
 				v &= 0xffff;
 			memcpy(s->zmm[index] + i, &v, 8);
 		}
-		s->gpr[base] = VA + PAGE_SIZE + below(2 * PAGE_SIZE) - disp;
+		s->gpr[base] = (VA + PAGE_SIZE + below(2 * PAGE_SIZE) - disp) & (narrow ? UINT32_MAX : UINT64_MAX);
 		return true;
 	}
 	if (o->mem.index != ZYDIS_REGISTER_NONE) {
@@ -195,7 +199,7 @@ aim(struct x86_state *s, const ZydisDecodedInstruction *in, const ZydisDecodedOp
 		s->gpr[index] = below(16);
 		target -= s->gpr[index] * o->mem.scale;
 	}
-	s->gpr[base] = target - disp;
+	s->gpr[base] = (target - disp) & (narrow ? UINT32_MAX : UINT64_MAX);
 	return true;
 }
 
@@ -208,7 +212,7 @@ linear(const struct x86_state *s, const ZydisDecodedOperand *o)
 		a += s->gpr[ZydisRegisterGetId(o->mem.base)];
 	if (o->mem.index != ZYDIS_REGISTER_NONE && o->mem.type != ZYDIS_MEMOP_TYPE_VSIB)
 		a += s->gpr[ZydisRegisterGetId(o->mem.index)] * o->mem.scale;
-	return a;
+	return narrow ? (uint32_t)a : a;
 }
 
 static const ZydisDecodedOperand *
@@ -274,7 +278,8 @@ try_one(struct fixture *f, const uint8_t *insn, unsigned len, struct tally *t)
 	bool bad;
 	gva_t a = 0;
 
-	ZydisDecoderInit(&d, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	ZydisDecoderInit(&d, narrow ? ZYDIS_MACHINE_MODE_LONG_COMPAT_32 : ZYDIS_MACHINE_MODE_LONG_64,
+		narrow ? ZYDIS_STACK_WIDTH_32 : ZYDIS_STACK_WIDTH_64);
 	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&d, insn, len, &in, o)) || left_out(in.mnemonic) || names_rsp(&in, o))
 		return;
 	random_state(f, &start);
@@ -329,15 +334,13 @@ parse_only(const char *text, uint8_t *insn)
 }
 
 static void
-random_instructions_do_what_they_do_on_the_bare_cpu(void **state)
+run_random(struct fixture *f)
 {
-	struct fixture *f = *state;
 	const char *env_seed = getenv("VEC_SEED"), *env_count = getenv("VEC_COUNT"), *only = getenv("VEC_ONLY");
 	unsigned count = env_count ? (unsigned)strtoul(env_count, NULL, 0) : 60000, kinds = 0;
-	static struct tally t;
+	struct tally t = { 0 };
 
-	for (unsigned i = 0; i < 4; i++)
-		sigaction(signals[i], &f->handler[i], NULL);
+	take_signals();
 	seed = env_seed ? strtoull(env_seed, NULL, 0) : (uint64_t)time(NULL) * 2654435761u | 1;
 	printf("VEC_SEED=%llu\n", (unsigned long long)seed);
 	for (unsigned i = 0; t.run < count && t.bad < 50 && i < 40 * count; i++) {
@@ -357,11 +360,38 @@ random_instructions_do_what_they_do_on_the_bare_cpu(void **state)
 	assert_int_equal(t.bad, 0);
 }
 
+static void
+random_instructions_do_what_they_do_on_the_bare_cpu(void **state)
+{
+	run_random(*state);
+}
+
+static void
+so_they_do_in_32_bit_code(void **state)
+{
+	run_random(*state);
+}
+
+static int
+setup_narrow(void **state)
+{
+	narrow = true;
+	return setup(state);
+}
+
+static int
+teardown_narrow(void **state)
+{
+	narrow = false;
+	return teardown(state);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(random_instructions_do_what_they_do_on_the_bare_cpu, setup, teardown),
+		cmocka_unit_test_setup_teardown(so_they_do_in_32_bit_code, setup_narrow, teardown_narrow),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
