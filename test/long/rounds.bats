@@ -26,6 +26,9 @@ state() { VBoxManage showvminfo "$1" --machinereadable | sed -n 's/^VMState="\(.
 
 is() { [[ $(state "$1") == "$2" ]]; }
 
+# A function: a shell with the pattern in its own command line would find itself.
+no_process() { ! pgrep -f "lodge-vm.*$LODGE_HOME" >/dev/null; }
+
 pid_of() { pgrep -f "lodge-vm.*$LODGE_HOME" | head -n 1; }
 
 @test "200 rounds of start and power-off leave no process, no lock and no file behind" {
@@ -35,7 +38,7 @@ pid_of() { pgrep -f "lodge-vm.*$LODGE_HOME" | head -n 1; }
 		VBoxManage controlvm vm poweroff 2>/dev/null
 		[ "$(state vm)" = poweroff ]
 	done
-	wait_for 10 bash -c "! pgrep -f 'lodge-vm.*$LODGE_HOME'"
+	wait_for 10 no_process
 	[ "$(find "$LODGE_HOME" | wc -l)" -le $((files + 8)) ]
 }
 
