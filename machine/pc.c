@@ -12,50 +12,17 @@
  *	0xfec00000  I/O APIC, 0xfed00000 HPET, 0xfee00000 local APICs
  *	end of 4 G  firmware
  *
- * build_board() is the parts list.
+ * build_board() is the parts list; catalogue.c has the devices a user asks for, inform.c what firmware is told.
  */
 #include "machine/machine.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/log.h"
-#include "dev/dev.h"
-#include "machine/acpi.h"
-#include "machine/bootorder.h"
+#include "machine/board.h"
 #include "machine/bringup.h"
 #include "machine/firmware.h"
 #include "machine/fwcfg.h"
-#include "machine/kernel.h"
-
-#define SLOT_PIIX 1
-#define SLOT_VGA 2
-
-struct pc {
-	struct machine m;
-	struct cpus cpus;
-	const struct pc_config *c;
-	bool paused, started;
-
-	struct ram *ram, *bios;
-	uint32_t ram_below_4g;
-	struct mem_region low, high, rom;
-	struct e820 map[8];
-	int map_count;
-
-	struct i8259 *pic;
-	struct ioapic *ioapic;
-	struct isairq *isa;
-	struct hpet *hpet;
-	struct piix4pm *pm;
-	struct mc146818 *rtc;
-	struct i8042 *keyboard;
-	struct vga *vga;
-	struct fwcfg *fwcfg;
-
-	struct kernel *kernel;
-};
 
 /* ---- memory ---- */
 
@@ -149,357 +116,6 @@ build_board(struct pc *p)
 		debugcon_create(m, 0x402, NULL);
 }
 
-/* ---- the catalogue: devices a user can name ---- */
-
-static int
-make_vga(struct pc *p, struct pc_device *d, struct err *e)
-{
-	char *path = firmware_search("vgabios-stdvga.bin");
-	size_t len = 0;
-	void *rom = path ? file_read(path, 1 << 16, &len, NULL) : NULL;
-
-	if (!rom)
-		log_warn(p->m.name, "there is no VGA BIOS (vgabios-stdvga.bin) on this host: firmware shows nothing");
-	p->vga = vga_create(&p->m, d->slot < 0 ? SLOT_VGA : d->slot, d->vram, rom, rom ? len : 0);
-	free(rom);
-	free(path);
-	d->made = p->vga;
-	return p->vga ? 0 : err_set(e, ERR_HOST, "no memory for a VGA with %llu bytes", (unsigned long long)d->vram);
-}
-
-static int
-make_debug_exit(struct pc *p, struct pc_device *d, struct err *e)
-{
-	d->made = debugexit_create(&p->m, 0xf4, 4);
-	return 0;
-}
-
-static int
-make_testdev(struct pc *p, struct pc_device *d, struct err *e)
-{
-	d->made = testdev_create(&p->m, p->isa, p->ioapic);
-	return 0;
-}
-
-static struct drive_config
-drive_config(const struct pc_drive *d)
-{
-	return (struct drive_config){
-		.block = d->block,
-		.cdrom = d->dvd,
-		.nonrotational = d->nonrotational,
-		.discard = d->discard,
-		.serial = d->serial[0] ? d->serial : NULL,
-		.ejected = d->ejected,
-		.opaque = d->opaque,
-	};
-}
-
-static int
-make_ide(struct pc *p, struct pc_device *d, struct err *e)
-{
-	struct ide_wires wires = { .irq = { isairq_input(p->isa, 14), isairq_input(p->isa, 15) } };
-	struct ide *ide = ide_create(&p->m, SLOT_PIIX, 1, &wires);
-
-	d->made = ide;
-	if (!ide)
-		return err_set(e, ERR_INVALID, "a machine can have one IDE controller");
-	for (int i = 0; i < d->drive_count; i++) {
-		struct drive_config c = drive_config(&d->drives[i]);
-
-		if (ide_attach(ide, d->drives[i].unit / 2, d->drives[i].unit % 2, &c, e))
-			return -1;
-	}
-	return 0;
-}
-
-static int
-make_ahci(struct pc *p, struct pc_device *d, struct err *e)
-{
-	struct ahci *ahci = ahci_create(&p->m, d->slot, d->ports, e);
-
-	d->made = ahci;
-	for (int i = 0; ahci && i < d->drive_count; i++) {
-		struct drive_config c = drive_config(&d->drives[i]);
-
-		if (ahci_attach(ahci, d->drives[i].unit, &c, e))
-			return -1;
-	}
-	return ahci ? 0 : -1;
-}
-
-static int
-make_e1000(struct pc *p, struct pc_device *d, struct err *e)
-{
-	d->made = e1000_create(&p->m, d->slot, d->variant ? d->variant : "82540EM", d->link, e);
-	return d->made ? 0 : -1;
-}
-
-static int
-make_virtio_blk(struct pc *p, struct pc_device *d, struct err *e)
-{
-	const struct pc_drive *drive = &d->drives[0];
-
-	d->made = virtio_blk_create(&p->m, d->slot, 0, drive->block, drive->serial[0] ? drive->serial : NULL, e);
-	return d->made ? 0 : -1;
-}
-
-static int
-make_virtio_net(struct pc *p, struct pc_device *d, struct err *e)
-{
-	d->made = virtio_net_create(&p->m, d->slot, 0, d->link, e);
-	return d->made ? 0 : -1;
-}
-
-static int
-make_virtio_console(struct pc *p, struct pc_device *d, struct err *e)
-{
-	d->made = virtio_console_create(&p->m, d->slot, 0, d->cd, e);
-	if (d->made)
-		d->cd = NULL;
-	return d->made ? 0 : -1;
-}
-
-static int
-make_virtio_rng(struct pc *p, struct pc_device *d, struct err *e)
-{
-	d->made = virtio_rng_create(&p->m, d->slot, 0, e);
-	return d->made ? 0 : -1;
-}
-
-static int
-make_virtio_balloon(struct pc *p, struct pc_device *d, struct err *e)
-{
-	d->made = virtio_balloon_create(&p->m, d->slot, 0, e);
-	return d->made ? 0 : -1;
-}
-
-static const struct device_type {
-	const char *name;
-	int (*make)(struct pc *p, struct pc_device *d, struct err *e);
-} catalogue[] = {
-	{ "vga", make_vga },
-	{ "ide", make_ide },
-	{ "ahci", make_ahci },
-	{ "e1000", make_e1000 },
-	{ "virtio-blk", make_virtio_blk },
-	{ "virtio-net", make_virtio_net },
-	{ "virtio-console", make_virtio_console },
-	{ "virtio-rng", make_virtio_rng },
-	{ "virtio-balloon", make_virtio_balloon },
-	{ "debug-exit", make_debug_exit },
-	{ "testdev", make_testdev },
-};
-
-const char *
-pc_device_type(int n)
-{
-	return n >= 0 && n < (int)ARRAY_LEN(catalogue) ? catalogue[n].name : NULL;
-}
-
-/* Where on the PCI bus `d` went: the place that was empty in `before`. */
-static void
-note_place(struct pc *p, struct pc_device *d, struct pci_dev *const before[])
-{
-	for (size_t i = 0; i < ARRAY_LEN(p->m.pci.devs); i++)
-		if (p->m.pci.devs[i] && !before[i]) {
-			d->pci_slot = p->m.pci.devs[i]->slot;
-			d->pci_function = p->m.pci.devs[i]->function;
-		}
-}
-
-static int
-build_device(struct pc *p, struct pc_device *d, struct err *e)
-{
-	struct pci_dev *before[ARRAY_LEN(p->m.pci.devs)];
-
-	memcpy(before, p->m.pci.devs, sizeof(before));
-	for (size_t i = 0; i < ARRAY_LEN(catalogue); i++)
-		if (!strcmp(d->type, catalogue[i].name)) {
-			if (catalogue[i].make(p, d, e))
-				return -1;
-			note_place(p, d, before);
-			return 0;
-		}
-	return err_set(e, ERR_INVALID, "there is no device '%s'", d->type);
-}
-
-static int
-build_devices(struct pc *p, struct err *e)
-{
-	for (int i = 0; i < p->c->device_count; i++)
-		if (build_device(p, &p->c->devices[i], e))
-			return -1;
-	return 0;
-}
-
-/* ---- what firmware is told ---- */
-
-static void
-set_cmos16(struct pc *p, uint8_t index, uint64_t value)
-{
-	if (value > 0xffff)
-		value = 0xffff;
-	mc146818_cmos_set(p->rtc, index, (uint8_t)value);
-	mc146818_cmos_set(p->rtc, index + 1, (uint8_t)(value >> 8));
-}
-
-static void
-fill_cmos(struct pc *p)
-{
-	const struct pc_config *c = p->c;
-	uint64_t above = (c->ram - p->ram_below_4g) >> 16;
-
-	set_cmos16(p, 0x15, 640);
-	set_cmos16(p, 0x17, (p->ram_below_4g >> 10) - 1024);
-	set_cmos16(p, 0x30, (p->ram_below_4g >> 10) - 1024);
-	set_cmos16(p, 0x34, p->ram_below_4g > 16u << 20 ? (p->ram_below_4g - (16u << 20)) >> 16 : 0);
-	set_cmos16(p, 0x5b, above & 0xffff);
-	mc146818_cmos_set(p->rtc, 0x5d, (uint8_t)(above >> 16));
-	mc146818_cmos_set(p->rtc, 0x14, 0x06); /* equipment: FPU, PS/2 mouse; no floppy */
-	mc146818_cmos_set(p->rtc, 0x39, 0x55); /* LBA translation for all disks */
-	mc146818_cmos_set(p->rtc, 0x3d, (uint8_t)(c->boot[0] | c->boot[1] << 4));
-	mc146818_cmos_set(p->rtc, 0x38, (uint8_t)(c->boot[2] << 4 | 1)); /* bit 0: no floppy signature check */
-	mc146818_cmos_set(p->rtc, 0x5f, (uint8_t)(c->cpu.count - 1));
-}
-
-static struct acpi_options
-acpi_options(const struct pc *p)
-{
-	struct acpi_options o = {
-		.cpus = p->c->cpu.count,
-		.hpet = p->c->hpet,
-		.ram_below_4g = p->ram_below_4g,
-	};
-
-	for (int i = 0; i < PC_SERIAL_MAX; i++) {
-		o.serial_base[i] = p->c->serial[i].base;
-		o.serial_irq[i] = p->c->serial[i].irq;
-	}
-	return o;
-}
-
-static struct smbios_options
-smbios_options(const struct pc *p)
-{
-	return (struct smbios_options){
-		.strings = &p->c->smbios,
-		.uuid = &p->c->uuid,
-		.cpus = p->c->cpu.count,
-		.ram = p->c->ram,
-		.ram_below_4g = p->ram_below_4g,
-	};
-}
-
-static void
-give_acpi(struct pc *p)
-{
-	struct acpi_options o = acpi_options(p);
-	struct acpi_tables t;
-	struct str script = { 0 };
-
-	acpi_build(&t, &o);
-	acpi_loader_script(&t, &script);
-	fwcfg_add_file(p->fwcfg, "etc/acpi/tables", t.tables.s, t.tables.len);
-	fwcfg_add_file(p->fwcfg, "etc/acpi/rsdp", t.rsdp, sizeof(t.rsdp));
-	fwcfg_add_file(p->fwcfg, "etc/table-loader", script.s, script.len);
-	str_free(&script);
-	acpi_free(&t);
-}
-
-static void
-give_smbios(struct pc *p)
-{
-	struct smbios_options o = smbios_options(p);
-	struct smbios_tables t;
-
-	smbios_build(&t, &o);
-	smbios_place(&t, 0);
-	fwcfg_add_file(p->fwcfg, "etc/smbios/smbios-tables", t.tables.s, t.tables.len);
-	fwcfg_add_file(p->fwcfg, "etc/smbios/smbios-anchor", t.anchor, sizeof(t.anchor));
-	smbios_free(&t);
-}
-
-static void
-give_memory_map(struct pc *p)
-{
-	uint8_t map[20 * 2];
-	uint64_t above = p->c->ram - p->ram_below_4g;
-
-	memset(map, 0, sizeof(map));
-	put_le64(map + 8, p->ram_below_4g);
-	put_le32(map + 16, 1);
-	put_le64(map + 20, 1ull << 32);
-	put_le64(map + 28, above);
-	put_le32(map + 36, 1);
-	fwcfg_add_file(p->fwcfg, "etc/e820", map, above ? 40 : 20);
-}
-
-/*
- * Network adapters have no ROM of their own here; firmware takes the boot code for a PCI identity from a file of this
- * name. (SeaBIOS, docs/Runtime_config: pciVVVV,DDDD.rom)
- */
-static void
-give_boot_rom(struct pc *p, const char *type, const char *file, const char *name)
-{
-	char *path;
-	size_t len;
-	void *rom;
-	int i = 0;
-
-	while (i < p->c->device_count && strcmp(p->c->devices[i].type, type))
-		i++;
-	if (i == p->c->device_count)
-		return;
-	path = firmware_search(file);
-	rom = path ? file_read(path, 1 << 18, &len, NULL) : NULL;
-	if (rom)
-		fwcfg_add_file(p->fwcfg, name, rom, len);
-	else
-		log_warn(p->m.name, "there is no %s on this host (package ipxe-qemu): no boot from the network", file);
-	free(rom);
-	free(path);
-}
-
-static void
-give_boot_order(struct pc *p)
-{
-	struct str order = { 0 };
-
-	bootorder_text(p->c, &order);
-	fwcfg_add_file(p->fwcfg, "bootorder", order.s, order.len);
-	str_free(&order);
-	for (size_t i = 0; i < ARRAY_LEN(p->c->boot); i++)
-		if (p->c->boot[i] == PC_BOOT_NET) {
-			give_boot_rom(p, "e1000", "pxe-e1000.rom", "pci8086,100e.rom");
-			give_boot_rom(p, "virtio-net", "pxe-virtio.rom", "pci1af4,1000.rom");
-		}
-}
-
-static void
-fill_fwcfg(struct pc *p)
-{
-	const struct pc_config *c = p->c;
-	uint64_t no_numa[1 + CPUS_MAX] = { 0 };
-	struct fwcfg *f = p->fwcfg;
-	uint8_t wait[2];
-
-	put_le16(wait, 2000);
-	fwcfg_add(f, FWCFG_UUID, c->uuid.b, sizeof(c->uuid.b));
-	fwcfg_add_int(f, FWCFG_RAM_SIZE, p->ram_below_4g, 8);
-	fwcfg_add_int(f, FWCFG_NOGRAPHIC, p->vga == NULL, 2);
-	fwcfg_add_int(f, FWCFG_NB_CPUS, (unsigned)c->cpu.count, 2);
-	fwcfg_add_int(f, FWCFG_MAX_CPUS, (unsigned)c->cpu.count, 2);
-	fwcfg_add_int(f, FWCFG_BOOT_MENU, c->boot_menu, 2);
-	fwcfg_add(f, FWCFG_NUMA, no_numa, 8 * (1 + (size_t)c->cpu.count));
-	fwcfg_add_int(f, FWCFG_IRQ0_OVERRIDE, 1, 4);
-	fwcfg_add_file(f, "etc/boot-menu-wait", wait, sizeof(wait));
-	give_boot_order(p);
-	give_memory_map(p);
-	give_acpi(p);
-	give_smbios(p);
-}
-
 /* ---- a kernel without firmware ---- */
 
 static void
@@ -516,8 +132,8 @@ make_kernel_map(struct pc *p)
 static int
 start_kernel(struct pc *p, struct err *e)
 {
-	struct acpi_options a = acpi_options(p);
-	struct smbios_options s = smbios_options(p);
+	struct acpi_options a = inform_acpi(p);
+	struct smbios_options s = inform_smbios(p);
 	struct vcpu *bsp = p->cpus.cpu[0];
 	struct kernel_env env;
 
@@ -568,10 +184,9 @@ build_parts(struct pc *p, struct err *e)
 	if (build_memory(p, e) || build_firmware(p, e))
 		return -1;
 	build_board(p);
-	if (build_devices(p, e))
+	if (catalogue_build(p, e))
 		return -1;
-	fill_cmos(p);
-	fill_fwcfg(p);
+	inform_firmware(p);
 	return 0;
 }
 
@@ -685,20 +300,6 @@ pc_cpus(struct pc *p)
 }
 
 /* ---- people ---- */
-
-int
-pc_change_medium(struct pc *p, struct pc_device *d, int unit, struct block *medium, bool force, struct err *e)
-{
-	int r = -ENOENT;
-
-	if (!strcmp(d->type, "ide"))
-		r = ide_change_medium(d->made, unit / 2, unit % 2, medium, force);
-	else if (!strcmp(d->type, "ahci"))
-		r = ahci_change_medium(d->made, unit, medium, force);
-	if (r == -EBUSY)
-		return err_set(e, ERR_IN_USE, "the guest has locked the drive; try again, or force it");
-	return r ? err_set(e, ERR_NOT_FOUND, "there is no DVD drive at place %d of this controller", unit) : 0;
-}
 
 bool
 pc_power_button(struct pc *p)

@@ -7,7 +7,6 @@
  * sandbox closes behind everything that opens files; the loop's thread and the CPUs start last, inside the sandbox.
  */
 #include <errno.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,96 +17,6 @@
 
 #include "base/log.h"
 #include "vm/private.h"
-
-/* ---- requests to the owner ---- */
-
-static void
-wake_owner(struct vm *v)
-{
-	uint64_t one = 1;
-	ssize_t r = write(v->wake_fd, &one, sizeof(one));
-
-	(void)r; /* a full counter wakes just as well */
-}
-
-void
-vm_post_job(struct vm *v, struct vm_job job)
-{
-	unsigned bit = job.kind == JOB_EVENT ? 1u << job.event : 0;
-	struct vm_job *j = NULL;
-
-	pthread_mutex_lock(&v->jobs_lock);
-	if (!(v->events_queued & bit)) {
-		v->events_queued |= bit;
-		j = xcalloc(1, sizeof(*j));
-		*j = job;
-		j->next = NULL;
-		*v->jobs_tail = j;
-		v->jobs_tail = &j->next;
-	}
-	pthread_mutex_unlock(&v->jobs_lock);
-	if (j)
-		wake_owner(v);
-}
-
-static struct vm_job *
-take_job(struct vm *v)
-{
-	struct vm_job *j;
-
-	pthread_mutex_lock(&v->jobs_lock);
-	j = v->jobs;
-	if (j) {
-		v->jobs = j->next;
-		if (!v->jobs)
-			v->jobs_tail = &v->jobs;
-		if (j->kind == JOB_EVENT)
-			v->events_queued &= ~(1u << j->event);
-	}
-	pthread_mutex_unlock(&v->jobs_lock);
-	return j;
-}
-
-static void
-free_job(struct vm_job *j)
-{
-	json_decref(j->asker.id);
-	free(j);
-}
-
-/* A reset makes void what the guest asked for before it. The CPUs are parked. */
-static void
-drop_events(struct vm *v)
-{
-	struct vm_job **p, *j;
-
-	pthread_mutex_lock(&v->jobs_lock);
-	for (p = &v->jobs; (j = *p);) {
-		if (j->kind == JOB_EVENT) {
-			*p = j->next;
-			free_job(j);
-		} else {
-			p = &j->next;
-		}
-	}
-	v->jobs_tail = p;
-	v->events_queued = 0;
-	pthread_mutex_unlock(&v->jobs_lock);
-}
-
-void
-vm_request_stop(struct vm *v)
-{
-	v->stop_requested = true;
-	wake_owner(v);
-}
-
-/* bus/machine.h: the guest, or a chip, asks for something. On a CPU's or the loop's thread, under the machine lock. */
-static void
-machine_wants(void *opaque, enum machine_event what, int status)
-{
-	vm_post_job(opaque, (struct vm_job){ .kind = JOB_EVENT, .event = what, .status = status });
-}
 
 /* ---- steps ---- */
 
@@ -161,7 +70,7 @@ open_machine(struct vm *v, struct err *e)
 	if (!v->pc)
 		return -1;
 	v->m = pc_machine(v->pc);
-	v->m->event = machine_wants;
+	v->m->event = vm_machine_wants;
 	v->m->event_opaque = v;
 	return 0;
 }
@@ -443,14 +352,10 @@ vm_open(struct vm_config *c, const struct vm_options *o)
 void
 vm_close(struct vm *v)
 {
-	struct vm_job *j;
-
 	if (!v)
 		return;
 	undo_steps(v, 0);
-	while ((j = take_job(v)))
-		free_job(j);
-	json_decref(v->poweroff_asker.id);
+	vm_jobs_drop(v);
 	if (v->wake_fd >= 0)
 		close(v->wake_fd);
 	pthread_mutex_destroy(&v->jobs_lock);
@@ -493,218 +398,6 @@ vm_power_on(struct vm *v, struct err *e)
 	return 0;
 }
 
-/* ---- jobs ---- */
-
-static void
-set_state_locked(struct vm *v, enum vm_state s)
-{
-	machine_lock(v->m);
-	vm_set_state(v, s);
-	machine_unlock(v->m);
-}
-
-static void
-answer(struct vm *v, struct vm_job *j, json_t *result, const struct err *e)
-{
-	machine_lock(v->m);
-	if (v->control)
-		control_answer(v->control, &j->asker, result, e);
-	else
-		json_decref(result);
-	machine_unlock(v->m);
-}
-
-static int
-wrong_state(struct vm *v, const char *what, struct err *e)
-{
-	return err_set(e, ERR_VM_STATE, "the machine is %s and cannot be %s", vm_state_text(v->state), what);
-}
-
-static int
-do_pause(struct vm *v, struct err *e)
-{
-	if (v->state != VM_RUNNING)
-		return wrong_state(v, "paused", e);
-	pc_pause(v->pc);
-	set_state_locked(v, VM_PAUSED);
-	return 0;
-}
-
-static int
-do_resume(struct vm *v, struct err *e)
-{
-	if (v->state != VM_PAUSED)
-		return wrong_state(v, "resumed", e);
-	pc_resume(v->pc);
-	set_state_locked(v, VM_RUNNING);
-	return 0;
-}
-
-static int
-do_reset(struct vm *v, struct err *e)
-{
-	if (v->state != VM_RUNNING && v->state != VM_PAUSED && v->state != VM_GURU)
-		return wrong_state(v, "reset", e);
-	pc_pause(v->pc);
-	drop_events(v);
-	if (pc_reset(v->pc, e))
-		return -1;
-	if (v->state != VM_PAUSED)
-		pc_resume(v->pc);
-	if (v->state == VM_GURU) {
-		v->outcome = (struct vm_outcome){ 0 };
-		set_state_locked(v, VM_RUNNING);
-	}
-	return 0;
-}
-
-static void
-end(struct vm *v, enum vm_end how, int status, const char *reason)
-{
-	if (v->ended)
-		return;
-	v->ended = true;
-	v->outcome.end = how;
-	v->outcome.status = status;
-	snprintf(v->outcome.reason, sizeof(v->outcome.reason), "%s", reason);
-}
-
-/* The CPUs cannot go on: keep the machine for inspection, or end it where nobody would look. */
-static void
-guru(struct vm *v, enum vm_end how, const char *reason)
-{
-	if (v->o.end_on_guru) {
-		end(v, how, 0, reason);
-		return;
-	}
-	pc_pause(v->pc);
-	snprintf(v->outcome.reason, sizeof(v->outcome.reason), "%s", reason);
-	set_state_locked(v, VM_GURU);
-}
-
-static void
-guest_reset(struct vm *v, const char *why)
-{
-	struct err e;
-
-	log_guest(v->c->name, "reset: %s", why);
-	if (v->o.end_on_reset)
-		end(v, VM_END_RESET, 0, why);
-	else if (do_reset(v, &e))
-		guru(v, VM_END_ERROR, e.text);
-}
-
-static void
-act_on_event(struct vm *v, enum machine_event what, int status)
-{
-	if (v->state != VM_RUNNING && v->state != VM_PAUSED)
-		return;
-	switch (what) {
-	case MACHINE_RESET:
-		guest_reset(v, "the guest reset the machine");
-		break;
-	case MACHINE_POWEROFF:
-		end(v, VM_END_GUEST_OFF, 0, "the guest switched off");
-		break;
-	case MACHINE_SUSPEND:
-		log_guest(v->c->name, "the guest asked for S3, which this machine does not offer");
-		break;
-	case MACHINE_TRIPLE_FAULT:
-		if (v->c->triple_fault == VM_TRIPLE_FAULT_RESET)
-			guest_reset(v, "triple fault");
-		else
-			guru(v, VM_END_TRIPLE_FAULT, "triple fault");
-		break;
-	case MACHINE_DEBUG_EXIT:
-		end(v, VM_END_DEBUG_EXIT, status, "debug exit");
-		break;
-	case MACHINE_ERROR:
-		guru(v, VM_END_ERROR,
-			status >= 0 && status < pc_cpus(v->pc)->count && pc_cpus(v->pc)->cpu[status]->error[0]
-				? pc_cpus(v->pc)->cpu[status]->error
-				: "the machine cannot go on");
-		break;
-	}
-}
-
-static void
-act_on_request(struct vm *v, struct vm_job *j)
-{
-	struct err e = { 0 };
-	json_t *result = NULL;
-
-	switch (j->kind) {
-	case JOB_PAUSE:
-		result = do_pause(v, &e) ? NULL : json_object();
-		break;
-	case JOB_RESUME:
-		result = do_resume(v, &e) ? NULL : json_object();
-		break;
-	case JOB_RESET:
-		log_info(v->c->name, "reset from outside");
-		result = do_reset(v, &e) ? NULL : json_object();
-		break;
-	case JOB_SCREENSHOT:
-		result = method_screenshot(v, &e);
-		break;
-	case JOB_POWEROFF:
-		json_decref(v->poweroff_asker.id);
-		v->poweroff_asker = j->asker;
-		j->asker.id = NULL;
-		end(v, VM_END_STOPPED, 0, "powered off");
-		return;
-	case JOB_EVENT:
-		return;
-	}
-	answer(v, j, result, &e);
-}
-
-static void
-act_on_jobs(struct vm *v)
-{
-	struct vm_job *j;
-
-	while (!v->ended && (j = take_job(v))) {
-		if (j->kind == JOB_EVENT)
-			act_on_event(v, j->event, j->status);
-		else
-			act_on_request(v, j);
-		free_job(j);
-	}
-}
-
-/* How long to wait, for poll(); the time may also be up. */
-static int
-time_left(struct vm *v)
-{
-	uint64_t now = loop_now(), deadline = v->started_ns + v->o.timeout_ms * 1000000u;
-
-	if (!v->o.timeout_ms)
-		return -1;
-	if (now < deadline)
-		return (int)MIN((deadline - now) / 1000000u + 1, (uint64_t)1 << 30);
-	end(v, VM_END_TIMEOUT, 0, "the time is up");
-	return 0;
-}
-
-static void
-wait_for_work(struct vm *v)
-{
-	struct pollfd p[2] = { { .fd = v->wake_fd, .events = POLLIN }, { .fd = v->signal_fd, .events = POLLIN } };
-	int ms = time_left(v);
-	uint64_t count;
-	ssize_t r;
-
-	if (poll(p, 2, ms) <= 0)
-		return;
-	if (p[0].revents) {
-		r = read(v->wake_fd, &count, sizeof(count));
-		(void)r;
-	}
-	if (p[1].revents)
-		v->stop_requested = true;
-}
-
 /* Everything is taken apart and the status final before who asked for it is answered and the lock is given up. */
 static void
 finish(struct vm *v)
@@ -724,13 +417,7 @@ finish(struct vm *v)
 void
 vm_run(struct vm *v, struct vm_outcome *out)
 {
-	while (!v->ended) {
-		if (v->stop_requested)
-			end(v, VM_END_STOPPED, 0, "stopped from outside");
-		act_on_jobs(v);
-		if (!v->ended)
-			wait_for_work(v);
-	}
+	vm_jobs_run(v);
 	finish(v);
 	*out = v->outcome;
 }

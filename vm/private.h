@@ -82,9 +82,16 @@ struct vm {
 	struct vm_asker poweroff_asker;
 };
 
-/* ---- lifecycle.c ---- */
+/* ---- jobs.c ---- */
 /* Queue work for the owner; any thread. Takes over `asker.id`. */
 void vm_post_job(struct vm *v, struct vm_job job);
+/* struct machine's `event`: the guest, or a chip, asks for something. */
+void vm_machine_wants(void *opaque, enum machine_event what, int status);
+/* Carry out jobs until the machine is to end: v->outcome says how. */
+void vm_jobs_run(struct vm *v);
+void vm_jobs_drop(struct vm *v);
+
+/* ---- lifecycle.c ---- */
 /* Open or close the console server as configured. Machine lock held. */
 int vm_console_open(struct vm *v, struct err *e);
 void vm_console_close(struct vm *v);

@@ -310,7 +310,7 @@ fill_filter(scmp_filter_ctx f)
 	/* A signal to ourselves: abort(). */
 	if (!r)
 		r = seccomp_rule_add(
-			f, SCMP_ACT_ALLOW, SCMP_SYS(kill), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+			f, SCMP_ACT_ALLOW, SCMP_SYS(kill), 1, SCMP_A0_64(SCMP_CMP_EQ, (scmp_datum_t)getpid(), 0));
 	return r;
 }
 
