@@ -716,7 +716,7 @@ lodge_boot(int argc, char **argv)
 	b.o = (struct vm_options){
 		.foreground = true, .catch_signals = true, .end_on_guru = true, .ending = ending, .opaque = &b
 	};
-	log_set_level(LOG_WARN);
+	log_set_level(LOG_ERROR); /* what a guest does wrong is not the user's problem; --verbose shows it */
 	if (engine && engine[0])
 		set_text(&b.c->engine, engine);
 	if (parse(&b, argc, argv, &status))
