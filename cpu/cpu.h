@@ -25,6 +25,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "base/err.h"
 #include "bus/machine.h"
@@ -128,6 +129,8 @@ struct cpu_engine {
 	void (*inject)(struct vcpu *v, int vector, bool nmi);
 	/* Forget translations of guest addresses and the memory map (REQ_FLUSH). */
 	void (*flush)(struct vcpu *v);
+	/* The engine's own counters, one a line, for people. May be NULL. */
+	void (*print_stats)(struct vcpu *v, FILE *f);
 };
 
 extern const struct cpu_engine cpu_engine_kvm, cpu_engine_jit, cpu_engine_interp;

@@ -7,6 +7,7 @@
  *	cache.c      code memory, blocks, the pages they come from, links between them, dropping them
  *	stubs.c      the fixed pieces of host code: entry, exit, and the ways from translated code to C and back
  *	translate.c  from guest instructions to host code: flags, memory accesses, flow
+ *	string.c     string instructions
  *	encode.c     one guest instruction with other registers and another memory operand
  *
  * Registers in translated code. GS base: struct jit_cpu. RSP: the host stack, 16-byte aligned. RCX, R11 and R15 are
@@ -51,8 +52,6 @@ enum { T_CX = H_CX, T_A = H_11, T_B = H_15 };
 #define JIT_REFUSAL_ENUM(name, text) name,
 enum jit_refusal { JIT_REFUSALS(JIT_REFUSAL_ENUM) JIT_REFUSAL_COUNT };
 #undef JIT_REFUSAL_ENUM
-
-const char *jit_refusal_text(enum jit_refusal r);
 
 struct jit_cpu;
 struct jit_block;
@@ -134,7 +133,9 @@ enum {
 #define SITE_REFUSAL(r) ((uint32_t)(r) << 27)
 #define SITE_REASON(s) ((s) >> 27)
 
-enum jit_helper_index { HELP_INTERP, HELP_COUNT };
+enum jit_helper_index { HELP_INTERP, HELP_STRING, HELP_COUNT };
+/* In SITE_REASON() of HELP_STRING; SITE_READ: REP or REPE, SITE_WRITE: REPNE. */
+enum jit_string_kind { JIT_MOVS, JIT_STOS, JIT_LODS, JIT_CMPS, JIT_SCAS };
 /* Returns 0: leave, v.state is complete; 1: go on behind the call; else the code to go on with, v.state complete. */
 typedef uintptr_t jit_helper(struct jit_cpu *j, uint32_t site);
 
@@ -181,7 +182,7 @@ struct jit_cpu {
 	struct jit_scratch *work; /* translate.c */
 	struct mem_listener listener;
 	uint64_t refused[JIT_REFUSAL_COUNT];
-	uint64_t guest_bytes, host_bytes;
+	uint64_t guest_bytes, host_bytes, missed, looked_up;
 };
 
 #define JIT_OFF(member) ((uint32_t)offsetof(struct jit_cpu, member))
@@ -230,6 +231,9 @@ struct jit_access jit_memory(struct jit_cpu *j, gva_t a, uint32_t site);
 unsigned jit_written(struct jit_cpu *j, uint32_t site, uint64_t rflags, _Atomic uint8_t *flags);
 uintptr_t jit_jump(struct jit_cpu *j, uint64_t rip);
 uintptr_t jit_link_taken(struct jit_cpu *j, uint32_t link);
+
+/* ---- string.c ---- */
+bool jit_string(struct jit_cpu *j, uint32_t site);
 
 /* ---- encode.c ---- */
 struct jit_form {

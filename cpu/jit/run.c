@@ -35,12 +35,6 @@ static const char *const refusal_text[] = {
 #undef ROW
 };
 
-const char *
-jit_refusal_text(enum jit_refusal r)
-{
-	return refusal_text[r];
-}
-
 /* ---- flags ---- */
 
 static inline void
@@ -201,6 +195,7 @@ next_code(struct jit_cpu *j)
 uintptr_t
 jit_jump(struct jit_cpu *j, uint64_t rip)
 {
+	j->looked_up++;
 	flags_out(j);
 	ST.rip = rip;
 	return next_code(j);
@@ -258,6 +253,7 @@ jit_memory(struct jit_cpu *j, gva_t a, uint32_t site)
 	unsigned size = SITE_SIZE(site);
 	struct soft_tlb_entry *e;
 
+	j->missed++;
 	complete(j, site);
 	if (site & SITE_FLAGS)
 		flags_out(j);
@@ -338,6 +334,17 @@ help_interp(struct jit_cpu *j, uint32_t site)
 		!wants_single(j))
 		return 1;
 	return next_code(j);
+}
+
+static uintptr_t
+help_string(struct jit_cpu *j, uint32_t site)
+{
+	complete(j, site);
+	flags_out(j);
+	if (unlikely(!jit_string(j, site)))
+		return help_interp(j, (site & SITE_MAKE(0x1fff, 15)) | SITE_REFUSAL(JIT_STRING));
+	flags_in(j);
+	return j->run_ok ? 1 : 0;
 }
 
 /* ---- the loop ---- */
@@ -476,6 +483,7 @@ engine_open(struct vcpu *v, struct err *e)
 	j->self = j;
 	j->one = 1;
 	j->helper[HELP_INTERP] = help_interp;
+	j->helper[HELP_STRING] = help_string;
 	if (interp_open(&j->i))
 		return err_set(e, ERR_HOST, "no memory for the interpreter of virtual CPU %d", v->index);
 	j->i.translatable = translatable;
@@ -499,14 +507,24 @@ engine_close(struct vcpu *v)
 
 	if (v->index == 0)
 		mem_unlisten(&v->m->mem, &j->listener);
-	for (int n = 0; n < JIT_REFUSAL_COUNT; n++)
-		if (j->refused[n] && log_tracing("jit"))
-			log_line(LOG_TRACE, "jit", "cpu%d: %llu x %s", v->index, (unsigned long long)j->refused[n],
-				jit_refusal_text((enum jit_refusal)n));
 	jit_cache_close(j);
 	jit_translate_close(j);
 	x86_soft_close(&j->i.c);
 	interp_close(&j->i);
+}
+
+static void
+engine_print_stats(struct vcpu *v, FILE *f)
+{
+	struct jit_cpu *j = (struct jit_cpu *)v;
+
+	for (int n = 0; n < JIT_REFUSAL_COUNT; n++)
+		fprintf(f, "  interpreted      %16llu  %s\n", (unsigned long long)j->refused[n], refusal_text[n]);
+	fprintf(f, "  guest bytes      %16llu  translated\n", (unsigned long long)j->guest_bytes);
+	fprintf(f, "  host bytes       %16llu  made of them\n", (unsigned long long)j->host_bytes);
+	fprintf(f, "  full             %16llu  times code memory was full\n", (unsigned long long)j->drops - 1);
+	fprintf(f, "  missed           %16llu  memory accesses left to C\n", (unsigned long long)j->missed);
+	fprintf(f, "  looked up        %16llu  jumps found in C\n", (unsigned long long)j->looked_up);
 }
 
 static void
@@ -574,4 +592,5 @@ const struct cpu_engine cpu_engine_jit = {
 	.can_inject = engine_can_inject,
 	.inject = engine_inject,
 	.flush = engine_flush,
+	.print_stats = engine_print_stats,
 };

@@ -43,6 +43,7 @@ enum kind {
 	K_JMP,
 	K_JCC,
 	K_DIV,
+	K_STRING,
 	K_HELP, /* the interpreter */
 };
 
@@ -329,6 +330,19 @@ is_string(const struct insn *n)
 	       ((op >= 0x6c && op <= 0x6f) || (op >= 0xa4 && op <= 0xa7) || (op >= 0xaa && op <= 0xaf));
 }
 
+/* INS, OUTS and unusual addresses are the interpreter's. */
+static void
+string(struct jit_scratch *t, struct insn *n)
+{
+	refuse(n, JIT_STRING);
+	if (n->in.opcode < 0xa4 || !t->wide || n->in.address_width != 64)
+		return;
+	for (unsigned i = 0; i < n->in.raw.prefix_count; i++)
+		if (n->in.raw.prefixes[i].value == 0x64 || n->in.raw.prefixes[i].value == 0x65)
+			return;
+	n->kind = K_STRING;
+}
+
 static bool
 is_condition(const struct insn *n, unsigned row)
 {
@@ -468,7 +482,7 @@ classify(struct jit_scratch *t, struct insn *n)
 
 	find_flags(n);
 	if (is_string(n)) {
-		refuse(n, JIT_STRING);
+		string(t, n);
 	} else if (is_jcc(n)) {
 		flow(t, n, K_JCC);
 	} else if (is_condition(n, 0x40) || is_condition(n, 0x90) || is_plain(m)) {
@@ -586,11 +600,11 @@ find_liveness(struct jit_scratch *t)
 	for (unsigned i = t->count; i-- > 0;) {
 		struct insn *n = &t->insn[i];
 
-		if (n->kind == K_JCC || n->kind == K_HELP)
+		if (n->kind == K_JCC || n->kind == K_HELP || n->kind == K_STRING)
 			live = ARITH_FLAGS;
 		n->live_out = live;
 		live = (live & ~n->kills) | n->reads;
-		if (n->kind == K_HELP)
+		if (n->kind == K_HELP || n->kind == K_STRING)
 			live = ARITH_FLAGS;
 		n->live_in = live;
 	}
@@ -610,8 +624,8 @@ choose_assumption(const struct jit_scratch *t)
 	for (unsigned i = 0; i < t->count; i++) {
 		const struct insn *n = &t->insn[i];
 
-		if (n->kind == K_HELP || n->kind == K_CALL || n->kind == K_RET || n->mem || n->kind == K_PUSH ||
-			n->kind == K_POP || n->kind == K_LEAVE)
+		if (n->kind == K_HELP || n->kind == K_STRING || n->kind == K_CALL || n->kind == K_RET || n->mem ||
+			n->kind == K_PUSH || n->kind == K_POP || n->kind == K_LEAVE)
 			return ASSUME_MEM;
 		if (n->kind == K_JCC || needs_host(n))
 			return ASSUME_HOST;
@@ -1008,6 +1022,28 @@ help(struct jit_scratch *t, const struct insn *n)
 	t->host_ok = false;
 }
 
+static void
+string_help(struct jit_scratch *t, const struct insn *n)
+{
+	static const uint8_t kinds[12] = { JIT_MOVS, JIT_MOVS, JIT_CMPS, JIT_CMPS, 0, 0, JIT_STOS, JIT_STOS, JIT_LODS,
+		JIT_LODS, JIT_SCAS, JIT_SCAS };
+	unsigned size = n->in.opcode & 1 ? n->in.operand_width / 8u : 1;
+	uint32_t site;
+
+	save_flags(t);
+	site = site_of(t, n) | SITE_SIZE_BITS(__builtin_ctz(size)) | SITE_REFUSAL(kinds[n->in.opcode - 0xa4]);
+	for (unsigned i = 0; i < n->in.raw.prefix_count; i++) {
+		if (n->in.raw.prefixes[i].value == 0xf3)
+			site = (site & ~(uint32_t)SITE_WRITE) | SITE_READ;
+		else if (n->in.raw.prefixes[i].value == 0xf2)
+			site = (site & ~(uint32_t)SITE_READ) | SITE_WRITE;
+	}
+	e_mov_imm32(&t->e, H_CX, site);
+	e_mov_imm32(&t->e, T_A, HELP_STRING);
+	e_call(&t->e, t->j->stub.call);
+	t->host_ok = false;
+}
+
 static unsigned
 access_of(const struct insn *n)
 {
@@ -1300,6 +1336,9 @@ write_insn(struct jit_scratch *t, struct insn *n)
 		break;
 	case K_DIV:
 		division(t, n);
+		break;
+	case K_STRING:
+		string_help(t, n);
 		break;
 	case K_HELP:
 		help(t, n);

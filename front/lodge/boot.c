@@ -643,6 +643,8 @@ print_stats(struct boot *b, struct vm *v)
 #define ROW(name, text) fprintf(stderr, "  %-16s %16llu  %s\n", #name, (unsigned long long)n->name, text);
 		CPU_COUNTERS(ROW)
 #undef ROW
+		if (c->engine->print_stats)
+			c->engine->print_stats(c->cpu[i], stderr);
 		insns += n->insns;
 	}
 	if (insns)
