@@ -1,53 +1,77 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Fuzz target: the firmware configuration device. The input is a list of 8-byte steps: a port access (which, size,
- * value), or, with the top bit set, bytes of the guest memory that DMA commands are read from.
- */
+/* Fuzz target: fw_cfg by port and by DMA, with commands that the guest lays down anywhere. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
-#include "base/str.h"
 #include "bus/machine.h"
 #include "machine/fwcfg.h"
+#include "test/fuzz/input.h"
 
-#define RAM_SIZE (1u << 20)
+#define RAM_SIZE 0x4000u
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static struct machine m;
-static struct ram *ram;
 static struct mem_region region;
+static struct ram *ram;
 
 static void
-make_machine(void)
+build(void)
 {
-	static const uint8_t big[100000] = { 1 };
+	struct fwcfg *f;
 
 	log_set_level(LOG_ERROR);
-	if (machine_open(&m, "fuzz") || !(ram = ram_create(&m.mem, "ram", RAM_SIZE)))
+	if (machine_open(&m, "fuzz"))
 		abort();
+	ram = ram_create(&m.mem, "ram", RAM_SIZE);
 	region = (struct mem_region){ .name = "ram", .enabled = true, .size = RAM_SIZE, .ram = ram };
 	mem_add(&m.mem, &region);
-	fwcfg_add_file(fwcfg_create(&m), "etc/big", big, sizeof(big));
+	f = fwcfg_create(&m);
+	fwcfg_add_file(f, "etc/ten", "0123456789", 10);
+	fwcfg_add_file(f, "etc/none", "", 0);
+	fwcfg_add_int(f, FWCFG_IRQ0_OVERRIDE, 1, 4);
+}
+
+static void
+command(struct input *in)
+{
+	uint32_t words[4], at = (uint32_t)take(in, 2);
+
+	words[0] = __builtin_bswap32((uint32_t)take(in, 1) | (uint32_t)take(in, 2) << 16);
+	words[1] = __builtin_bswap32((uint32_t)take(in, 4));
+	words[2] = __builtin_bswap32((uint32_t)take(in, 1));
+	words[3] = __builtin_bswap32((uint32_t)take(in, 4));
+	mem_write(&m.mem, at, words, sizeof(words));
+	io_write(&m.io, 0x518, __builtin_bswap32(at), 4);
 }
 
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const uint16_t ports[] = { 0x510, 0x511, 0x514, 0x518, 0x512, 0x516, 0x51b, 0x511 };
-	static const uint8_t sizes[] = { 1, 2, 4, 2 };
+	struct input in = { data, size };
 
-	if (!ram)
-		make_machine();
-	machine_lock(&m);
+	if (!m.loop)
+		build();
 	device_reset_all(&m);
-	for (; size >= 8; data += 8, size -= 8) {
-		if (data[0] & 0x80)
-			memcpy(ram->host + (le16(data + 1) & 0xff8), data + 3, 5);
-		else if (data[0] & 0x40)
-			io_read(&m.io, ports[data[0] & 7], sizes[data[0] >> 3 & 3]);
-		else
-			io_write(&m.io, ports[data[0] & 7], le32(data + 4), sizes[data[0] >> 3 & 3]);
+	while (in.left) {
+		unsigned op = (unsigned)take(&in, 1), width = 1u << (op >> 2 & 3) & 7;
+		uint16_t port = (uint16_t)(0x510 + (op >> 4));
+
+		switch (op & 3) {
+		case 0:
+			io_write(&m.io, port, (uint32_t)take(&in, 4), width ? width : 4);
+			break;
+		case 1:
+			io_read(&m.io, port, width ? width : 4);
+			break;
+		case 2:
+			command(&in);
+			break;
+		case 3:
+			io_write(&m.io, 0x510, (uint32_t)take(&in, 2), 2);
+			break;
+		}
 	}
-	machine_unlock(&m);
 	return 0;
 }
