@@ -19,6 +19,15 @@ CPPFLAGS := -I. -D_GNU_SOURCE -DLODGE_VERSION='"$(VERSION)"' -DLODGE_PREFIX='"$(
 	$(shell pkg-config --cflags slirp sqlite3 jansson libseccomp libpng libcrypto 2>/dev/null)
 LDFLAGS := -pie -Wl,--as-needed -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN)) -pthread
 
+# Code that runs while a guest's vector registers are in the host's (cpu/jit/fp.c).
+GENERAL := -mgeneral-regs-only -fno-tree-loop-distribute-patterns
+CFLAGS_cpu_jit_run := $(GENERAL)
+CFLAGS_cpu_jit_fp := $(GENERAL)
+CFLAGS_cpu_jit_cache := $(GENERAL)
+CFLAGS_cpu_x86_mmu := $(GENERAL)
+CFLAGS_cpu_x86_excp := $(GENERAL)
+CFLAGS_bus_mem := $(GENERAL)
+
 DIRS  := base bus block net cpu dev machine display vm host
 # What an archive needs to link: itself and the layers below it (doc/architecture.md).
 LAYERS_base    := base
@@ -32,7 +41,7 @@ LAYERS_machine := machine display dev cpu bus block net base
 LAYERS_vm      := vm machine display dev cpu bus block net base
 LAYERS_host    := host block net base
 
-LIBS_block :=
+LIBS_block := -lz
 LIBS_net   := $(shell pkg-config --libs slirp 2>/dev/null || echo -lslirp)
 LIBS_cpu   := -lZydis -lZycore
 LIBS_display := -lpng -lz -lcrypto

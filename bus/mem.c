@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: see mem.h.
+ * Theory of operation: see mem.h. Compiled for general registers only (Makefile), for cpu/jit/fp.c's sake.
  *
  * Flattening: every region's start and end is a boundary; between two neighbouring boundaries the enabled region of the
  * highest priority (then the latest order) wins; neighbours that continue each other are merged. There are a few dozen

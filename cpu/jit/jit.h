@@ -7,6 +7,7 @@
  *	cache.c      code memory, blocks, the pages they come from, links between them, dropping them
  *	stubs.c      the fixed pieces of host code: entry, exit, and the ways from translated code to C and back
  *	translate.c  from guest instructions to host code: flags, memory accesses, flow
+ *	fp.c         vector registers, loaded when needed
  *	string.c     string instructions
  *	encode.c     one guest instruction with other registers and another memory operand
  *
@@ -133,7 +134,7 @@ enum {
 #define SITE_REFUSAL(r) ((uint32_t)(r) << 27)
 #define SITE_REASON(s) ((s) >> 27)
 
-enum jit_helper_index { HELP_INTERP, HELP_STRING, HELP_COUNT };
+enum jit_helper_index { HELP_INTERP, HELP_STRING, HELP_FP, HELP_COUNT };
 /* In SITE_REASON() of HELP_STRING; SITE_READ: REP or REPE, SITE_WRITE: REPNE. */
 enum jit_string_kind { JIT_MOVS, JIT_STOS, JIT_LODS, JIT_CMPS, JIT_SCAS };
 /* Returns 0: leave, v.state is complete; 1: go on behind the call; else the code to go on with, v.state complete. */
@@ -147,6 +148,7 @@ struct jit_cpu {
 	uint64_t page_va; /* linear address of the code page being executed */
 	uint64_t ctx;	  /* of the current mode and address space */
 	_Atomic uint32_t run_ok;
+	uint32_t fp_off; /* 0: the guest's vector registers are in the host's */
 	uint16_t fl;
 	_Atomic uint8_t one; /* 1: the flags of the bounce buffer's page */
 	uint64_t scratch;
@@ -182,7 +184,7 @@ struct jit_cpu {
 	struct jit_scratch *work; /* translate.c */
 	struct mem_listener listener;
 	uint64_t refused[JIT_REFUSAL_COUNT];
-	uint64_t guest_bytes, host_bytes, missed, looked_up;
+	uint64_t guest_bytes, host_bytes, missed, looked_up, fp_loads;
 };
 
 #define JIT_OFF(member) ((uint32_t)offsetof(struct jit_cpu, member))
@@ -231,6 +233,17 @@ struct jit_access jit_memory(struct jit_cpu *j, gva_t a, uint32_t site);
 unsigned jit_written(struct jit_cpu *j, uint32_t site, uint64_t rflags, _Atomic uint8_t *flags);
 uintptr_t jit_jump(struct jit_cpu *j, uint64_t rip);
 uintptr_t jit_link_taken(struct jit_cpu *j, uint32_t link);
+
+/* ---- fp.c ---- */
+/* False: MXCSR has unmasked exceptions. */
+bool jit_fp_load(struct jit_cpu *j);
+void jit_fp_store(struct jit_cpu *j);
+static inline void
+jit_fp_home(struct jit_cpu *j)
+{
+	if (!j->fp_off)
+		jit_fp_store(j);
+}
 
 /* ---- string.c ---- */
 bool jit_string(struct jit_cpu *j, uint32_t site);

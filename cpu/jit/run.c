@@ -102,6 +102,7 @@ take_context(struct jit_cpu *j, uint64_t key)
 	struct soft_cpu *c = &j->i.c;
 	struct jit_context *x;
 
+	jit_fp_home(j);
 	/* generations start over, or a single page was forgotten */
 	if (c->tlb_last_gen < j->seen_last_gen || (c->tlb_epoch != j->seen_epoch && key >> 32 == j->seen_key >> 32 &&
 							  c->tlb_last_gen == j->seen_last_gen))
@@ -146,13 +147,17 @@ block_here(struct jit_cpu *j)
 	if (unlikely(!x86_canonical(a)))
 		x86_gp(c, 0);
 	if (unlikely(e->exec != tag)) {
+		jit_fp_home(j);
 		c->next_rip = a;
 		e = x86_tlb_fill(c, a, X86_EXEC, c->mmu, NULL);
 		if (e->exec != tag)
 			return NULL;
 	}
 	b = jit_find(j, a + e->delta, c->mode_key);
-	return likely(b != NULL) ? b : jit_translate(j, a, e, c->mode_key);
+	if (likely(b != NULL))
+		return b;
+	jit_fp_home(j);
+	return jit_translate(j, a, e, c->mode_key);
 }
 
 static inline void
@@ -252,6 +257,7 @@ jit_memory(struct jit_cpu *j, gva_t a, uint32_t site)
 	struct soft_cpu *c = &j->i.c;
 	unsigned size = SITE_SIZE(site);
 	struct soft_tlb_entry *e;
+	struct jit_access r;
 
 	j->missed++;
 	complete(j, site);
@@ -268,7 +274,12 @@ jit_memory(struct jit_cpu *j, gva_t a, uint32_t site)
 		if ((access == X86_WRITE ? e->write : e->read) == ((a & ~(gva_t)PAGE_MASK) | c->tlb_gen))
 			return (struct jit_access){ a + e->delta, e->flags };
 	}
-	return bounce(j, a, site);
+	if (j->fp_off)
+		return bounce(j, a, site);
+	jit_fp_store(j);
+	r = bounce(j, a, site);
+	jit_fp_load(j);
+	return r;
 }
 
 static void
@@ -288,7 +299,9 @@ jit_written(struct jit_cpu *j, uint32_t site, uint64_t rflags, _Atomic uint8_t *
 	struct soft_cpu *c = &j->i.c;
 	unsigned size = SITE_SIZE(site);
 	uint64_t dropped = c->v.count.blocks_dropped, v;
+	bool loaded = !j->fp_off;
 
+	jit_fp_home(j);
 	if (flags != &j->one) {
 		page_written(j, flags);
 	} else if (size <= 8) {
@@ -300,8 +313,11 @@ jit_written(struct jit_cpu *j, uint32_t site, uint64_t rflags, _Atomic uint8_t *
 	c->code_written = false;
 	if (j->pending)
 		jit_take_pending(j);
-	if (site & SITE_STAY || dropped == c->v.count.blocks_dropped)
+	if (site & SITE_STAY || dropped == c->v.count.blocks_dropped) {
+		if (loaded)
+			jit_fp_load(j);
 		return 0;
+	}
 	if (!(site & SITE_FLAGS)) {
 		ST.rflags = (ST.rflags & ~(uint64_t)ARITH_FLAGS) | (rflags & ARITH_FLAGS);
 		flags_in(j);
@@ -319,6 +335,7 @@ help_interp(struct jit_cpu *j, uint32_t site)
 	uint32_t key = c->mode_key;
 	enum interp_result r;
 
+	jit_fp_home(j);
 	complete(j, site);
 	next = c->next_rip;
 	flags_out(j);
@@ -339,12 +356,25 @@ help_interp(struct jit_cpu *j, uint32_t site)
 static uintptr_t
 help_string(struct jit_cpu *j, uint32_t site)
 {
+	jit_fp_home(j);
 	complete(j, site);
 	flags_out(j);
 	if (unlikely(!jit_string(j, site)))
 		return help_interp(j, (site & SITE_MAKE(0x1fff, 15)) | SITE_REFUSAL(JIT_STRING));
 	flags_in(j);
 	return j->run_ok ? 1 : 0;
+}
+
+/* A vector instruction, and the registers are not loaded. */
+static uintptr_t
+help_fp(struct jit_cpu *j, uint32_t site)
+{
+	uintptr_t r;
+
+	if (jit_fp_load(j))
+		return 1;
+	r = help_interp(j, site);
+	return r == 1 ? next_code(j) : r; /* "go on" would do it once more */
 }
 
 /* ---- the loop ---- */
@@ -400,6 +430,7 @@ run_code(struct jit_cpu *j)
 		return j->run_ok ? step(j) : CPU_EXIT_COUNT;
 	flags_in(j);
 	j->enter(j, j->rx + b->far_entry);
+	jit_fp_home(j);
 	flags_out(j);
 	if (unlikely(j->halted)) {
 		j->halted = false;
@@ -444,9 +475,11 @@ jit_run(struct vcpu *v)
 		return CPU_EXIT_SHUTDOWN;
 	}
 	set_gs_base(j);
-	while (setjmp(j->i.c.fault))
+	while (setjmp(j->i.c.fault)) {
+		jit_fp_home(j);
 		if (!x86_deliver_exception(&j->i.c))
 			return CPU_EXIT_SHUTDOWN;
+	}
 	return loop(j);
 }
 
@@ -484,6 +517,8 @@ engine_open(struct vcpu *v, struct err *e)
 	j->one = 1;
 	j->helper[HELP_INTERP] = help_interp;
 	j->helper[HELP_STRING] = help_string;
+	j->helper[HELP_FP] = help_fp;
+	j->fp_off = 1;
 	if (interp_open(&j->i))
 		return err_set(e, ERR_HOST, "no memory for the interpreter of virtual CPU %d", v->index);
 	j->i.translatable = translatable;
@@ -524,6 +559,7 @@ engine_print_stats(struct vcpu *v, FILE *f)
 	fprintf(f, "  host bytes       %16llu  made of them\n", (unsigned long long)j->host_bytes);
 	fprintf(f, "  full             %16llu  times code memory was full\n", (unsigned long long)j->drops - 1);
 	fprintf(f, "  missed           %16llu  memory accesses left to C\n", (unsigned long long)j->missed);
+	fprintf(f, "  loaded           %16llu  times the vector registers\n", (unsigned long long)j->fp_loads);
 	fprintf(f, "  looked up        %16llu  jumps found in C\n", (unsigned long long)j->looked_up);
 }
 

@@ -31,9 +31,9 @@ open_span(struct jit_cpu *j, int reg, unsigned size, enum x86_access access, uin
 	s->host = NULL;
 	if (unlikely(!x86_canonical(s->a) || !x86_canonical(s->a + size - 1)))
 		return false;
-	most = (PAGE_SIZE - (s->a & PAGE_MASK)) / size;
-	if (!most)
+	if ((s->a & PAGE_MASK) > PAGE_SIZE - size)
 		return true;
+	most = ST.rflags & FLAG_DF ? (s->a & PAGE_MASK) / size + 1 : (PAGE_SIZE - (s->a & PAGE_MASK)) / size;
 	s->host = x86_host(c, s->a, size, access, c->mmu, &s->e);
 	if (s->host && *n > most)
 		*n = most;
@@ -67,6 +67,20 @@ copy_up(uint8_t *d, const uint8_t *s, uint64_t n, unsigned size)
 		return;
 	}
 	for (; n; n--, d += size, s += size)
+		memmove(d, s, size);
+}
+
+/* The same downwards from the elements at `d` and `s`. */
+static void
+copy_down(uint8_t *d, const uint8_t *s, uint64_t n, unsigned size)
+{
+	uint64_t bytes = n * size;
+
+	if (d >= s || (uint64_t)(s - d) >= bytes) {
+		memmove(d + size - bytes, s + size - bytes, bytes);
+		return;
+	}
+	for (; n; n--, d -= size, s -= size)
 		memmove(d, s, size);
 }
 
@@ -107,14 +121,17 @@ movs(struct jit_cpu *j, uint32_t site, unsigned size)
 	if (!open_span(j, RSI, size, X86_READ, &n, &s) || !open_span(j, RDI, size, X86_WRITE, &n, &d))
 		return RUN_INTERP;
 	if (s.host && d.host) {
-		copy_up(d.host, s.host, n, size);
+		if (ST.rflags & FLAG_DF)
+			copy_down(d.host, s.host, n, size);
+		else
+			copy_up(d.host, s.host, n, size);
 		written(j, &d);
 	} else {
 		n = 1;
 		x86_store(c, d.a, x86_load(c, s.a, size, c->mmu), size, c->mmu);
 	}
-	ST.gpr[RSI] += n * size;
-	ST.gpr[RDI] += n * size;
+	ST.gpr[RSI] += ST.rflags & FLAG_DF ? 0 - n * size : n * size;
+	ST.gpr[RDI] += ST.rflags & FLAG_DF ? 0 - n * size : n * size;
 	count_down(j, site, n);
 	return RUN_MORE;
 }
@@ -231,7 +248,7 @@ jit_string(struct jit_cpu *j, uint32_t site)
 	unsigned what = SITE_REASON(site), size = SITE_SIZE(site);
 	enum run r = RUN_MORE;
 
-	if (ST.rflags & FLAG_DF || j->i.c.dr_armed)
+	if ((ST.rflags & FLAG_DF && what != JIT_MOVS) || j->i.c.dr_armed)
 		return false;
 	while (r == RUN_MORE && count_of(j, site)) {
 		r = runs[what](j, site, size);

@@ -44,6 +44,7 @@ enum kind {
 	K_JCC,
 	K_DIV,
 	K_STRING,
+	K_FP,	/* K_PASS with vector registers */
 	K_HELP, /* the interpreter */
 };
 
@@ -51,6 +52,7 @@ struct insn {
 	ZydisDecodedInstruction in;
 	ZydisDecodedOperand o[ZYDIS_MAX_OPERAND_COUNT];
 	const ZydisDecodedOperand *mem; /* of K_PASS and others, or NULL */
+	const struct vec_op *vec;	/* of K_FP */
 	enum kind kind;
 	enum jit_refusal why;
 	bool ends;
@@ -59,7 +61,7 @@ struct insn {
 	uint32_t live_in, live_out;
 };
 
-enum later_kind { LATER_MEMORY, LATER_WRITTEN, LATER_LINK, LATER_FAR, LATER_HELP };
+enum later_kind { LATER_MEMORY, LATER_WRITTEN, LATER_LINK, LATER_FAR, LATER_HELP, LATER_FP };
 
 struct later {
 	enum later_kind kind;
@@ -67,6 +69,7 @@ struct later {
 	uint32_t back;
 	uint32_t data;
 	bool save; /* flags are in host form and are to be saved */
+	bool load; /* ... and loaded again */
 };
 
 enum assume { ASSUME_DEAD, ASSUME_HOST, ASSUME_MEM };
@@ -83,7 +86,7 @@ struct jit_scratch {
 	unsigned laters;
 	struct jit_block *b;
 	uint32_t tlb; /* offset of the TLB array */
-	bool host_ok, mem_ok;
+	bool host_ok, mem_ok, fp_ok;
 	bool wide;	/* 64-bit mode */
 	unsigned stack; /* bytes of a push */
 };
@@ -216,12 +219,12 @@ address_ok(const struct jit_scratch *t, const struct insn *n)
 static unsigned
 mem_size(const struct insn *n)
 {
-	return n->mem->size / 8u;
+	return n->vec ? n->vec->mem_size : n->mem->size / 8u;
 }
 
-/* Register operands that can be renamed. */
+/* Register operands that can be renamed; `vectors`: or kept. */
 static bool
-registers_ok(const struct insn *n)
+registers_ok(const struct insn *n, bool vectors)
 {
 	for (unsigned i = 0; i < n->in.operand_count; i++) {
 		const ZydisDecodedOperand *o = &n->o[i];
@@ -241,7 +244,8 @@ registers_ok(const struct insn *n)
 		case ZYDIS_REGCLASS_FLAGS:
 			break;
 		default:
-			return false;
+			if (!vectors)
+				return false;
 		}
 	}
 	return true;
@@ -251,7 +255,7 @@ static void
 pass(struct jit_scratch *t, struct insn *n)
 {
 	n->kind = K_PASS;
-	if (!find_memory(n) || !registers_ok(n)) {
+	if (!find_memory(n) || !registers_ok(n, false)) {
 		refuse(n, JIT_RARE);
 		return;
 	}
@@ -475,6 +479,38 @@ compile(struct jit_scratch *t, struct insn *n)
 	return vec_compile(&t->j->i.c, t->code + (n->off - t->first), n->in.length, &n->in, n->o);
 }
 
+/* Would it raise #UD or #NM now? All of these bits are part of the mode key. */
+static bool
+gate_open(const struct x86_state *s, const struct vec_gate *g)
+{
+	return !(s->cr0 & (g->cr0_ud | g->cr0_nm)) && !(g->cr0_mp && (s->cr0 & g->cr0_mp) == g->cr0_mp) &&
+	       !(~s->cr4 & g->cr4_need) && !(~s->xcr0 & g->xcr0_need);
+}
+
+/* Vector instructions that run as they are. What masks faults of elements, and x87 and MMX, go another way. */
+static void
+vector(struct jit_scratch *t, struct insn *n)
+{
+	const struct vec_op *op = compile(t, n);
+
+	refuse(n, op ? JIT_FP : n->in.meta.category == ZYDIS_CATEGORY_SYSTEM ? JIT_SYSTEM : JIT_RARE);
+	if (!op || !t->wide || op->x87 || op->mmx || op->mask != VEC_MASK_NONE ||
+		!gate_open(&t->j->i.c.v.state, &op->gate))
+		return;
+	if (op->run != vec_run_reg && op->run != vec_run_mem && op->run != vec_run_zero)
+		return;
+	if (!find_memory(n) || !registers_ok(n, true) || (n->mem && !address_ok(t, n)) || !n->mem != !op->mem_size ||
+		op->mem_size & (op->mem_size - 1) || op->mem_size > 64 ||
+		(op->align_mask && op->align_mask != op->mem_size - 1)) {
+		n->mem = NULL;
+		return;
+	}
+	n->kind = K_FP;
+	n->vec = op;
+	n->reads = op->flags_in;
+	n->may = n->kills = op->flags_out;
+}
+
 static void
 classify(struct jit_scratch *t, struct insn *n)
 {
@@ -525,9 +561,7 @@ classify(struct jit_scratch *t, struct insn *n)
 			M(JMP) : flow(t, n, K_JMP);
 			break;
 		default:
-			refuse(n, n->in.meta.category == ZYDIS_CATEGORY_SYSTEM ? JIT_SYSTEM : JIT_RARE);
-			if (compile(t, n))
-				n->why = JIT_FP;
+			vector(t, n);
 			break;
 		}
 	}
@@ -557,6 +591,7 @@ decode_one(struct jit_scratch *t, struct insn *n, unsigned at)
 
 	memset(n, 0, offsetof(struct insn, o));
 	n->mem = NULL;
+	n->vec = NULL;
 	n->kind = K_HELP;
 	n->ends = false;
 	n->reads = n->kills = n->may = 0;
@@ -978,9 +1013,14 @@ place_registers(const struct insn *n, struct slots *s, struct jit_form *f)
 			const ZydisDecodedOperand *o = &n->o[i];
 			bool first = o->encoding == ZYDIS_OPERAND_ENCODING_NONE || high;
 
-			if (o->type != ZYDIS_OPERAND_TYPE_REGISTER || !is_gpr(o) || first != (round == 0))
+			if (o->type != ZYDIS_OPERAND_TYPE_REGISTER || first != (round == 0))
 				continue;
-			if (!place_gpr(s, f, o, high, keep))
+			if (!is_gpr(o)) {
+				int id = ZydisRegisterGetId(o->reg.value);
+
+				if (id >= 0 && o->encoding != ZYDIS_OPERAND_ENCODING_NONE)
+					place(f, o, (unsigned)id);
+			} else if (!place_gpr(s, f, o, high, keep))
 				return false;
 		}
 	return true;
@@ -1019,7 +1059,7 @@ help(struct jit_scratch *t, const struct insn *n)
 	e_mov_imm32(&t->e, H_CX, site_of(t, n) | SITE_REFUSAL(n->why));
 	e_mov_imm32(&t->e, T_A, HELP_INTERP);
 	e_call(&t->e, t->j->stub.call);
-	t->host_ok = false;
+	t->host_ok = t->fp_ok = false;
 }
 
 static void
@@ -1041,13 +1081,17 @@ string_help(struct jit_scratch *t, const struct insn *n)
 	e_mov_imm32(&t->e, H_CX, site);
 	e_mov_imm32(&t->e, T_A, HELP_STRING);
 	e_call(&t->e, t->j->stub.call);
-	t->host_ok = false;
+	t->host_ok = t->fp_ok = false;
 }
 
 static unsigned
 access_of(const struct insn *n)
 {
 	unsigned a = n->mem->actions;
+
+	if (n->vec)
+		return (n->vec->mem_write ? SITE_WRITE : 0) | (n->vec->mem_read ? SITE_READ : 0) | segment_bit(n) |
+		       (n->vec->align_mask ? SITE_ALIGN : 0);
 
 	return (a & ZYDIS_OPERAND_ACTION_MASK_WRITE ? SITE_WRITE : 0) |
 	       (a & ZYDIS_OPERAND_ACTION_MASK_READ ? SITE_READ : 0) | segment_bit(n) |
@@ -1073,6 +1117,22 @@ plan(const struct insn *n, struct slots *s, struct jit_form *f)
 	return place_registers(n, s, f);
 }
 
+/* Vector registers are to be in the host's. The flags stay as they are. */
+static void
+need_fp(struct jit_scratch *t, const struct insn *n)
+{
+	struct later *l;
+
+	if (t->fp_ok)
+		return;
+	e_load32(&t->e, H_CX, JIT_OFF(fp_off));
+	e_jrcxz(&t->e, 5);
+	l = later(t, LATER_FP, e_jump_later(&t->e, 0xff), site_of(t, n) | SITE_REFUSAL(JIT_FP));
+	l->save = !t->mem_ok;
+	l->load = t->host_ok;
+	t->fp_ok = true;
+}
+
 static void
 passing(struct jit_scratch *t, struct insn *n)
 {
@@ -1086,6 +1146,8 @@ passing(struct jit_scratch *t, struct insn *n)
 		help(t, n);
 		return;
 	}
+	if (n->kind == K_FP)
+		need_fp(t, n);
 	if (n->mem) {
 		how = access_of(n);
 		clobber(t, n->live_in);
@@ -1297,6 +1359,7 @@ division(struct jit_scratch *t, const struct insn *n)
 	data = site_of(t, n) | SITE_REFUSAL(JIT_DIVIDE);
 	for (unsigned i = 0; i < outs; i++)
 		later(t, LATER_HELP, out[i], data);
+	t->fp_ok = false;
 	t->host_ok = true;
 	t->mem_ok = false;
 }
@@ -1306,6 +1369,7 @@ write_insn(struct jit_scratch *t, struct insn *n)
 {
 	switch (n->kind) {
 	case K_PASS:
+	case K_FP:
 		passing(t, n);
 		break;
 	case K_NOP:
@@ -1377,6 +1441,7 @@ write_entries(struct jit_scratch *t)
 		e_flags_load(e);
 	if (assume != ASSUME_MEM)
 		b->near_entry = e_at(e);
+	t->fp_ok = false;
 	t->host_ok = assume != ASSUME_MEM;
 	t->mem_ok = assume == ASSUME_MEM;
 	e_load32(e, H_CX, JIT_OFF(run_ok));
@@ -1414,6 +1479,14 @@ write_later(struct jit_scratch *t, const struct later *l)
 	case LATER_FAR:
 		rip_to(t, T_A, (int32_t)l->data);
 		far_jump(t);
+		break;
+	case LATER_FP:
+		e_mov_imm32(e, H_CX, l->data | SITE_FLAGS);
+		e_mov_imm32(e, T_A, HELP_FP);
+		e_call(e, t->j->stub.call);
+		if (l->load)
+			e_flags_load(e);
+		e_jmp(e, l->back);
 		break;
 	case LATER_HELP:
 		e_mov_imm32(e, H_CX, l->data);

@@ -7,6 +7,9 @@
  * Delivery may itself raise: then x86_raise() lands in try_deliver() here, the two are combined (table 6-5), and what
  * comes out is delivered instead, up to the triple fault. A delivery that raises has changed nothing, except where a
  * task switch had already entered the new task; then the new task is where the next attempt starts.
+ *
+ * Compiled for general registers only (Makefile): x86_raise() may run while the guest's vector registers are in the
+ * host's (cpu/jit/fp.c).
  */
 #include <string.h>
 

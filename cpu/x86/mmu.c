@@ -18,6 +18,9 @@
  * Write tags are only given to pages whose dirty flag is already set, so the first write always walks. Pages that are
  * not plain memory get no tags for engines, but `io` notes here, so that device registers do not cost a walk each time.
  *
+ * Compiled for general registers only (Makefile): translated code calls this with the guest's vector registers in the
+ * host's.
+ *
  * Walks read paging structures as physical memory of the guest; where there is no memory they read all ones. Accessed
  * and dirty flags are set by compare-and-exchange; if another CPU changed the entry meanwhile, the walk starts again.
  */
