@@ -40,16 +40,18 @@
 #include "block/format.h"
 
 #define WORKERS_MAX 4
+#define DEPTH_MAX 64  /* images of a chain */
+#define DEPTH_SHIFT 8 /* of the depth within the flags of block_open(), for block_open_parent() alone */
 #define WORKER_STACK (256 << 10)
 
-static const struct block_format *const formats[] = { &block_vdi, &block_iso, &block_raw };
+static const struct block_format *const formats[] = { &block_vdi, &block_qcow2, &block_iso, &block_raw };
 
 /* Formats that are known and not supported: never taken for raw. */
 static const struct {
 	const char *name, *magic;
 	size_t len;
 } foreign[] = {
-	{ "QCOW2", "QFI\xfb", 4 },
+	{ "QCOW", "QFI\xfb", 4 },
 	{ "VMDK", "KDMV", 4 },
 	{ "VMDK", "COWD", 4 },
 	{ "VMDK", "# Disk DescriptorFile", 21 },
@@ -242,6 +244,7 @@ block_open(const char *path, const char *format, int flags, struct err *e)
 
 	b->path = xstrdup(path);
 	b->read_only = flags & BLOCK_RDONLY;
+	b->depth = flags >> DEPTH_SHIFT;
 	b->queue_tail = &b->queue;
 	b->finished_tail = &b->finished;
 	b->fd = b->bell = -1;
@@ -265,6 +268,50 @@ block_open(const char *path, const char *format, int flags, struct err *e)
 	free(b->path);
 	free(b);
 	return NULL;
+}
+
+/* Where `name` is, when the image at `path` says it. NULL: it is not the name of a file. */
+static char *
+name_beside(const char *path, const char *name)
+{
+	const char *slash = strrchr(path, '/'), *colon;
+
+	if (str_starts(name, "file:"))
+		name += 5;
+	colon = strchr(name, ':');
+	if (!*name || (colon && !memchr(name, '/', (size_t)(colon - name))))
+		return NULL;
+	if (*name == '/' || !slash)
+		return xstrdup(name);
+	return xasprintf("%.*s/%s", (int)(slash - path), path, name);
+}
+
+int
+block_open_parent(struct block *b, const char *name, const char *format, struct block **out, struct err *e)
+{
+	char *path = name_beside(b->path, name);
+	int flags = BLOCK_RDONLY | (b->depth + 1) << DEPTH_SHIFT;
+
+	*out = NULL;
+	if (!path)
+		return err_set(e, ERR_UNSUPPORTED,
+			"'%s' reads through to '%s', which is not a file; only files can be used", b->path, name);
+	if (b->depth >= DEPTH_MAX)
+		err_set(e, ERR_FILE, "'%s' has a chain of more than %d images, or one that ends in itself", b->path,
+			DEPTH_MAX);
+	else
+		*out = block_open(path, format, flags, e);
+	if (*out && !format && (*out)->format == &block_raw) {
+		block_close(*out);
+		*out = NULL;
+		err_set(e, ERR_UNSUPPORTED,
+			"'%s' reads through to '%s', whose format it does not say and the contents do not tell",
+			b->path, path);
+	}
+	if (!*out && !b->depth)
+		err_wrap(e, "The parent of '%s' cannot be used", b->path);
+	free(path);
+	return *out ? 0 : -1;
 }
 
 static void
@@ -310,6 +357,7 @@ block_get_info(struct block *b, struct block_info *out)
 	out->size = b->size;
 	out->read_only = b->read_only;
 	out->uuid = b->uuid;
+	out->backing = b->backing ? b->backing->path : NULL;
 	if (!fstat(b->fd, &st))
 		out->on_disk = (uint64_t)st.st_blocks * 512;
 }
@@ -652,6 +700,9 @@ check_create(const struct block_create *c, const struct block_format *f, struct 
 
 	if (!f || !f->create)
 		return err_set(e, ERR_UNSUPPORTED, "Images of the format '%s' cannot be created", c->format);
+	if (c->backing && f != &block_qcow2)
+		return err_set(e, ERR_UNSUPPORTED, "An image of the format '%s' cannot read through to another one",
+			c->format);
 	if (c->size == 0 || c->size % 512 || c->size > (uint64_t)INT64_MAX / 2)
 		return err_set(e, ERR_INVALID, "A disk cannot have %llu bytes; the size is a multiple of 512",
 			(unsigned long long)c->size);

@@ -2,10 +2,10 @@
 /*
  * Disk images: sectors in and out, whatever the format.
  *
- * A `struct block` is one open image (later: a chain of them). Offsets and lengths are in bytes; the guest-facing
- * devices use multiples of 512. An image opened for writing is locked (advisory OFD lock on the file, exclusive), one
- * opened read-only takes a shared lock; a second user gets ERR_IN_USE with the holder's process number where the
- * kernel tells.
+ * A `struct block` is one open image with all the images it reads through to. Offsets and lengths are in bytes; the
+ * guest-facing devices use multiples of 512. An image opened for writing is locked (advisory OFD lock on the file,
+ * exclusive), one opened read-only takes a shared lock; a second user gets ERR_IN_USE with the holder's process number
+ * where the kernel tells.
  *
  * Synchronous calls may be used from any one thread at a time. Asynchronous requests are carried out by a pool of
  * worker threads (one per image, shared by all its requests); completion runs on the machine's loop, under its lock,
@@ -29,12 +29,13 @@ struct block;
 enum block_open_flags { BLOCK_RDONLY = 1 };
 
 struct block_info {
-	const char *format;  /* "raw", "vdi", "iso" */
+	const char *format;  /* "raw", "vdi", "iso", "qcow2" */
 	const char *variant; /* "dynamic", "fixed" */
 	uint64_t size;	     /* virtual, bytes */
 	uint64_t on_disk;    /* bytes allocated in the file system */
 	bool read_only;
-	struct uuid uuid; /* of the image itself; zero where the format has none */
+	struct uuid uuid;    /* of the image itself; zero where the format has none */
+	const char *backing; /* path of the image this one reads through to; NULL: none */
 };
 
 /* Open `path`; format from its contents (never from its name), or `format` when not NULL. NULL and *e on failure. */
@@ -80,8 +81,10 @@ void block_drain(struct block *b);
 
 struct block_create {
 	const char *path;   /* must not exist */
-	const char *format; /* "raw", "vdi", any case */
+	const char *format; /* "raw", "vdi", "qcow2", any case */
 	bool fixed;
+	/* The new image reads through to this one until it is written to (qcow2), as the file will name it; or NULL. */
+	const char *backing, *backing_format;
 	uint64_t size;
 	const struct uuid *uuid; /* NULL: random */
 	/* Called now and then with 0-100; may be NULL. */

@@ -15,9 +15,8 @@
 #include "base/str.h"
 #include "block/block.h"
 
-/* The part [skip, skip+len) of `iov` as an iov of its own; returns the count. `out` has BLOCK_IOV_MAX entries. */
-static int
-slice(const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, struct iovec *out)
+int
+iov_slice(const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, struct iovec *out)
 {
 	int n = 0;
 
@@ -35,6 +34,28 @@ slice(const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, struct i
 		len -= part;
 	}
 	return n;
+}
+
+void
+iov_copy(const struct iovec *iov, int iovcnt, uint64_t skip, void *to, uint64_t len)
+{
+	struct iovec part[BLOCK_IOV_MAX];
+	int n = iov_slice(iov, iovcnt, skip, len, part);
+	char *at = to;
+
+	for (int i = 0; i < n; at += part[i++].iov_len)
+		memcpy(at, part[i].iov_base, part[i].iov_len);
+}
+
+void
+iov_fill(const struct iovec *iov, int iovcnt, uint64_t skip, const void *from, uint64_t len)
+{
+	struct iovec part[BLOCK_IOV_MAX];
+	int n = iov_slice(iov, iovcnt, skip, len, part);
+	const char *at = from;
+
+	for (int i = 0; i < n; at += part[i++].iov_len)
+		memcpy(part[i].iov_base, at, part[i].iov_len);
 }
 
 void
@@ -60,7 +81,7 @@ file_readv(int fd, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t 
 	struct iovec part[BLOCK_IOV_MAX];
 
 	while (len) {
-		int cnt = slice(iov, iovcnt, skip, len, part);
+		int cnt = iov_slice(iov, iovcnt, skip, len, part);
 		ssize_t n = preadv(fd, part, cnt, (off_t)off);
 
 		if (n < 0 && errno == EINTR)
@@ -84,7 +105,7 @@ file_writev(int fd, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t
 	struct iovec part[BLOCK_IOV_MAX];
 
 	while (len) {
-		int cnt = slice(iov, iovcnt, skip, len, part);
+		int cnt = iov_slice(iov, iovcnt, skip, len, part);
 		ssize_t n = pwritev(fd, part, cnt, (off_t)off);
 
 		if (n < 0 && errno == EINTR)

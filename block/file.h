@@ -17,6 +17,12 @@ int file_writev(int fd, const struct iovec *iov, int iovcnt, uint64_t skip, uint
 int file_pread(int fd, void *buf, uint64_t len, uint64_t off);
 int file_pwrite(int fd, const void *buf, uint64_t len, uint64_t off);
 
+/* The part [skip, skip+len) of `iov` as an iov of its own: `out` has BLOCK_IOV_MAX entries. Returns the count. */
+int iov_slice(const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, struct iovec *out);
+/* Copy out of the iov, from its byte `skip` on. */
+void iov_copy(const struct iovec *iov, int iovcnt, uint64_t skip, void *to, uint64_t len);
+/* Copy into it. */
+void iov_fill(const struct iovec *iov, int iovcnt, uint64_t skip, const void *from, uint64_t len);
 /* Store zeroes into the bytes of the iov from `skip` on. */
 void iov_zero(const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len);
 

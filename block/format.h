@@ -45,7 +45,14 @@ struct block_format {
 	int (*create)(int fd, const struct block_create *c, struct err *e);
 };
 
-extern const struct block_format block_raw, block_iso, block_vdi;
+extern const struct block_format block_raw, block_iso, block_vdi, block_qcow2;
+
+/*
+ * The image `name` (as an image file says it: relative to the directory of `b`) that `b` reads through to, read-only.
+ * Without a `format` its contents must tell one: a parent is never taken for raw by default, since what a guest once
+ * wrote into a raw disk would then decide. 0, or -1 and *e.
+ */
+int block_open_parent(struct block *b, const char *name, const char *format, struct block **out, struct err *e);
 
 struct block {
 	const struct block_format *format;
@@ -56,6 +63,8 @@ struct block {
 	const char *variant;
 	struct uuid uuid;
 	char *path;
+	struct block *backing; /* what shows through, owned by the driver; NULL: nothing */
+	int depth;	       /* images in front of this one in its chain */
 
 	/* The queue; see block.c. */
 	pthread_mutex_t lock;

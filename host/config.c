@@ -2,6 +2,7 @@
 /*
  * From the machine in the inventory to the configuration document that its process reads (vm/protocol.h).
  */
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,7 +43,7 @@ disk_serial(const char *uuid_string, char out[21])
 static json_t *
 attachment(const struct host_attachment *a)
 {
-	char serial[21];
+	char serial[21], format[16] = "";
 	json_t *o = json_pack(
 		"{s:i, s:i, s:s}", "port", a->port, "device", a->device, "type", a->type == HOST_DVD ? "dvd" : "disk");
 
@@ -52,7 +53,9 @@ attachment(const struct host_attachment *a)
 		return o;
 	disk_serial(a->medium, serial);
 	json_object_set_new(o, "serial", json_string(serial));
-	json_object_set_new(o, "format", json_string(strcasecmp(a->format, "VDI") ? "raw" : "vdi"));
+	for (size_t i = 0; i < sizeof(format) - 1 && a->format[i]; i++)
+		format[i] = (char)tolower((unsigned char)a->format[i]);
+	json_object_set_new(o, "format", json_string(format));
 	json_object_set_new(o, "nonrotational", json_boolean(a->nonrotational));
 	json_object_set_new(o, "discard", json_boolean(a->discard));
 	return o;

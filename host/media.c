@@ -45,6 +45,25 @@ upper(const char *s)
 	return u;
 }
 
+/* Formats of disks that can be created. The first is what one gets without asking. */
+static const struct image_format {
+	const char *name, *also, *format, *suffix;
+} image_formats[] = {
+	{ "VDI", NULL, "vdi", ".vdi" },
+	{ "QCOW2", "QCOW", "qcow2", ".qcow2" },
+	{ "RAW", NULL, "raw", ".img" },
+};
+
+static const struct image_format *
+find_image_format(const char *word)
+{
+	for (size_t i = 0; i < ARRAY_LEN(image_formats); i++)
+		if (!strcasecmp(word, image_formats[i].name) ||
+			(image_formats[i].also && !strcasecmp(word, image_formats[i].also)))
+			return &image_formats[i];
+	return NULL;
+}
+
 static void
 look_inside(struct host_medium *m, const struct block_info *info)
 {
@@ -53,7 +72,8 @@ look_inside(struct host_medium *m, const struct block_info *info)
 	m->format = !strcmp(info->format, "iso") ? xstrdup("RAW") : upper(info->format);
 	m->variant = xstrdup(info->variant ? info->variant : "dynamic");
 	m->size = info->size;
-	if (memcmp(&info->uuid, &none, sizeof(none)))
+	m->nameless = !memcmp(&info->uuid, &none, sizeof(none));
+	if (!m->nameless)
 		uuid_text(&info->uuid, m->uuid);
 }
 
@@ -196,9 +216,11 @@ medium_get(
 static void
 describe_missing(struct host_medium *m, enum host_device type, const char *path, const char *format)
 {
+	const struct image_format *f = find_image_format(format);
+
 	m->type = type;
 	m->path = xstrdup(path);
-	m->format = xstrdup(!strcmp(format, "VDI") ? "VDI" : "RAW");
+	m->format = xstrdup(f ? f->name : "RAW");
 	m->variant = xstrdup("dynamic");
 }
 
@@ -224,7 +246,7 @@ medium_register(
 	else
 		r = probe_file(type, path, &m, e);
 	/* An image that carries no UUID of its own keeps the one it was known by. */
-	if (!r && !strcmp(m.format, "RAW"))
+	if (!r && m.nameless)
 		uuid_text(&u, m.uuid);
 	r = r || duplicate_uuid(h, &m, e) || insert(h, &m, e) ? -1 : 0;
 	medium_release(&m);
@@ -373,7 +395,7 @@ create_image(const struct host_medium_create *c, const char *path, const char *f
 		r = err_set(e, ERR_FILE,
 			"Could not create the medium storage unit '%s'.\n%s: cannot create image '%s' "
 			"(VERR_ALREADY_EXISTS)",
-			path, !strcmp(format, "vdi") ? "VDI" : "RAW", path);
+			path, find_image_format(format)->name, path);
 	else
 		r = *dir && stat(dir, &st) ? dir_make(dir, 0755, e) : 0;
 	free(dir);
@@ -386,17 +408,16 @@ static int
 choose_format(const struct host_medium_create *c, const char **format, const char **suffix, struct err *e)
 {
 	const char *wanted = c->format ? c->format : c->type == HOST_DISK ? "VDI" : "RAW";
+	const struct image_format *f = find_image_format(wanted);
 
-	if (!strcasecmp(wanted, "VDI") && c->type == HOST_DISK) {
-		*format = "vdi";
-		*suffix = ".vdi";
-	} else if (!strcasecmp(wanted, "RAW")) {
-		*format = "raw";
-		*suffix = c->type == HOST_DISK ? ".img" : c->type == HOST_DVD ? ".iso" : ".img";
-	} else {
+	if (!f)
+		return err_set(e, ERR_UNSUPPORTED,
+			"Images of the format '%s' cannot be created: VDI, QCOW2 and RAW can", wanted);
+	if (c->type != HOST_DISK && strcmp(f->format, "raw"))
 		return err_set(
-			e, ERR_UNSUPPORTED, "Images of the format '%s' cannot be created: VDI and RAW can", wanted);
-	}
+			e, ERR_UNSUPPORTED, "An image of a floppy or optical disc cannot have the format '%s'", wanted);
+	*format = f->format;
+	*suffix = c->type == HOST_DVD ? ".iso" : f->suffix;
 	return 0;
 }
 

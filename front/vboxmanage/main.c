@@ -27,10 +27,10 @@ static const struct verb verbs[] = {
 		"VM nictrace<1-8> on|off\n"
 		"VM vrde on|off",
 		"web1 acpipowerbutton", false },
-	{ "createhd", cmd_createmedium, "--filename FILE --size MB [--format VDI|RAW] [--variant Standard|Fixed]",
+	{ "createhd", cmd_createmedium, "--filename FILE --size MB [--format VDI|QCOW2|RAW] [--variant Standard|Fixed]",
 		"--filename web1.vdi --size 8192", true },
 	{ "createmedium", cmd_createmedium,
-		"[disk|floppy] --filename FILE --size MB|--sizebyte BYTES [--format VDI|RAW]\n"
+		"[disk|floppy] --filename FILE --size MB|--sizebyte BYTES [--format VDI|QCOW2|RAW]\n"
 		"  [--variant Standard|Fixed]",
 		"disk --filename web1.vdi --size 8192", false },
 	{ "createvdi", cmd_createmedium, "--filename FILE --size MB", "--filename web1.vdi --size 8192", true },

@@ -39,6 +39,28 @@ Encryption:     disabled"
 	has_line "Format variant: fixed default"
 }
 
+@test "disks of other formats are created, shown, attached, and keep their UUID" {
+	make_vm web1
+	VBoxManage storagectl web1 --name SATA --add sata
+	for f in QCOW2; do
+		vbm createhd --filename "$f" --size 50 --format "$f"
+		[ "$status" -eq 0 ]
+		uuid=${output##*: }
+		file=$PWD/$f.${f,,}
+		VBoxManage storageattach web1 --storagectl SATA --port 0 --type hdd --medium "$file"
+		vbm list hdds
+		has_line "UUID:           $uuid"
+		has_line "Storage format: $f"
+		has_line "Capacity:       50 MBytes"
+		vbm showmediuminfo disk "$file"
+		has_line "UUID:           $uuid"
+		has_line "Format variant: dynamic default"
+		VBoxManage storageattach web1 --storagectl SATA --port 0 --medium none
+		VBoxManage closemedium disk "$uuid" --delete 2>/dev/null
+		[ ! -e "$file" ]
+	done
+}
+
 @test "createmedium never overwrites" {
 	hd a.vdi 5
 	sum=$(sha256sum a.vdi)

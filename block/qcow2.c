@@ -1,0 +1,1225 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * qcow2: QEMU's disk image, versions 2 and 3.
+ *
+ * The file is an array of clusters (512 bytes to 2 MiB), all numbers are big-endian. Cluster 0 begins with the header:
+ *
+ *   offset  size
+ *        0     4  "QFI\xfb"
+ *        4     4  version, 2 or 3
+ *        8     8  file offset of the name of the backing file, 0: none
+ *       16     4  its length
+ *       20     4  bits of a cluster: 9 to 21
+ *       24     8  size of the disk in bytes
+ *       32     4  encryption method, 0: none
+ *       36     4  entries of the L1 table
+ *       40     8  file offset of the L1 table
+ *       48     8  file offset of the refcount table
+ *       56     4  its clusters
+ *       60     4  internal snapshots
+ *       64     8  file offset of the snapshot table
+ *                 version 3 only:
+ *       72     8  incompatible features: 0 dirty, 1 corrupt, 2 external data file, 3 compression type, 4 extended L2
+ *       80     8  compatible features: 0 lazy refcounts
+ *       88     8  autoclear features: cleared by who does not know them and writes
+ *       96     4  log2 of the bits of a refcount, 0 to 6 (version 2: 4)
+ *      100     4  length of the header
+ *   and behind the header extensions of (4 type, 4 length, data, padded to 8): 0 ends them, 0xe2792aca names the format
+ *   of the backing file, 0x6803f857 has entries of 48 bytes: type of feature (0 incompatible), bit, name.
+ *
+ *   L1 table: 8 bytes for each L2 table: bit 63 "copied" (its refcount is 1), bits 9-55 file offset of the table, 0
+ * none. L2 table: one cluster of 8 bytes for each cluster of the disk: bit 63 copied   bit 62 compressed   bits 9-55
+ * file offset of the cluster, 0 none   bit 0 reads as zeroes (v3) compressed: the low 62 - (cluster bits - 8) bits are
+ * a file offset, the rest up to bit 61 the sectors of 512 bytes behind the one it is in; the contents are a raw deflate
+ * stream (RFC 1951). refcount table: 8 bytes for each refcount block, a file offset; a block is one cluster of
+ * refcounts, one for each cluster of the file.
+ *
+ * Tables are read and changed through meta.h. Everything an entry says is bounded when it is used: aligned, within the
+ * file, outside of the header, L1 and refcount tables.
+ *
+ * Writing. A cluster of the disk that reads as zeroes gets a cluster of the file that reads as zeroes, is entered in
+ * the L2 table (in memory) and is then written like any other, without a lock. One with other contents so far (from the
+ * backing file, compressed) is written completely to its new place, under `cow`, before it is entered. Clusters that
+ * are discarded stay allocated, as holes in the file. What a new place replaces is freed when the commit has ended.
+ *
+ * The phases of a commit (meta.h), so that a power cut leaves at worst clusters that are counted and not used:
+ *   1 refcount blocks, with the data   2 refcount table   3 header   4 L2 tables   5 L1 table   then: freed clusters
+ *
+ * Not written to: images with internal snapshots, that are marked dirty or corrupt. Not supported, and refused by name:
+ * encryption and every incompatible feature except those two marks.
+ */
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include "block/be.h"
+#include "block/file.h"
+#include "block/format.h"
+#include "block/meta.h"
+
+#define QCOW_MAGIC 0x514649fbu
+#define COPIED (1ull << 63)
+#define COMPRESSED (1ull << 62)
+#define READS_ZERO 1ull
+#define OFFSET_MASK 0x00fffffffffffe00ull
+#define L1_BYTES_MAX (32ull << 20)
+#define RT_BYTES_MAX (8ull << 20)
+#define NAME_MAX_LEN 1023u
+#define GROW (4ull << 20) /* the file grows in steps of this */
+#define CREATE_BITS 16
+
+enum { INCOMPAT_DIRTY = 1, INCOMPAT_CORRUPT = 2 };
+enum { EXT_END = 0, EXT_BACKING_FORMAT = 0xe2792aca, EXT_FEATURES = 0x6803f857 };
+enum { PHASE_REFCOUNTS = 1, PHASE_REFTABLE, PHASE_HEADER, PHASE_L2, PHASE_L1 };
+
+enum qcow_field {
+	AT_MAGIC = 0,
+	AT_VERSION = 4,
+	AT_BACKING = 8,
+	AT_BACKING_LEN = 16,
+	AT_BITS = 20,
+	AT_SIZE = 24,
+	AT_CRYPT = 32,
+	AT_L1_SIZE = 36,
+	AT_L1 = 40,
+	AT_RT = 48,
+	AT_RT_CLUSTERS = 56,
+	AT_SNAPSHOTS = 60,
+	AT_SNAPSHOT_TABLE = 64,
+	V2_LENGTH = 72,
+	AT_INCOMPATIBLE = 72,
+	AT_COMPATIBLE = 80,
+	AT_AUTOCLEAR = 88,
+	AT_REFCOUNT_ORDER = 96,
+	AT_LENGTH = 100,
+	V3_LENGTH = 104,
+};
+
+/* How a cluster of the disk is stored. */
+enum kind { HOLE, ZERO, DATA, PACKED };
+struct place {
+	enum kind kind;
+	bool copied;	/* DATA: nobody else uses it, it can be written in place */
+	uint64_t host;	/* file offset of the byte asked for (DATA) or of the stream (PACKED) */
+	uint64_t entry; /* as in the L2 table */
+};
+
+/* A range of the file that loses a reference when the commit has ended. */
+struct drop {
+	uint64_t at, len;
+};
+
+struct qcow {
+	uint32_t version, bits, refcount_order;
+	uint64_t cluster, l2_entries, l1_at, l1_entries, l1_len;
+	uint64_t features_at; /* header extensions begin here */
+	struct block *backing;
+	char *backing_name, *backing_format;
+
+	pthread_mutex_t cow;  /* one copy at a time, and reading of what a copy may free; taken before `lock` */
+	pthread_mutex_t lock; /* everything below */
+	struct meta *meta;
+	uint64_t rt_at, rt_entries;
+	uint64_t file_end;   /* length of the file */
+	uint64_t first_free; /* no cluster of the file below it is free */
+	uint64_t fresh;	     /* clusters from here on were never used: they read as zeroes */
+	struct drop *drops;
+	size_t drop_count, drop_cap;
+};
+
+/* ---- opening ---- */
+
+static bool
+qcow_probe(const struct block_head *h)
+{
+	return h->len >= V2_LENGTH && be32(h->bytes) == QCOW_MAGIC && be32(h->bytes + AT_VERSION) >= 2;
+}
+
+static int
+bad(struct block *b, struct err *e, const char *what, uint64_t value)
+{
+	return err_set(
+		e, ERR_FILE, "'%s' is not a good QCOW2 image: %s (%llu)", b->path, what, (unsigned long long)value);
+}
+
+/* Is [at, at+len) whole within the file, and cluster-aligned? */
+static bool
+in_file(const struct qcow *q, uint64_t at, uint64_t len)
+{
+	return at % q->cluster == 0 && at >= q->cluster && len <= q->file_end && at <= q->file_end - len;
+}
+
+static int
+check_tables(struct block *b, struct qcow *q, const uint8_t *h, struct err *e)
+{
+	uint64_t rt_len = (uint64_t)be32(h + AT_RT_CLUSTERS) * q->cluster;
+
+	if (b->size == 0 || b->size % 512 || b->size > INT64_MAX / 2)
+		return bad(b, e, "the size of its disk is not a number of sectors", b->size);
+	if (q->l1_len > L1_BYTES_MAX)
+		return bad(b, e, "its L1 table is too large", q->l1_len);
+	if (q->l1_entries * 8 > q->l1_len)
+		return bad(b, e, "its L1 table is too small for its disk", q->l1_len / 8);
+	if (!in_file(q, q->l1_at, q->l1_entries * 8))
+		return bad(b, e, "the offset of its L1 table is impossible", q->l1_at);
+	if (rt_len == 0 || rt_len > RT_BYTES_MAX)
+		return bad(b, e, "the size of its refcount table is impossible", rt_len);
+	if (!in_file(q, q->rt_at, 8))
+		return bad(b, e, "the offset of its refcount table is impossible", q->rt_at);
+	q->rt_entries = rt_len / 8;
+	return 0;
+}
+
+static int
+check_geometry(struct block *b, struct qcow *q, const uint8_t *h, struct err *e)
+{
+	q->version = be32(h + AT_VERSION);
+	q->bits = be32(h + AT_BITS);
+	if (q->version != 2 && q->version != 3)
+		return err_set(e, ERR_UNSUPPORTED, "'%s' is a QCOW image of version %u; 2 and 3 can be used", b->path,
+			q->version);
+	if (q->bits < 9 || q->bits > 21)
+		return bad(b, e, "the size of its clusters is impossible", q->bits);
+	if (be32(h + AT_CRYPT))
+		return err_set(e, ERR_UNSUPPORTED, "'%s' is encrypted, which is not supported for QCOW2", b->path);
+	q->refcount_order = q->version == 2 ? 4 : be32(h + AT_REFCOUNT_ORDER);
+	if (q->refcount_order > 6)
+		return bad(b, e, "the size of its refcounts is impossible", q->refcount_order);
+	q->cluster = 1ull << q->bits;
+	q->l2_entries = q->cluster / 8;
+	b->size = be64(h + AT_SIZE);
+	q->l1_at = be64(h + AT_L1);
+	q->l1_len = (uint64_t)be32(h + AT_L1_SIZE) * 8;
+	q->l1_entries = b->size / (q->cluster * q->l2_entries) + (b->size % (q->cluster * q->l2_entries) != 0);
+	q->rt_at = be64(h + AT_RT);
+	q->features_at = q->version == 2 ? V2_LENGTH : be32(h + AT_LENGTH);
+	if (q->features_at < (q->version == 2 ? V2_LENGTH : V3_LENGTH) || q->features_at > q->cluster)
+		return bad(b, e, "the length of its header is impossible", q->features_at);
+	return check_tables(b, q, h, e);
+}
+
+/* The image's own name for incompatible feature `bit`, or the specification's. `out` has 47 bytes. */
+static void
+feature_name(const uint8_t *list, uint64_t len, unsigned bit, char out[47])
+{
+	static const char *const known[] = { "dirty", "corrupt", "external data file", "compression type (zstd)",
+		"extended L2 entries" };
+
+	snprintf(out, 47, "number %u", bit);
+	if (bit < ARRAY_LEN(known))
+		snprintf(out, 47, "%s", known[bit]);
+	for (uint64_t at = 0; bit >= ARRAY_LEN(known) && len - at >= 48; at += 48) {
+		if (list[at] != 0 || list[at + 1] != bit)
+			continue;
+		snprintf(out, 47, "%.46s", (const char *)list + at + 2);
+		for (char *p = out; *p; p++)
+			*p = (char)(*p < ' ' || *p > '~' ? '?' : *p);
+	}
+}
+
+static int
+check_features(struct block *b, const uint8_t *h, const uint8_t *list, uint64_t list_len, struct err *e)
+{
+	uint64_t features = be32(h + AT_VERSION) == 2 ? 0 : be64(h + AT_INCOMPATIBLE);
+	char name[47];
+
+	for (unsigned bit = 2; bit < 64; bit++) {
+		if (!(features >> bit & 1))
+			continue;
+		feature_name(list, list_len, bit, name);
+		return err_set(
+			e, ERR_UNSUPPORTED, "'%s' uses the QCOW2 feature '%s', which is not supported", b->path, name);
+	}
+	if (!b->read_only && features & INCOMPAT_CORRUPT)
+		return err_set(e, ERR_FILE,
+			"'%s' is marked corrupt and cannot be written to; repair a copy with 'qemu-img check -r all'",
+			b->path);
+	if (!b->read_only && features & INCOMPAT_DIRTY)
+		return err_set(e, ERR_FILE,
+			"'%s' was not closed properly by a program that keeps refcounts in memory only; run 'qemu-img "
+			"check -r all' on it before it is written to",
+			b->path);
+	if (!b->read_only && be32(h + AT_SNAPSHOTS))
+		return err_set(e, ERR_UNSUPPORTED,
+			"'%s' has %u internal snapshots and cannot be written to; it can be read, and cloned", b->path,
+			be32(h + AT_SNAPSHOTS));
+	return 0;
+}
+
+/* Walk the header extensions in `head` (of one cluster). */
+static int
+read_extensions(struct block *b, struct qcow *q, const uint8_t *head, struct err *e)
+{
+	const uint8_t *features = NULL;
+	uint64_t at = q->features_at, features_len = 0;
+
+	while (q->cluster - at >= 8) {
+		uint32_t type = be32(head + at), len = be32(head + at + 4);
+
+		at += 8;
+		if (type == EXT_END)
+			break;
+		if (len > q->cluster - at)
+			return bad(b, e, "a header extension is longer than the header's cluster", len);
+		if (type == EXT_FEATURES) {
+			features = head + at;
+			features_len = len;
+		}
+		if (type == EXT_BACKING_FORMAT && len && len < 64 && !q->backing_format)
+			q->backing_format = xasprintf("%.*s", (int)len, (const char *)head + at);
+		at += MIN((len + 7ull) & ~7ull, q->cluster - at);
+	}
+	return check_features(b, head, features, features_len, e);
+}
+
+static int
+read_backing_name(struct block *b, struct qcow *q, const uint8_t *head, struct err *e)
+{
+	uint64_t at = be64(head + AT_BACKING), len = be32(head + AT_BACKING_LEN);
+
+	if (!at)
+		return 0;
+	if (len == 0 || len > NAME_MAX_LEN || at > q->cluster || len > q->cluster - at)
+		return bad(b, e, "the name of its backing file is not in its header's cluster", at);
+	q->backing_name = xasprintf("%.*s", (int)len, (const char *)head + at);
+	return 0;
+}
+
+static int
+read_header(struct block *b, struct qcow *q, struct err *e)
+{
+	uint8_t h[V3_LENGTH], *head;
+	int64_t size = file_size(b->fd);
+	int r;
+
+	if (size < 0)
+		return err_sys(e, ERR_FILE, (int)size, "The size of '%s' cannot be found", b->path);
+	q->file_end = (uint64_t)size;
+	r = file_pread(b->fd, h, sizeof(h), 0);
+	if (r)
+		return err_sys(e, ERR_FILE, r, "The header of '%s' cannot be read", b->path);
+	if (q->file_end < V2_LENGTH || be32(h) != QCOW_MAGIC)
+		return bad(b, e, "its signature is wrong", be32(h));
+	if (check_geometry(b, q, h, e))
+		return -1;
+	head = calloc(1, q->cluster);
+	r = head ? file_pread(b->fd, head, q->cluster, 0) : -ENOMEM;
+	if (r)
+		r = err_sys(e, ERR_FILE, r, "The header of '%s' cannot be read", b->path);
+	else
+		r = read_extensions(b, q, head, e) || read_backing_name(b, q, head, e) ? -1 : 0;
+	free(head);
+	return r;
+}
+
+static void
+qcow_free(struct qcow *q)
+{
+	meta_close(q->meta);
+	block_close(q->backing);
+	free(q->backing_name);
+	free(q->backing_format);
+	free(q->drops);
+	pthread_mutex_destroy(&q->lock);
+	pthread_mutex_destroy(&q->cow);
+	free(q);
+}
+
+/* The first change: features that who writes must know all of are taken off. */
+static int
+clear_autoclear(struct block *b, struct qcow *q, struct err *e)
+{
+	uint64_t bits = 0;
+	int r;
+
+	if (b->read_only || q->version == 2)
+		return 0;
+	pthread_mutex_lock(&q->lock);
+	r = meta_get64be(q->meta, AT_AUTOCLEAR, &bits);
+	if (!r && bits)
+		r = meta_put64be(q->meta, AT_AUTOCLEAR, 0, PHASE_HEADER);
+	pthread_mutex_unlock(&q->lock);
+	if (!r && bits)
+		r = meta_commit(q->meta);
+	return r ? err_sys(e, ERR_FILE, r, "The header of '%s' cannot be written", b->path) : 0;
+}
+
+static int
+qcow_open(struct block *b, struct err *e)
+{
+	struct qcow *q = calloc(1, sizeof(*q));
+
+	if (!q)
+		return err_sys(e, ERR_FAILED, ENOMEM, "'%s' cannot be opened", b->path);
+	pthread_mutex_init(&q->lock, NULL);
+	pthread_mutex_init(&q->cow, NULL);
+	if (read_header(b, q, e))
+		goto fail;
+	q->meta = meta_open(b->fd, (unsigned)MIN(q->cluster, 4096), &q->lock);
+	if (!q->meta) {
+		err_sys(e, ERR_FAILED, ENOMEM, "'%s' cannot be opened", b->path);
+		goto fail;
+	}
+	q->fresh = (q->file_end + q->cluster - 1) / q->cluster;
+	if (q->backing_name && block_open_parent(b, q->backing_name, q->backing_format, &q->backing, e))
+		goto fail;
+	if (clear_autoclear(b, q, e))
+		goto fail;
+	b->state = q;
+	b->variant = "dynamic";
+	b->backing = q->backing;
+	return 0;
+fail:
+	qcow_free(q);
+	return -1;
+}
+
+/* The file is as long as what is used of it. */
+static void
+qcow_close(struct block *b)
+{
+	struct qcow *q = b->state;
+
+	if (!b->read_only && !meta_dirty(q->meta) && q->file_end > q->fresh * q->cluster &&
+		ftruncate(b->fd, (off_t)(q->fresh * q->cluster)))
+		q->file_end = 0; /* longer than need be, and good all the same */
+	qcow_free(q);
+}
+
+/* ---- looking up; lock held ---- */
+
+static bool
+overlaps(uint64_t at, uint64_t len, uint64_t table, uint64_t table_len)
+{
+	return at < table + table_len && table < at + len;
+}
+
+/* Can [at, at+len) hold data or an L2 table? Not where the file's own tables are. */
+static bool
+good_place(const struct qcow *q, uint64_t at, uint64_t len)
+{
+	return at >= q->cluster && at < q->file_end && !overlaps(at, len, q->l1_at, q->l1_len) &&
+	       !overlaps(at, len, q->rt_at, q->rt_entries * 8);
+}
+
+/* File offset of the L2 entry for `off`; 0 in *at: there is no table. *l1: the L1 entry. */
+static int
+find_entry(struct qcow *q, uint64_t off, uint64_t *at, uint64_t *l1)
+{
+	uint64_t i = off >> q->bits, table;
+	int r = meta_get64be(q->meta, q->l1_at + i / q->l2_entries * 8, l1);
+
+	*at = 0;
+	if (r)
+		return r;
+	table = *l1 & OFFSET_MASK;
+	if (!table)
+		return 0;
+	if (table % q->cluster || !good_place(q, table, q->cluster))
+		return -EIO;
+	*at = table + i % q->l2_entries * 8;
+	return 0;
+}
+
+static int
+decode(const struct qcow *q, uint64_t off, uint64_t entry, struct place *p)
+{
+	uint64_t host = entry & OFFSET_MASK;
+
+	*p = (struct place){ HOLE, entry & COPIED, host, entry };
+	if (entry & COMPRESSED) {
+		p->kind = PACKED;
+		p->host = entry & ((1ull << (62 - (q->bits - 8))) - 1);
+		return good_place(q, p->host, 1) ? 0 : -EIO;
+	}
+	if (host && (host % q->cluster || !good_place(q, host, q->cluster)))
+		return -EIO;
+	p->host += off % q->cluster;
+	if (q->version >= 3 && entry & READS_ZERO)
+		p->kind = ZERO;
+	else if (host)
+		p->kind = DATA;
+	return 0;
+}
+
+static int
+lookup(struct qcow *q, uint64_t off, struct place *p)
+{
+	uint64_t at, l1, entry = 0;
+	int r = find_entry(q, off, &at, &l1);
+
+	if (!r && at)
+		r = meta_get64be(q->meta, at, &entry);
+	return r ? r : decode(q, off, entry, p);
+}
+
+/* The same as `first`, right behind it? */
+static bool
+continues(const struct place *first, const struct place *p, uint64_t distance)
+{
+	if (p->kind != first->kind || p->copied != first->copied || p->kind == PACKED)
+		return false;
+	if (p->kind == ZERO)
+		return !(p->entry & OFFSET_MASK) == !(first->entry & OFFSET_MASK);
+	return p->kind != DATA || p->host == first->host + distance;
+}
+
+/* Where the bytes from `off` on are; *len becomes how many of them are of that kind without a gap. Takes the lock. */
+static int
+extent(struct qcow *q, uint64_t off, uint64_t *len, struct place *p)
+{
+	uint64_t n = q->cluster - off % q->cluster;
+	int r;
+
+	pthread_mutex_lock(&q->lock);
+	r = lookup(q, off, p);
+	while (!r && n < *len) {
+		struct place next;
+
+		if (lookup(q, off + n, &next) || !continues(p, &next, n))
+			break;
+		n += q->cluster;
+	}
+	pthread_mutex_unlock(&q->lock);
+	*len = MIN(*len, n);
+	return r;
+}
+
+/* ---- reading ---- */
+
+/* Decompress the cluster at `p` into `out`. */
+static int
+unpack(struct block *b, const struct qcow *q, const struct place *p, uint8_t *out)
+{
+	unsigned shift = 62 - (q->bits - 8);
+	uint64_t sectors = (p->entry >> shift & ((1ull << (q->bits - 8)) - 1)) + 1;
+	uint64_t len = sectors * 512 - p->host % 512;
+	uint8_t *in = malloc(len);
+	z_stream z = { 0 };
+	int r = in ? file_pread(b->fd, in, len, p->host) : -ENOMEM;
+
+	if (!r && inflateInit2(&z, -15) != Z_OK)
+		r = -ENOMEM;
+	if (!r) {
+		z.next_in = in;
+		z.avail_in = (uInt)len;
+		z.next_out = out;
+		z.avail_out = (uInt)q->cluster;
+		inflate(&z, Z_FINISH);
+		r = z.avail_out ? -EIO : 0;
+		inflateEnd(&z);
+	}
+	free(in);
+	return r;
+}
+
+/* The bytes [off, off+len) of the disk behind this one; what it does not have reads as zeroes. */
+static int
+read_backing(struct qcow *q, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, uint64_t off)
+{
+	uint64_t there = q->backing && off < q->backing->size ? MIN(len, q->backing->size - off) : 0;
+	struct iovec part[BLOCK_IOV_MAX];
+	int n;
+
+	iov_zero(iov, iovcnt, skip + there, len - there);
+	if (!there)
+		return 0;
+	n = iov_slice(iov, iovcnt, skip, there, part);
+	return block_readv(q->backing, part, n, off);
+}
+
+/* The whole cluster that holds `off`, as the disk shows it, when it is not plain data of ours. `cow` held. */
+static int
+read_cluster(struct block *b, struct qcow *q, const struct place *p, uint64_t off, uint8_t *out)
+{
+	struct iovec iov = { out, q->cluster };
+
+	off -= off % q->cluster;
+	switch (p->kind) {
+	case HOLE:
+		return read_backing(q, &iov, 1, 0, q->cluster, off);
+	case PACKED:
+		return unpack(b, q, p, out);
+	case DATA:
+		return file_pread(b->fd, out, q->cluster, p->host - p->host % q->cluster);
+	case ZERO:
+		memset(out, 0, q->cluster);
+	}
+	return 0;
+}
+
+/* A compressed cluster could be moved and its place used again meanwhile: look again, and keep it. */
+static int
+read_packed(
+	struct block *b, struct qcow *q, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, uint64_t off)
+{
+	uint8_t *buf = malloc(q->cluster);
+	struct place p;
+	uint64_t n = len;
+	int r = -ENOMEM;
+
+	if (!buf)
+		return r;
+	pthread_mutex_lock(&q->cow);
+	r = extent(q, off, &n, &p);
+	if (!r)
+		r = read_cluster(b, q, &p, off, buf);
+	pthread_mutex_unlock(&q->cow);
+	if (!r)
+		iov_fill(iov, iovcnt, skip, buf + off % q->cluster, len);
+	free(buf);
+	return r;
+}
+
+static int
+qcow_read(struct block *b, const struct iovec *iov, int iovcnt, uint64_t off, uint64_t len)
+{
+	struct qcow *q = b->state;
+	uint64_t done = 0;
+	int r = 0;
+
+	while (done < len && !r) {
+		uint64_t n = len - done;
+		struct place p;
+
+		r = extent(q, off + done, &n, &p);
+		if (r)
+			break;
+		if (p.kind == DATA)
+			r = file_readv(b->fd, iov, iovcnt, done, n, p.host);
+		else if (p.kind == PACKED)
+			r = read_packed(b, q, iov, iovcnt, done, n, off + done);
+		else if (p.kind == HOLE)
+			r = read_backing(q, iov, iovcnt, done, n, off + done);
+		else
+			iov_zero(iov, iovcnt, done, n);
+		done += n;
+	}
+	return r;
+}
+
+/* ---- refcounts; lock held ---- */
+
+static uint64_t
+per_block(const struct qcow *q)
+{
+	return q->cluster * 8 >> q->refcount_order;
+}
+
+/* File offset of the refcount block for `cluster`, 0: none. */
+static int
+find_block(struct qcow *q, uint64_t cluster, uint64_t *at)
+{
+	uint64_t i = cluster / per_block(q);
+	int r = 0;
+
+	*at = 0;
+	if (i >= q->rt_entries)
+		return 0;
+	r = meta_get64be(q->meta, q->rt_at + i * 8, at);
+	if (r)
+		return r;
+	*at &= ~511ull;
+	if (!*at)
+		return 0;
+	return *at % q->cluster || !good_place(q, *at, q->cluster) ? -EIO : 0;
+}
+
+static int
+get_refcount(struct qcow *q, uint64_t block, uint64_t cluster, uint64_t *count)
+{
+	uint64_t bit = cluster % per_block(q) << q->refcount_order, width = 1ull << q->refcount_order;
+	uint8_t v[8] = { 0 };
+	int r = meta_get(q->meta, block + bit / 8, v, MAX(width / 8, 1));
+
+	*count = 0;
+	if (width < 8)
+		*count = v[0] >> bit % 8 & ((1u << width) - 1);
+	for (unsigned i = 0; i < width / 8; i++)
+		*count = *count << 8 | v[i];
+	return r;
+}
+
+static int
+set_refcount(struct qcow *q, uint64_t block, uint64_t cluster, uint64_t count)
+{
+	uint64_t bit = cluster % per_block(q) << q->refcount_order, width = 1ull << q->refcount_order;
+	uint8_t v[8] = { 0 };
+	int r = width < 8 ? meta_get(q->meta, block + bit / 8, v, 1) : 0;
+
+	if (r)
+		return r;
+	if (width < 8) {
+		unsigned mask = ((1u << width) - 1) << bit % 8;
+
+		v[0] = (uint8_t)((v[0] & ~mask) | (count << bit % 8 & mask));
+	}
+	for (uint64_t i = width / 8; i > 0; i--, count >>= 8)
+		v[i - 1] = (uint8_t)count;
+	return meta_put(q->meta, block + bit / 8, v, MAX(width / 8, 1), PHASE_REFCOUNTS);
+}
+
+/* The file has room up to `end`, reading as zeroes. */
+static int
+grow_file(struct block *b, struct qcow *q, uint64_t end)
+{
+	uint64_t to = (end + GROW - 1) / GROW * GROW;
+
+	if (end <= q->file_end)
+		return 0;
+	/* Near the end of a full disk, or of a limit, the last few clusters are had one by one. */
+	if (ftruncate(b->fd, (off_t)to)) {
+		to = end;
+		if (ftruncate(b->fd, (off_t)to))
+			return -errno;
+	}
+	q->file_end = to;
+	return 0;
+}
+
+/* A new refcount block at cluster `at`, for the clusters of table entry `i`; it is in the table at `rt`. */
+static int
+enter_block(struct qcow *q, uint64_t rt, uint64_t i, uint64_t at)
+{
+	int r = meta_clear(q->meta, at * q->cluster, q->cluster, PHASE_REFCOUNTS);
+
+	return r ? r : meta_put64be(q->meta, rt + i * 8, at * q->cluster, PHASE_REFTABLE);
+}
+
+static int drop_later(struct qcow *q, uint64_t at, uint64_t len);
+
+/*
+ * A refcount table of twice the size behind everything the old one covers: `n` clusters of table, then the `k` blocks
+ * that count them and themselves.
+ */
+static int
+grow_table(struct block *b, struct qcow *q)
+{
+	uint64_t old_at = q->rt_at, old_len = q->rt_entries * 8, n = old_len * 2 / q->cluster, k = 0;
+	uint64_t first = q->rt_entries, start = first * per_block(q), rt = start * q->cluster;
+	int r = 0;
+
+	if (n * q->cluster > RT_BYTES_MAX)
+		return -EFBIG;
+	while (k * per_block(q) < n + k)
+		k++;
+	if (old_len + k * 8 > n * q->cluster || start >= INT64_MAX / q->cluster)
+		return -EFBIG;
+	r = grow_file(b, q, (start + n + k) * q->cluster);
+	if (!r)
+		r = meta_clear(q->meta, rt, n * q->cluster, PHASE_REFTABLE);
+	for (uint64_t i = 0; i < first && !r; i++) {
+		uint64_t at;
+
+		r = meta_get64be(q->meta, old_at + i * 8, &at);
+		if (!r && at)
+			r = meta_put64be(q->meta, rt + i * 8, at, PHASE_REFTABLE);
+	}
+	for (uint64_t i = 0; i < k && !r; i++)
+		r = enter_block(q, rt, first + i, start + n + i);
+	for (uint64_t c = start; c < start + n + k && !r; c++)
+		r = set_refcount(q, (start + n + (c - start) / per_block(q)) * q->cluster, c, 1);
+	if (!r)
+		r = meta_put64be(q->meta, AT_RT, rt, PHASE_HEADER);
+	if (!r) {
+		uint8_t clusters[4];
+
+		put_be32(clusters, (uint32_t)n);
+		r = meta_put(q->meta, AT_RT_CLUSTERS, clusters, 4, PHASE_HEADER);
+	}
+	if (r)
+		return r;
+	q->rt_at = rt;
+	q->rt_entries = n * q->cluster / 8;
+	q->fresh = MAX(q->fresh, start + n + k);
+	return drop_later(q, old_at, old_len);
+}
+
+/* Look for a free cluster from `first_free` on. *block: the refcount block that counts it. */
+static int
+find_free(struct block *b, struct qcow *q, uint64_t *cluster, uint64_t *block)
+{
+	for (uint64_t c = q->first_free;; c++) {
+		uint64_t count = 1;
+		int r;
+
+		if (c >= q->rt_entries * per_block(q) && (r = grow_table(b, q)))
+			return r;
+		r = find_block(q, c, block);
+		if (r)
+			return r;
+		if (!*block) {
+			/* Nothing counts this one and those behind it: it becomes their refcount block itself. */
+			r = grow_file(b, q, (c + 1) * q->cluster);
+			if (!r && !good_place(q, c * q->cluster, q->cluster))
+				r = -EIO; /* not even the file's own tables are counted */
+			if (!r)
+				r = enter_block(q, q->rt_at, c / per_block(q), c);
+			if (!r)
+				r = set_refcount(q, c * q->cluster, c, 1);
+			if (r)
+				return r;
+			q->fresh = MAX(q->fresh, c + 1);
+			continue;
+		}
+		r = get_refcount(q, *block, c, &count);
+		if (r)
+			return r;
+		if (count == 0 && c > 0) {
+			*cluster = c;
+			return 0;
+		}
+	}
+}
+
+/* A cluster of the file that reads as zeroes, counted once. */
+static int
+allocate(struct block *b, struct qcow *q, uint64_t *at)
+{
+	uint64_t c, block;
+	int r = find_free(b, q, &c, &block);
+
+	if (r)
+		return r;
+	*at = c * q->cluster;
+	if (c < q->fresh && *at < q->file_end)
+		r = file_zero(b->fd, *at, MIN(q->cluster, q->file_end - *at));
+	if (!r)
+		r = grow_file(b, q, *at + q->cluster);
+	if (!r && !good_place(q, *at, q->cluster))
+		r = -EIO; /* the refcounts say that a table is free */
+	if (!r)
+		r = set_refcount(q, block, c, 1);
+	if (r)
+		return r;
+	q->first_free = c + 1;
+	q->fresh = MAX(q->fresh, c + 1);
+	return 0;
+}
+
+static int
+drop_later(struct qcow *q, uint64_t at, uint64_t len)
+{
+	if (q->drop_count == q->drop_cap) {
+		size_t cap = q->drop_cap * 2 + 64;
+		struct drop *d = realloc(q->drops, cap * sizeof(*d));
+
+		if (!d)
+			return -ENOMEM;
+		q->drops = d;
+		q->drop_cap = cap;
+	}
+	q->drops[q->drop_count++] = (struct drop){ at, len };
+	return 0;
+}
+
+/* What an L2 entry referred to is to be freed. */
+static int
+drop_entry(struct qcow *q, const struct place *p)
+{
+	unsigned shift = 62 - (q->bits - 8);
+	uint64_t sectors = (p->entry >> shift & ((1ull << (q->bits - 8)) - 1)) + 1;
+
+	if (p->kind == PACKED)
+		return drop_later(q, p->host, sectors * 512 - p->host % 512);
+	if (p->entry & OFFSET_MASK)
+		return drop_later(q, p->entry & OFFSET_MASK, q->cluster);
+	return 0;
+}
+
+/* One reference less to each cluster of the range. */
+static int
+drop_now(struct qcow *q, const struct drop *d)
+{
+	for (uint64_t c = d->at / q->cluster; c <= (d->at + d->len - 1) / q->cluster; c++) {
+		uint64_t block, count = 0;
+		int r = find_block(q, c, &block);
+
+		if (!r && block)
+			r = get_refcount(q, block, c, &count);
+		if (!r && count)
+			r = set_refcount(q, block, c, count - 1);
+		if (r)
+			return r;
+		if (count == 1)
+			q->first_free = MIN(q->first_free, c);
+	}
+	return 0;
+}
+
+/* ---- writing ---- */
+
+/* A table without the mark "copied": who made the image forgot it, or shares the table with a snapshot it denies. */
+static int
+own_table(struct qcow *q, uint64_t off, uint64_t l1)
+{
+	uint64_t cluster = (l1 & OFFSET_MASK) >> q->bits, block, count = 0;
+	int r = find_block(q, cluster, &block);
+
+	if (!r && block)
+		r = get_refcount(q, block, cluster, &count);
+	if (r || count != 1)
+		return r ? r : -EIO;
+	return meta_put64be(q->meta, q->l1_at + (off >> q->bits) / q->l2_entries * 8, l1 | COPIED, PHASE_L1);
+}
+
+/* File offset of the L2 entry for `off`, making its table. Lock held. */
+static int
+need_entry(struct block *b, struct qcow *q, uint64_t off, uint64_t *at)
+{
+	uint64_t l1, table;
+	int r = find_entry(q, off, at, &l1);
+
+	if (r)
+		return r;
+	if (*at)
+		return l1 & COPIED ? 0 : own_table(q, off, l1);
+	r = allocate(b, q, &table);
+	if (!r)
+		r = meta_clear(q->meta, table, q->cluster, PHASE_L2);
+	if (!r)
+		r = meta_put64be(q->meta, q->l1_at + (off >> q->bits) / q->l2_entries * 8, table | COPIED, PHASE_L1);
+	*at = table + (off >> q->bits) % q->l2_entries * 8;
+	return r;
+}
+
+/* Does the cluster read as zeroes, with nothing to free when it gets a place? */
+static bool
+is_blank(const struct qcow *q, const struct place *p)
+{
+	return (p->kind == HOLE && !q->backing) || (p->kind == ZERO && !(p->entry & OFFSET_MASK));
+}
+
+/* Give places to the blank clusters of [off, off+len). */
+static int
+fill_blanks(struct block *b, struct qcow *q, uint64_t off, uint64_t len)
+{
+	uint64_t end = off + len;
+	int r = 0;
+
+	pthread_mutex_lock(&q->lock);
+	for (off -= off % q->cluster; off < end && !r; off += q->cluster) {
+		struct place p;
+		uint64_t at, host;
+
+		r = lookup(q, off, &p);
+		if (r || !is_blank(q, &p))
+			continue;
+		r = need_entry(b, q, off, &at);
+		if (!r)
+			r = allocate(b, q, &host);
+		if (!r)
+			r = meta_put64be(q->meta, at, host | COPIED, PHASE_L2);
+	}
+	pthread_mutex_unlock(&q->lock);
+	return r;
+}
+
+/* Put `data`, a whole cluster, in a new place, and enter that instead of what was there. `cow` held. */
+static int
+replace_cluster(struct block *b, struct qcow *q, const struct place *old, uint64_t off, const uint8_t *data)
+{
+	uint64_t at, host = 0;
+	int r;
+
+	pthread_mutex_lock(&q->lock);
+	r = need_entry(b, q, off, &at);
+	if (!r)
+		r = allocate(b, q, &host);
+	pthread_mutex_unlock(&q->lock);
+	if (r)
+		return r;
+	r = file_pwrite(b->fd, data, q->cluster, host);
+	pthread_mutex_lock(&q->lock);
+	if (r) {
+		drop_now(q, &(struct drop){ host, q->cluster });
+	} else {
+		r = meta_put64be(q->meta, at, host | COPIED, PHASE_L2);
+		if (!r)
+			r = drop_entry(q, old);
+	}
+	pthread_mutex_unlock(&q->lock);
+	return r;
+}
+
+/* Write `len` bytes, all in one cluster whose present contents are not plain data of ours. */
+static int
+copy_on_write(
+	struct block *b, struct qcow *q, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, uint64_t off)
+{
+	uint8_t *buf = malloc(q->cluster);
+	uint64_t n = len;
+	struct place p;
+	int r;
+
+	if (!buf)
+		return -ENOMEM;
+	pthread_mutex_lock(&q->cow);
+	r = extent(q, off, &n, &p);
+	if (!r && p.kind == DATA && p.copied) {
+		r = file_writev(b->fd, iov, iovcnt, skip, len, p.host); /* another writer was faster */
+	} else if (!r) {
+		if (len < q->cluster)
+			r = read_cluster(b, q, &p, off, buf);
+		if (!r) {
+			iov_copy(iov, iovcnt, skip, buf + off % q->cluster, len);
+			r = replace_cluster(b, q, &p, off, buf);
+		}
+	}
+	pthread_mutex_unlock(&q->cow);
+	free(buf);
+	return r;
+}
+
+static int qcow_flush(struct block *b);
+
+static int
+qcow_write(struct block *b, const struct iovec *iov, int iovcnt, uint64_t off, uint64_t len)
+{
+	struct qcow *q = b->state;
+	uint64_t done = 0;
+	int r = 0;
+
+	while (done < len && !r) {
+		uint64_t n = len - done;
+		struct place p;
+
+		r = extent(q, off + done, &n, &p);
+		if (!r && is_blank(q, &p)) {
+			r = fill_blanks(b, q, off + done, n);
+			continue; /* look again: they have places now, or the error ends the loop */
+		}
+		if (r)
+			break;
+		if (p.kind == DATA && p.copied) {
+			r = file_writev(b->fd, iov, iovcnt, done, n, p.host);
+		} else {
+			n = MIN(n, q->cluster - (off + done) % q->cluster);
+			r = copy_on_write(b, q, iov, iovcnt, done, n, off + done);
+		}
+		done += n;
+	}
+	if (!r && meta_full(q->meta))
+		r = qcow_flush(b);
+	return r;
+}
+
+/* The whole cluster reads as zeroes from now on, without a place where that can be said. *done: it could. */
+static int
+mark_zero(struct block *b, struct qcow *q, uint64_t off, bool *done)
+{
+	struct place p;
+	uint64_t at;
+	int r;
+
+	*done = q->version >= 3 || !q->backing;
+	if (!*done)
+		return 0;
+	pthread_mutex_lock(&q->cow);
+	pthread_mutex_lock(&q->lock);
+	r = lookup(q, off, &p);
+	if (!r && p.kind == DATA && p.copied)
+		*done = false;
+	if (!r && *done)
+		r = need_entry(b, q, off, &at);
+	if (!r && *done)
+		r = meta_put64be(q->meta, at, q->version >= 3 ? READS_ZERO : 0, PHASE_L2);
+	if (!r && *done)
+		r = drop_entry(q, &p);
+	pthread_mutex_unlock(&q->lock);
+	pthread_mutex_unlock(&q->cow);
+	return r;
+}
+
+/* `len` bytes within one cluster, which is neither blank nor plain data of ours. */
+static int
+zero_within(struct block *b, struct qcow *q, uint64_t off, uint64_t len)
+{
+	bool done = false;
+	struct iovec iov;
+	int r = 0;
+
+	if (len == q->cluster)
+		r = mark_zero(b, q, off, &done);
+	if (r || done)
+		return r;
+	iov = (struct iovec){ calloc(1, len), len };
+	if (!iov.iov_base)
+		return -ENOMEM;
+	r = copy_on_write(b, q, &iov, 1, 0, len, off);
+	free(iov.iov_base);
+	return r;
+}
+
+static int
+qcow_zero(struct block *b, uint64_t off, uint64_t len)
+{
+	struct qcow *q = b->state;
+	uint64_t done = 0;
+	int r = 0;
+
+	while (done < len && !r) {
+		uint64_t n = len - done;
+		struct place p;
+
+		r = extent(q, off + done, &n, &p);
+		if (r)
+			break;
+		if (p.kind == DATA && p.copied) {
+			r = file_zero(b->fd, p.host, n);
+		} else if (!is_blank(q, &p) && p.kind != ZERO) {
+			n = MIN(n, q->cluster - (off + done) % q->cluster);
+			r = zero_within(b, q, off + done, n);
+		}
+		done += n;
+		if (!r && meta_full(q->meta))
+			r = qcow_flush(b);
+	}
+	return r;
+}
+
+/* ---- stable storage ---- */
+
+/* What the commit that has just ended no longer refers to. */
+static int
+apply_drops(struct qcow *q, struct drop *drops, size_t count)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&q->cow);
+	pthread_mutex_lock(&q->lock);
+	for (size_t i = 0; i < count && !r; i++)
+		r = drop_now(q, &drops[i]);
+	pthread_mutex_unlock(&q->lock);
+	pthread_mutex_unlock(&q->cow);
+	return r;
+}
+
+static int
+qcow_flush(struct block *b)
+{
+	struct qcow *q = b->state;
+	struct drop *drops;
+	size_t count;
+	int r;
+
+	/* Taken before the commit: all that replaces them is part of it. */
+	pthread_mutex_lock(&q->lock);
+	drops = q->drops;
+	count = q->drop_count;
+	q->drops = NULL;
+	q->drop_count = q->drop_cap = 0;
+	pthread_mutex_unlock(&q->lock);
+	r = meta_commit(q->meta);
+	if (count && !r) {
+		r = apply_drops(q, drops, count);
+		if (!r)
+			r = meta_commit(q->meta);
+		count = 0;
+	}
+	if (count) { /* not yet, then */
+		pthread_mutex_lock(&q->lock);
+		for (size_t i = 0; i < count && !drop_later(q, drops[i].at, drops[i].len); i++)
+			;
+		pthread_mutex_unlock(&q->lock);
+	}
+	free(drops);
+	return r;
+}
+
+static bool
+qcow_dirty(struct block *b)
+{
+	struct qcow *q = b->state;
+
+	return meta_dirty(q->meta);
+}
+
+/* ---- creating ---- */
+
+/* Cluster 0: the header, its extensions, the name of the backing file. */
+static int
+fill_header(uint8_t *h, uint64_t cluster, const struct block_create *c, uint64_t l1_entries, struct err *e)
+{
+	size_t name = c->backing ? strlen(c->backing) : 0, format = c->backing_format ? strlen(c->backing_format) : 0;
+	uint64_t at = V3_LENGTH;
+
+	if (name > NAME_MAX_LEN || format > 32)
+		return err_set(e, ERR_INVALID, "The name of the backing file of '%s' is longer than %u bytes", c->path,
+			NAME_MAX_LEN);
+	put_be32(h, QCOW_MAGIC);
+	put_be32(h + AT_VERSION, 3);
+	put_be32(h + AT_BITS, CREATE_BITS);
+	put_be64(h + AT_SIZE, c->size);
+	put_be32(h + AT_L1_SIZE, (uint32_t)l1_entries);
+	put_be64(h + AT_L1, 3 * cluster);
+	put_be64(h + AT_RT, cluster);
+	put_be32(h + AT_RT_CLUSTERS, 1);
+	put_be32(h + AT_REFCOUNT_ORDER, 4);
+	put_be32(h + AT_LENGTH, V3_LENGTH);
+	if (!name)
+		return 0;
+	if (format) {
+		put_be32(h + at, EXT_BACKING_FORMAT);
+		put_be32(h + at + 4, (uint32_t)format);
+		memcpy(h + at + 8, c->backing_format, format);
+		at += 8 + ((format + 7) & ~7ull);
+	}
+	at += 8; /* the end of the extensions is zeroes */
+	put_be64(h + AT_BACKING, at);
+	put_be32(h + AT_BACKING_LEN, (uint32_t)name);
+	memcpy(h + at, c->backing, name);
+	return 0;
+}
+
+static int
+qcow_create(int fd, const struct block_create *c, struct err *e)
+{
+	const uint64_t cluster = 1ull << CREATE_BITS, covered = cluster * (cluster / 8);
+	uint64_t l1_entries = (c->size + covered - 1) / covered, l1_clusters = (l1_entries * 8 + cluster - 1) / cluster;
+	uint64_t used = 3 + l1_clusters;
+	uint8_t *buf, entry[8];
+	int r;
+
+	if (c->fixed)
+		return err_set(e, ERR_UNSUPPORTED, "QCOW2 images cannot be created with the variant Fixed");
+	if (l1_entries * 8 > L1_BYTES_MAX)
+		return err_set(e, ERR_INVALID, "A QCOW2 image cannot have %llu bytes; 2 PiB is the most",
+			(unsigned long long)c->size);
+	buf = xcalloc(1, cluster);
+	for (uint64_t i = 0; i < used; i++)
+		put_be16(buf + 2 * i, 1);
+	put_be64(entry, 2 * cluster);
+	r = ftruncate(fd, (off_t)(used * cluster)) ? -errno : 0;
+	if (!r)
+		r = file_pwrite(fd, buf, cluster, 2 * cluster);
+	if (!r)
+		r = file_pwrite(fd, entry, 8, cluster);
+	memset(buf, 0, cluster);
+	if (!r && fill_header(buf, cluster, c, l1_entries, e)) {
+		free(buf);
+		return -1;
+	}
+	/* The header last: a file without it is nobody's image. */
+	if (!r)
+		r = file_pwrite(fd, buf, cluster, 0);
+	free(buf);
+	return r ? err_sys(e, ERR_FILE, r, "The QCOW2 image '%s' cannot be written", c->path) : 0;
+}
+
+const struct block_format block_qcow2 = {
+	.name = "qcow2",
+	.probe = qcow_probe,
+	.open = qcow_open,
+	.close = qcow_close,
+	.read = qcow_read,
+	.write = qcow_write,
+	.flush = qcow_flush,
+	.zero = qcow_zero,
+	.dirty = qcow_dirty,
+	.create = qcow_create,
+};

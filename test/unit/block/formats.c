@@ -1,0 +1,456 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Other people's formats, both ways: images that qemu-img made are read and written here at random beside a model, then
+ * checked and compared by qemu-img; the same with images that were made here. Chains, and what a file may say.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "block/be.h"
+#include "block/block.h"
+
+#define MIB (1u << 20)
+#define SIZE (21ull * MIB + 1536)
+
+static char dir[64];
+static uint64_t rng = 88172645463325252u;
+static uint8_t model[SIZE], scratch[4 * MIB];
+
+static uint64_t
+rnd(uint64_t below)
+{
+	rng ^= rng << 13;
+	rng ^= rng >> 7;
+	rng ^= rng << 17;
+	return rng % below;
+}
+
+static const char *
+path(const char *name)
+{
+	static char buf[4][128];
+	static int i;
+
+	i = (i + 1) % 4;
+	snprintf(buf[i], sizeof(buf[i]), "%s/%s", dir, name);
+	return buf[i];
+}
+
+/* A command of the shell, in the directory of the images. */
+static int
+run(const char *fmt, ...)
+{
+	char cmd[1024];
+	va_list ap;
+	int n = snprintf(cmd, sizeof(cmd), "cd %s && ", dir);
+
+	va_start(ap, fmt);
+	vsnprintf(cmd + n, sizeof(cmd) - (size_t)n, fmt, ap);
+	va_end(ap);
+	return system(cmd);
+}
+
+static void
+must_run(const char *fmt, ...)
+{
+	char cmd[1024];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(cmd, sizeof(cmd), fmt, ap);
+	va_end(ap);
+	if (run("%s", cmd))
+		fail_msg("failed: %s", cmd);
+}
+
+static void
+need_qemu_img(void)
+{
+	if (!system("qemu-img --version >/dev/null 2>&1"))
+		return;
+	fprintf(stderr, "[  SKIPPED ] qemu-img is not installed\n");
+	skip();
+}
+
+static struct block *
+must_open(const char *p, int flags)
+{
+	struct err e = { 0 };
+	struct block *b = block_open(p, NULL, flags, &e);
+
+	if (!b)
+		fail_msg("%s", e.text);
+	return b;
+}
+
+static void
+expect_refusal(const char *p, int flags, const char *words)
+{
+	struct err e = { 0 };
+	struct block *b = block_open(p, NULL, flags, &e);
+
+	if (b)
+		fail_msg("'%s' was opened; it should be refused because of '%s'", p, words);
+	if (!strstr(e.text, words))
+		fail_msg("'%s' does not say '%s'", e.text, words);
+}
+
+static void
+must_create(const struct block_create *c)
+{
+	struct err e = { 0 };
+
+	if (block_create(c, &e))
+		fail_msg("%s", e.text);
+}
+
+static void
+compare(struct block *b)
+{
+	for (uint64_t off = 0; off < SIZE; off += MIB) {
+		uint64_t n = MIN(MIB, SIZE - off);
+
+		assert_int_equal(block_read(b, scratch, n, off), 0);
+		if (memcmp(scratch, model + off, n))
+			fail_msg("contents differ in the MiB at %llu", (unsigned long long)off);
+	}
+}
+
+static void
+random_op(struct block *b)
+{
+	uint64_t off = rnd(SIZE / 512) * 512, len = (rnd(rnd(2) ? 16 : 400) + 1) * 512;
+	struct iovec iov[2];
+
+	if (rnd(10) == 0)
+		len = (rnd(3) + 1) * MIB;
+	len = MIN(len, SIZE - off);
+	switch (rnd(7)) {
+	case 0:
+		assert_int_equal(block_read(b, scratch, len, off), 0);
+		assert_memory_equal(scratch, model + off, len);
+		return;
+	case 1:
+		assert_int_equal(block_write_zeroes(b, off, len), 0);
+		memset(model + off, 0, len);
+		return;
+	case 2:
+		assert_int_equal(block_flush(b), 0);
+		return;
+	}
+	for (uint64_t i = 0; i < len; i += 8)
+		put_le64(model + off + i, rnd(~0ull));
+	iov[0] = (struct iovec){ model + off, len / 3 };
+	iov[1] = (struct iovec){ model + off + len / 3, len - len / 3 };
+	assert_int_equal(block_writev(b, iov, 2, off), 0);
+}
+
+/* Random work on the image, with reopening in between. */
+static void
+exercise(const char *name, int rounds)
+{
+	struct block *b = must_open(path(name), 0);
+
+	for (int round = 0; round < rounds; round++) {
+		compare(b);
+		for (int i = 0; i < 50; i++)
+			random_op(b);
+		compare(b);
+		block_close(b);
+		b = must_open(path(name), 0);
+	}
+	compare(b);
+	block_close(b);
+}
+
+static void
+save_model(const char *name)
+{
+	FILE *f = fopen(path(name), "wb");
+
+	assert_int_equal(fwrite(model, 1, SIZE, f), SIZE);
+	fclose(f);
+}
+
+/* Some of it random, some repeating (it compresses), some zero. */
+static void
+new_model(void)
+{
+	memset(model, 0, SIZE);
+	for (uint64_t off = 0; off < SIZE; off += 512) {
+		uint64_t kind = off / (64 * 1024) % 5;
+
+		if (kind < 2)
+			memset(model + off, (int)(off / 512), MIN(512, SIZE - off));
+		else if (kind == 2)
+			for (uint64_t i = 0; i < 512; i += 8)
+				put_le64(model + off + i, rnd(~0ull));
+	}
+	save_model("model.raw");
+}
+
+/* What qemu-img says of the image after we worked on it. */
+static void
+judge(const char *format, const char *name)
+{
+	save_model("model.raw");
+	if (strcmp(format, "vpc"))
+		must_run("qemu-img check -q -f %s %s >/dev/null", format, name);
+	must_run("qemu-img compare -q -f raw -F %s model.raw %s", format, name);
+}
+
+/* ---- QCOW2 ---- */
+
+static void
+test_qemu_qcow2(void **state)
+{
+	static const char *const options[] = { "", "-o compat=0.10", "-o cluster_size=512,refcount_bits=64",
+		"-o cluster_size=2M", "-o cluster_size=4k,refcount_bits=1", "-o refcount_bits=2", "-c",
+		"-c -o cluster_size=4k", "-c -o compat=0.10", "-o lazy_refcounts=on", "-o preallocation=metadata",
+		"-S 0 -o preallocation=falloc" };
+
+	need_qemu_img();
+	for (size_t i = 0; i < ARRAY_LEN(options); i++) {
+		new_model();
+		must_run("rm -f q.qcow2; qemu-img convert -f raw -O qcow2 %s model.raw q.qcow2", options[i]);
+		exercise("q.qcow2", 2);
+		judge("qcow2", "q.qcow2");
+	}
+}
+
+static void
+test_qcow2_refcount_growth(void **state)
+{
+	static const char *const sizes[] = { "512", "1k" };
+
+	need_qemu_img();
+	for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+		memset(model, 0, SIZE);
+		must_run("rm -f g.qcow2; qemu-img create -q -f qcow2 -o cluster_size=%s,refcount_bits=64 g.qcow2 %llu",
+			sizes[i], SIZE);
+		for (uint64_t k = 0; k < SIZE; k += 8)
+			put_le64(model + k, rnd(~0ull));
+		struct block *b = must_open(path("g.qcow2"), 0);
+
+		for (uint64_t off = 0; off < SIZE; off += MIB)
+			assert_int_equal(block_write(b, model + off, MIN(MIB, SIZE - off), off), 0);
+		block_close(b);
+		judge("qcow2", "g.qcow2");
+		exercise("g.qcow2", 1);
+		judge("qcow2", "g.qcow2");
+	}
+}
+
+static void
+test_qcow2_backing(void **state)
+{
+	static const char *const options[] = { "-o compat=1.1", "-o compat=0.10", "-o cluster_size=4k" };
+
+	need_qemu_img();
+	for (size_t i = 0; i < ARRAY_LEN(options); i++) {
+		new_model();
+		must_run(
+			"rm -f *.qcow2; qemu-img convert -f raw -O qcow2 -c model.raw base.qcow2; sha256sum base.qcow2 "
+			">sum");
+		must_run("qemu-img create -q -f qcow2 %s -b base.qcow2 -F qcow2 top.qcow2", options[i]);
+		exercise("top.qcow2", 2);
+		judge("qcow2", "top.qcow2");
+		must_run("sha256sum -c --quiet sum");
+	}
+}
+
+static void
+test_qcow2_deep_chain(void **state)
+{
+	struct block_create c = { .format = "qcow2", .size = SIZE, .backing_format = "raw", .backing = "model0.raw" };
+	struct block_info info;
+	struct block *b;
+	char name[32], below[32] = "model0.raw";
+
+	new_model();
+	save_model("model0.raw");
+	for (int i = 0; i < 5; i++) {
+		snprintf(name, sizeof(name), "chain%d", i);
+		c.path = path(name);
+		c.backing = below;
+		must_create(&c);
+		exercise(name, 1);
+		strcpy(below, name);
+		c.backing_format = "qcow2";
+	}
+	b = must_open(path(name), BLOCK_RDONLY);
+	block_get_info(b, &info);
+	assert_string_equal(info.backing, path("chain3"));
+	block_close(b);
+	need_qemu_img();
+	for (int i = 0; i < 5; i++)
+		must_run("qemu-img check -q -f qcow2 chain%d", i);
+	judge("qcow2", "chain4");
+}
+
+static void
+test_qcow2_short_backing(void **state)
+{
+	need_qemu_img();
+	new_model();
+	must_run("rm -f *.qcow2; truncate -s 5M model.raw; qemu-img convert -f raw -O qcow2 model.raw base.qcow2");
+	must_run("qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 top.qcow2 %llu", SIZE);
+	memset(model + 5 * MIB, 0, SIZE - 5 * MIB);
+	exercise("top.qcow2", 2);
+	judge("qcow2", "top.qcow2");
+}
+
+static void
+test_qcow2_bad_backing(void **state)
+{
+	need_qemu_img();
+	must_run("rm -f *.qcow2; qemu-img create -q -f qcow2 base.qcow2 4M; cp base.qcow2 alone.qcow2");
+	must_run("qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 top.qcow2; rm base.qcow2");
+	expect_refusal(path("top.qcow2"), 0, "base.qcow2");
+	must_run("qemu-img rebase -u -f qcow2 -b top.qcow2 -F qcow2 top.qcow2");
+	expect_refusal(path("top.qcow2"), BLOCK_RDONLY, "chain");
+	expect_refusal(path("top.qcow2"), 0, "in use");
+	must_run("qemu-img rebase -u -f qcow2 -b nbd:localhost:10 -F raw top.qcow2");
+	expect_refusal(path("top.qcow2"), 0, "not a file");
+	must_run("truncate -s 4M some.raw; qemu-img rebase -u -f qcow2 -b some.raw -F raw top.qcow2");
+	block_close(must_open(path("top.qcow2"), 0));
+	must_create(&(struct block_create){
+		.path = path("t2.qcow2"), .format = "qcow2", .size = 4 * MIB, .backing = "some.raw" });
+	expect_refusal(path("t2.qcow2"), 0, "format it does not say");
+}
+
+static void
+test_qcow2_snapshots(void **state)
+{
+	need_qemu_img();
+	new_model();
+	must_run("rm -f *.qcow2; qemu-img convert -f raw -O qcow2 model.raw s.qcow2; qemu-img snapshot -c one s.qcow2");
+	expect_refusal(path("s.qcow2"), 0, "snapshots");
+	struct block *b = must_open(path("s.qcow2"), BLOCK_RDONLY);
+
+	compare(b);
+	assert_int_equal(block_write(b, model, 512, 0), -EROFS);
+	block_close(b);
+	must_run("qemu-img snapshot -d one s.qcow2");
+	exercise("s.qcow2", 1);
+	judge("qcow2", "s.qcow2");
+}
+
+static void
+patch(const char *p, uint64_t off, uint64_t value, int bytes)
+{
+	uint8_t b[8];
+	int fd = open(p, O_WRONLY);
+
+	put_be64(b, value << (64 - 8 * bytes));
+	assert_int_equal(pwrite(fd, b, (size_t)bytes, (off_t)off), bytes);
+	close(fd);
+}
+
+static void
+test_qcow2_lies(void **state)
+{
+	static const struct {
+		uint64_t off, value;
+		int bytes;
+		const char *words; /* NULL: opens, and what is read there is an error */
+	} lies[] = {
+		{ 4, 4, 4, "version" },
+		{ 8, 1 << 30, 8, "backing file" },
+		{ 16, 5000, 4, "" },
+		{ 20, 8, 4, "clusters" },
+		{ 20, 22, 4, "clusters" },
+		{ 24, 0, 8, "disk" },
+		{ 24, 513, 8, "disk" },
+		{ 24, 1ull << 62, 8, "disk" },
+		{ 24, 1ull << 40, 8, "L1 table" },
+		{ 32, 1, 4, "encrypted" },
+		{ 36, 0, 4, "L1 table" },
+		{ 36, 0xffffffff, 4, "L1 table" },
+		{ 40, 0, 8, "L1 table" },
+		{ 40, 1000, 8, "L1 table" },
+		{ 40, 1ull << 60, 8, "L1 table" },
+		{ 48, 0, 8, "refcount table" },
+		{ 48, 1ull << 63, 8, "refcount table" },
+		{ 56, 0, 4, "refcount table" },
+		{ 56, 1 << 20, 4, "refcount table" },
+		{ 60, 3, 4, "snapshots" },
+		{ 72, 1, 8, "closed properly" },
+		{ 72, 2, 8, "corrupt" },
+		{ 72, 4, 8, "external data file" },
+		{ 72, 8, 8, "compression type" },
+		{ 72, 16, 8, "extended L2" },
+		{ 72, 1ull << 40, 8, "number 40" },
+		{ 96, 7, 4, "refcounts" },
+		{ 100, 20, 4, "header" },
+		{ 100, 1 << 20, 4, "header" },
+		{ 196608, 0x8000000000000200, 8, NULL },	  /* L1: not aligned */
+		{ 196608, 0x80ff000000000000, 8, NULL },	  /* L1: past the end */
+		{ 196608, 0x8000000000000000 + 65536, 8, NULL },  /* L1: the refcount table */
+		{ 262144, 0x8000000000000000 + 196608, 8, NULL }, /* L2: the L1 table */
+		{ 262144, 0x8000000000000200, 8, NULL },
+		{ 262144, 0x40ffffffffffffff, 8, NULL },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(lies); i++) {
+		struct block_create c = { .path = path("lie.qcow2"), .format = "qcow2", .size = 8 * MIB };
+		struct block *b;
+
+		unlink(c.path);
+		must_create(&c);
+		b = must_open(c.path, 0);
+		assert_int_equal(block_write(b, "12345678", 8, 0), 0);
+		block_close(b);
+		patch(c.path, lies[i].off, lies[i].value, lies[i].bytes);
+		if (lies[i].words && *lies[i].words) {
+			expect_refusal(c.path, 0, lies[i].words);
+			continue;
+		}
+		b = must_open(c.path, 0);
+		assert_int_equal(block_read(b, scratch, 512, 0), lies[i].words ? 0 : -EIO);
+		if (!lies[i].words)
+			assert_int_equal(block_write(b, scratch, 512, 0), -EIO);
+		block_close(b);
+	}
+}
+
+static int
+set_up(void **state)
+{
+	strcpy(dir, "/tmp/lodge-formats-XXXXXX");
+	return mkdtemp(dir) ? 0 : -1;
+}
+
+static int
+tear_down(void **state)
+{
+	return run("rm -rf %s", dir);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		{ "a QCOW2 of qemu-img of any kind is read, written, and found good", test_qemu_qcow2, 0, 0, 0 },
+		{ "the refcount table of a QCOW2 grows", test_qcow2_refcount_growth, 0, 0, 0 },
+		{ "a QCOW2 reads through to its backing file and leaves it alone", test_qcow2_backing, 0, 0, 0 },
+		{ "a chain of six images agrees with a model", test_qcow2_deep_chain, 0, 0, 0 },
+		{ "a backing file may be smaller than the disk", test_qcow2_short_backing, 0, 0, 0 },
+		{ "a backing file that cannot be used is refused", test_qcow2_bad_backing, 0, 0, 0 },
+		{ "a QCOW2 with internal snapshots is only read", test_qcow2_snapshots, 0, 0, 0 },
+		{ "a QCOW2 that lies is refused, or reads as an error", test_qcow2_lies, 0, 0, 0 },
+	};
+
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}
