@@ -160,6 +160,12 @@ find_flags(struct insn *n)
 	n->may = (a->modified | a->set_0 | a->set_1 | a->undefined) & ARITH_FLAGS;
 	n->kills = n->may;
 	switch (n->in.mnemonic) {
+	case ZYDIS_MNEMONIC_BT: /* processors leave alone what is undefined */
+	case ZYDIS_MNEMONIC_BTS:
+	case ZYDIS_MNEMONIC_BTR:
+	case ZYDIS_MNEMONIC_BTC:
+		n->kills = FLAG_CF;
+		break;
 	case ZYDIS_MNEMONIC_SHL: /* a count of 0 changes none */
 	case ZYDIS_MNEMONIC_SHR:
 	case ZYDIS_MNEMONIC_SAR:
@@ -321,6 +327,7 @@ divide(struct jit_scratch *t, struct insn *n)
 	if (n->kind != K_PASS)
 		return;
 	n->kind = K_DIV;
+	n->reads = n->kills = n->may = 0; /* flags are undefined; processors leave them alone */
 	if (n->in.operand_width < 32 || n->o[0].size < 32)
 		refuse(n, JIT_RARE);
 }
@@ -1359,9 +1366,7 @@ division(struct jit_scratch *t, const struct insn *n)
 	data = site_of(t, n) | SITE_REFUSAL(JIT_DIVIDE);
 	for (unsigned i = 0; i < outs; i++)
 		later(t, LATER_HELP, out[i], data);
-	t->fp_ok = false;
-	t->host_ok = true;
-	t->mem_ok = false;
+	t->fp_ok = t->host_ok = false;
 }
 
 static void
