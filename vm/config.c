@@ -924,6 +924,8 @@ check_controller(const struct vm_controller *c, struct err *e)
 		int ports, devices;
 	} limits[] = { [VM_IDE] = { 2, 2 }, [VM_AHCI] = { 30, 1 }, [VM_VIRTIO] = { 30, 1 } };
 
+	if (!c->name[0])
+		return err_set(e, ERR_INVALID, "machine configuration: a storage controller has no name");
 	for (int i = 0; i < c->attachment_count; i++) {
 		const struct vm_attachment *a = &c->attachments[i];
 

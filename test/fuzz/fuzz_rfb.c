@@ -12,6 +12,8 @@
 
 #include "test/fuzz/input.h"
 
+#define PIECES_MAX 100 /* each draws the screen */
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static struct loop *loop;
@@ -115,7 +117,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	accept_ready(r, LOOP_IN);
 	if (!(flags & 2))
 		shake_hands(r, fd, flags);
-	while (in.left && r->clients) {
+	for (int i = 0; i < PIECES_MAX && in.left && r->clients; i++) {
 		size_t n = (size_t)take(&in, 1);
 
 		n = MIN(n == 255 ? 4096 : n, in.left);

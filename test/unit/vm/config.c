@@ -132,6 +132,7 @@ wrong_documents_are_refused_with_the_place(void **state)
 		{ "{\"version\":1,\"name\":\"a\",\"storage\":[{\"name\":\"x\",\"type\":\"ahci\",\"attachments\":[{}]}]"
 		  "}",
 			"path" },
+		{ "{\"version\":1,\"name\":\"a\",\"storage\":[{\"type\":\"ide\"}]}", "no name" },
 		{ "{\"version\":1,\"name\":\"a\",\"nics\":[{\"slot\":8}]}", "nics[0].slot" },
 		{ "{\"version\":1,\"name\":\"a\",\"nics\":[{\"mac\":\"0\"}]}", "mac" },
 		{ "{\"version\":1,\"name\":\"a\",\"nics\":[{\"mac\":\"010000000000\"}]}", "mac" },
