@@ -406,11 +406,22 @@ mem_log_start(struct ram *ram, uint64_t offset, uint64_t len)
 {
 	uint64_t first = offset >> PAGE_SHIFT, end = (offset + len + PAGE_MASK) >> PAGE_SHIFT;
 
+	for (struct mem_listener *l = ram->mem->listeners; l; l = l->next)
+		if (l->log_start)
+			l->log_start(l->opaque, ram);
 	for (uint64_t page = first; page < MIN(end, ram->size >> PAGE_SHIFT); page++) {
 		ram->dirty[page] = 0;
 		ram->flags[page] |= PAGE_LOG;
 	}
 	syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+}
+
+void
+mem_log_sync(struct ram *ram)
+{
+	for (struct mem_listener *l = ram->mem->listeners; l; l = l->next)
+		if (l->log_sync)
+			l->log_sync(l->opaque, ram);
 }
 
 /* ---- access sizes ---- */

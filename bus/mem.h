@@ -93,6 +93,10 @@ struct mem_listener {
 	void (*changed)(void *opaque);
 	/* A page with PAGE_CODE was written, its generation is already raised; on the writer's thread. May be NULL. */
 	void (*code_written)(void *opaque, struct ram *ram, uint64_t page);
+	/* For who lets the guest write without looking at page flags (KVM); may be NULL. A round of the dirty log over
+	 * `ram` starts; what was written since is to be noted in ram->dirty. */
+	void (*log_start)(void *opaque, struct ram *ram);
+	void (*log_sync)(void *opaque, struct ram *ram);
 	void *opaque;
 	struct mem_listener *next;
 };
@@ -144,8 +148,10 @@ void mem_store(struct mem *m, gpa_t gpa, uint64_t value, unsigned size);
 void mem_page_written(struct ram *ram, uint64_t page);
 /* Set PAGE_CODE with the ordering described above; cheap when it is already set. Any thread. */
 void mem_watch_code(struct ram *ram, uint64_t page);
-/* Start a dirty-log round over [offset, offset+len) of `ram`: sets PAGE_LOG, clears dirty. */
+/* Start a dirty-log round over [offset, offset+len) of `ram`: sets PAGE_LOG, clears dirty. Machine lock held. */
 void mem_log_start(struct ram *ram, uint64_t offset, uint64_t len);
+/* Before looking at `dirty`: collect what engines know. Machine lock held. */
+void mem_log_sync(struct ram *ram);
 
 /* Split and widen accesses for `ops`; shared by MMIO and ports. */
 uint64_t bus_read(const struct bus_ops *ops, void *opaque, uint64_t off, unsigned size);

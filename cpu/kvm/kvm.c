@@ -86,7 +86,8 @@ slot_of_section(const struct mem_section *s, struct kvm_slot *out)
 static bool
 same_slot(const struct kvm_slot *a, const struct kvm_slot *b)
 {
-	return a->gpa == b->gpa && a->size == b->size && a->host == b->host && a->flags == b->flags;
+	return a->gpa == b->gpa && a->size == b->size && a->host == b->host &&
+	       !((a->flags ^ b->flags) & ~KVM_MEM_LOG_DIRTY_PAGES);
 }
 
 static bool
@@ -107,11 +108,78 @@ have_slot(const struct kvm_machine *km, const struct kvm_slot *want)
 	return false;
 }
 
+/* ---- the dirty log: the kernel's bitmaps into ram->dirty ---- */
+
+static bool
+is_logged(const struct kvm_machine *km, const struct ram *ram)
+{
+	for (unsigned i = 0; i < KVM_LOGGED_MAX; i++)
+		if (km->logged[i] == ram)
+			return true;
+	return false;
+}
+
+/* Reads and clears the kernel's bitmap of a slot. */
+static void
+collect_log(struct kvm_machine *km, unsigned i)
+{
+	const struct kvm_slot *s = &km->slot[i];
+	uint64_t pages = s->size >> PAGE_SHIFT, first = s->ram_offset >> PAGE_SHIFT, *bits;
+	struct kvm_dirty_log log = { .slot = i };
+
+	if (!(s->flags & KVM_MEM_LOG_DIRTY_PAGES))
+		return;
+	bits = calloc((pages + 63) / 64, sizeof(*bits));
+	if (!bits)
+		abort(); /* out of memory */
+	log.dirty_bitmap = bits;
+	if (ioctl(km->vm, KVM_GET_DIRTY_LOG, &log) < 0) /* rather too much than too little */
+		memset(bits, 0xff, (pages + 63) / 64 * sizeof(*bits));
+	for (uint64_t p = 0; p < pages; p++)
+		if (bits[p / 64] >> (p % 64) & 1)
+			s->ram->dirty[first + p] = 1;
+	free(bits);
+}
+
+static void
+log_sync(void *opaque, struct ram *ram)
+{
+	struct kvm_machine *km = opaque;
+
+	for (unsigned i = 0; i < MEM_SECTIONS_MAX; i++)
+		if (km->slot[i].host && km->slot[i].ram == ram)
+			collect_log(km, i);
+}
+
+/* From the first round on the kernel logs writes to `ram` for good. */
+static void
+log_start(void *opaque, struct ram *ram)
+{
+	struct kvm_machine *km = opaque;
+	unsigned n = 0;
+
+	while (n < KVM_LOGGED_MAX && km->logged[n] && km->logged[n] != ram)
+		n++;
+	if (n == KVM_LOGGED_MAX)
+		return;
+	km->logged[n] = ram;
+	for (unsigned i = 0; i < MEM_SECTIONS_MAX; i++) {
+		struct kvm_slot *s = &km->slot[i];
+
+		if (!s->host || s->ram != ram || s->flags & (KVM_MEM_READONLY | KVM_MEM_LOG_DIRTY_PAGES))
+			continue;
+		s->flags |= KVM_MEM_LOG_DIRTY_PAGES;
+		set_slot(km, i, s);
+	}
+	log_sync(km, ram); /* forget what was before: the caller clears `dirty` */
+}
+
 static void
 drop_slot(struct kvm_machine *km, unsigned i)
 {
 	struct kvm_slot gone = km->slot[i];
 
+	collect_log(km, i);
 	gone.size = 0;
 	set_slot(km, i, &gone);
 	km->slot[i].host = NULL;
@@ -124,7 +192,9 @@ add_slot(struct kvm_machine *km, const struct kvm_slot *s)
 		if (km->slot[i].host)
 			continue;
 		km->slot[i] = *s;
-		return set_slot(km, i, s);
+		if (is_logged(km, s->ram) && !(s->flags & KVM_MEM_READONLY))
+			km->slot[i].flags |= KVM_MEM_LOG_DIRTY_PAGES;
+		return set_slot(km, i, &km->slot[i]);
 	}
 	return -ENOSPC;
 }
@@ -339,7 +409,9 @@ engine_open_machine(struct cpus *cpus, struct err *e)
 		abort(); /* out of memory */
 	km->kvm = km->vm = -1;
 	km->m = cpus->m;
-	km->listener = (struct mem_listener){ .changed = slots_changed, .opaque = km };
+	km->listener = (struct mem_listener){
+		.changed = slots_changed, .log_start = log_start, .log_sync = log_sync, .opaque = km
+	};
 	cpus->engine_data = km;
 	kvm_kick_install();
 	if (open_vm(km, e) || get_supported(km, e)) {

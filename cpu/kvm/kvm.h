@@ -15,6 +15,7 @@
 #include "cpu/cpu.h"
 
 #define KVM_CPUID_MAX 256
+#define KVM_LOGGED_MAX 16
 
 struct kvm_slot {
 	gpa_t gpa;
@@ -32,6 +33,7 @@ struct kvm_machine {
 	struct mem_listener listener;
 	struct kvm_slot slot[MEM_SECTIONS_MAX];
 	struct kvm_cpuid2 *supported;
+	struct ram *logged[KVM_LOGGED_MAX]; /* the kernel logs writes to these; NULL: free */
 };
 
 struct kvm_vcpu {

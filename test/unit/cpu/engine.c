@@ -492,6 +492,41 @@ cpuid_offers_what_the_model_says(void **state)
 	assert_int_equal(word_at(f, 0x508), want[3]);
 }
 
+static void
+the_dirty_log_has_the_pages_the_guest_wrote(void **state)
+{
+	struct fixture *f = *state;
+
+	GUEST(f, CODE_AT, 0xc6, 0x06, 0x00, 0x50, 0x01, /* mov byte [0x5000], 1 */
+		0xa0, 0x00, 0x60,			/* mov al, [0x6000] */
+		0xfb, 0xf4,				/* sti; hlt */
+		0xc6, 0x06, 0x00, 0x70, 0x01,		/* mov byte [0x7000], 1 */
+		0xf4, 0xeb, 0xfd);
+	GUEST(f, 0x40 * 4, 0x00, 0x11, 0, 0);
+	GUEST(f, 0x1100, 0xcf);
+	machine_lock(&f->m);
+	mem_log_start(f->ram, 0, RAM_SIZE);
+	machine_unlock(&f->m);
+	go(f);
+	wait_for_halt(f);
+	machine_lock(&f->m);
+	mem_log_sync(f->ram);
+	assert_int_equal(f->ram->dirty[5], 1);
+	assert_int_equal(f->ram->dirty[6], 0);
+	mem_log_start(f->ram, 0, RAM_SIZE);
+	assert_int_equal(f->ram->dirty[5], 0);
+	f->m.intc.cpu[0].signal(f->m.intc.cpu[0].opaque, CPU_INTR, 1);
+	machine_unlock(&f->m);
+	for (int i = 0; i < 20000 && !f->ram->dirty[7]; i++) {
+		usleep(100);
+		machine_lock(&f->m);
+		mem_log_sync(f->ram);
+		machine_unlock(&f->m);
+	}
+	assert_int_equal(f->ram->dirty[7], 1);
+	assert_int_equal(f->ram->dirty[5], 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 static const struct CMUnitTest tests[] = {
@@ -503,6 +538,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(a_register_that_is_not_there_is_a_general_protection_fault),
 	TEST(writes_to_rom_are_dropped),
 	TEST(a_change_of_the_memory_map_shows_at_once),
+	TEST(the_dirty_log_has_the_pages_the_guest_wrote),
 };
 
 /* Where KVM's probe finds it emulating instructions, these find out what the emulator leaves out. */
@@ -540,5 +576,8 @@ main(void)
 	engine = &cpu_engine_interp;
 	failed = cmocka_run_group_tests_name("interp", tests, NULL, NULL);
 	failed += cmocka_run_group_tests_name("interp, exact", exact_tests, NULL, NULL);
+	engine = &cpu_engine_jit;
+	failed += cmocka_run_group_tests_name("jit", tests, NULL, NULL);
+	failed += cmocka_run_group_tests_name("jit, exact", exact_tests, NULL, NULL);
 	return failed + test_kvm();
 }
