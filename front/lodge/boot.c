@@ -124,7 +124,8 @@ opt_memory(struct boot *b, char *arg)
 
 	if (str_to_u64(arg, 4, 1 << 20, &n))
 		b->c->memory_mib = n;
-	else if (str_to_size(arg, &n) && n >> 20 >= 4 && n >> 20 <= 1 << 20)
+	else if (arg[0] && !strchr("0123456789", arg[strlen(arg) - 1]) && str_to_size(arg, &n) && n >> 20 >= 4 &&
+		 n >> 20 <= 1 << 20)
 		b->c->memory_mib = n >> 20;
 	else
 		return bad(b, "--memory", arg);

@@ -70,6 +70,8 @@ setup_file() { setup_file_common; }
 }
 
 @test "missing and truncated inputs are refused with a sentence that names them" {
+	run lodge boot --memory 99999999 --timeout 10
+	[ "$status" -eq 2 ]
 	run lodge boot --cdrom /nonexistent.iso
 	[ "$status" -ne 0 ]
 	[[ $output == *"/nonexistent.iso"* ]]
