@@ -44,7 +44,7 @@
 #define DEPTH_SHIFT 8 /* of the depth within the flags of block_open(), for block_open_parent() alone */
 #define WORKER_STACK (256 << 10)
 
-static const struct block_format *const formats[] = { &block_vdi, &block_qcow2, &block_iso, &block_raw };
+static const struct block_format *const formats[] = { &block_vdi, &block_qcow2, &block_vmdk, &block_iso, &block_raw };
 
 /* Formats that are known and not supported: never taken for raw. */
 static const struct {
@@ -52,9 +52,7 @@ static const struct {
 	size_t len;
 } foreign[] = {
 	{ "QCOW", "QFI\xfb", 4 },
-	{ "VMDK", "KDMV", 4 },
 	{ "VMDK", "COWD", 4 },
-	{ "VMDK", "# Disk DescriptorFile", 21 },
 	{ "VHD", "conectix", 8 },
 	{ "VHDX", "vhdxfile", 8 },
 	{ "Parallels", "WithoutFreeSpace", 16 },
@@ -126,25 +124,25 @@ lock_holder(int fd)
 }
 
 static int
-lock_file(struct block *b, struct err *e)
+lock_file(struct block *b, int fd, const char *path, struct err *e)
 {
 	struct flock lk = { .l_type = b->read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
 	char by[64] = "another process";
 	long holder;
 
-	if (!fcntl(b->fd, F_OFD_SETLK, &lk))
+	if (!fcntl(fd, F_OFD_SETLK, &lk))
 		return 0;
 	if (errno != EAGAIN && errno != EACCES) {
-		log_warn("block", "'%s' cannot be locked (%s); nothing keeps a second user away", b->path,
-			strerror(errno));
+		log_warn(
+			"block", "'%s' cannot be locked (%s); nothing keeps a second user away", path, strerror(errno));
 		return 0;
 	}
-	holder = lock_holder(b->fd);
+	holder = lock_holder(fd);
 	if (holder == getpid())
 		snprintf(by, sizeof(by), "this process (%ld)", holder);
 	else if (holder)
 		snprintf(by, sizeof(by), "process %ld", holder);
-	return err_set(e, ERR_IN_USE, "The medium '%s' is in use: it is locked by %s", b->path, by);
+	return err_set(e, ERR_IN_USE, "The medium '%s' is in use: it is locked by %s", path, by);
 }
 
 /* ---- open ---- */
@@ -232,7 +230,7 @@ open_as_format(struct block *b, const char *name, struct err *e)
 		if (open_file(b, e))
 			return -1;
 	}
-	if (lock_file(b, e))
+	if (lock_file(b, b->fd, b->path, e))
 		return -1;
 	return b->format->open(b, e);
 }
@@ -314,6 +312,32 @@ block_open_parent(struct block *b, const char *name, const char *format, struct 
 	return *out ? 0 : -1;
 }
 
+int
+block_open_part(struct block *b, const char *name, struct err *e)
+{
+	char *path = name_beside(b->path, name);
+	struct stat st;
+	int fd;
+
+	if (!path || strchr(name, '/') || name[0] == '.') {
+		free(path);
+		return err_set(e, ERR_FILE, "'%s' says that it goes on in '%s'; only files beside it can be used",
+			b->path, name);
+	}
+	fd = open(path, (b->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
+	if (fd < 0)
+		err_sys(e, errno == EACCES ? ERR_ACCESS : ERR_FILE, errno,
+			"'%s', a part of the medium '%s', cannot be opened", path, b->path);
+	else if (fstat(fd, &st) || !S_ISREG(st.st_mode) || lock_file(b, fd, path, e)) {
+		if (!S_ISREG(st.st_mode))
+			err_set(e, ERR_FILE, "'%s', a part of the medium '%s', is not a file", path, b->path);
+		close(fd);
+		fd = -1;
+	}
+	free(path);
+	return fd;
+}
+
 static void
 stop_workers(struct block *b)
 {
@@ -349,6 +373,7 @@ block_close(struct block *b)
 void
 block_get_info(struct block *b, struct block_info *out)
 {
+	const char *part;
 	struct stat st;
 
 	memset(out, 0, sizeof(*out));
@@ -360,6 +385,33 @@ block_get_info(struct block *b, struct block_info *out)
 	out->backing = b->backing ? b->backing->path : NULL;
 	if (!fstat(b->fd, &st))
 		out->on_disk = (uint64_t)st.st_blocks * 512;
+	for (int i = 0; b->format->part && (part = b->format->part(b, i)); i++) {
+		char *path = *part ? name_beside(b->path, part) : NULL;
+
+		if (path && !stat(path, &st))
+			out->on_disk += (uint64_t)st.st_blocks * 512;
+		free(path);
+	}
+}
+
+int
+block_remove(const char *path, struct err *e)
+{
+	struct block *b = block_open(path, NULL, BLOCK_RDONLY, NULL);
+	const char *part;
+	int r = 0;
+
+	for (int i = 0; b && !r && b->format->part && (part = b->format->part(b, i)); i++) {
+		char *name = *part ? name_beside(path, part) : NULL;
+
+		if (name && unlink(name) && errno != ENOENT)
+			r = err_sys(e, ERR_FILE, errno, "'%s' cannot be deleted", name);
+		free(name);
+	}
+	block_close(b);
+	if (!r && unlink(path))
+		r = err_sys(e, ERR_FILE, errno, "'%s' cannot be deleted", path);
+	return r;
 }
 
 const char *
@@ -703,6 +755,9 @@ check_create(const struct block_create *c, const struct block_format *f, struct 
 	if (c->backing && f != &block_qcow2)
 		return err_set(e, ERR_UNSUPPORTED, "An image of the format '%s' cannot read through to another one",
 			c->format);
+	if (c->split && f != &block_vmdk)
+		return err_set(e, ERR_UNSUPPORTED, "An image of the format '%s' cannot be split into files of 2 GB",
+			c->format);
 	if (c->size == 0 || c->size % 512 || c->size > (uint64_t)INT64_MAX / 2)
 		return err_set(e, ERR_INVALID, "A disk cannot have %llu bytes; the size is a multiple of 512",
 			(unsigned long long)c->size);
@@ -752,7 +807,7 @@ int
 block_create(const struct block_create *c, struct err *e)
 {
 	const struct block_format *f = format_by_name(c->format);
-	bool named;
+	bool named, made;
 	int fd, r;
 
 	if (check_create(c, f, e))
@@ -762,6 +817,7 @@ block_create(const struct block_create *c, struct err *e)
 		return err_sys(e, errno == EACCES ? ERR_ACCESS : ERR_FILE, errno, "The medium '%s' cannot be created",
 			c->path);
 	r = f->create(fd, c, e);
+	made = !r;
 	if (!r && fsync(fd))
 		r = err_sys(e, ERR_FILE, errno, "The medium '%s' cannot be written", c->path);
 	if (!r && !named) {
@@ -771,6 +827,8 @@ block_create(const struct block_create *c, struct err *e)
 	}
 	if (r && named)
 		unlink(c->path);
+	if (r && made && f->uncreate)
+		f->uncreate(c);
 	close(fd);
 	if (!r && c->progress)
 		c->progress(c->opaque, 100);

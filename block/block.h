@@ -29,7 +29,7 @@ struct block;
 enum block_open_flags { BLOCK_RDONLY = 1 };
 
 struct block_info {
-	const char *format;  /* "raw", "vdi", "iso", "qcow2" */
+	const char *format;  /* "raw", "vdi", "iso", "qcow2", "vmdk" */
 	const char *variant; /* "dynamic", "fixed" */
 	uint64_t size;	     /* virtual, bytes */
 	uint64_t on_disk;    /* bytes allocated in the file system */
@@ -81,8 +81,9 @@ void block_drain(struct block *b);
 
 struct block_create {
 	const char *path;   /* must not exist */
-	const char *format; /* "raw", "vdi", "qcow2", any case */
+	const char *format; /* "raw", "vdi", "qcow2", "vmdk", any case */
 	bool fixed;
+	bool split; /* into files of 2 GB (vmdk) */
 	/* The new image reads through to this one until it is written to (qcow2), as the file will name it; or NULL. */
 	const char *backing, *backing_format;
 	uint64_t size;
@@ -93,6 +94,9 @@ struct block_create {
 };
 /* Nothing is left behind on failure. */
 int block_create(const struct block_create *c, struct err *e);
+
+/* Delete the image with all its files; a parent stays. What cannot be opened is one file. */
+int block_remove(const char *path, struct err *e);
 
 /* Totals since open, for performance views. */
 struct block_stats {

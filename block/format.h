@@ -43,9 +43,19 @@ struct block_format {
 	bool (*dirty)(struct block *b);
 	/* Lay out a new image in the empty file `fd`; NULL: this format cannot be created. */
 	int (*create)(int fd, const struct block_create *c, struct err *e);
+	/* Further files, beside the first: the name of file `i`, "" for none, NULL behind the last. May be NULL. */
+	const char *(*part)(struct block *b, int i);
+	/* Take away the further files that create() made. NULL where it makes none. */
+	void (*uncreate)(const struct block_create *c);
 };
 
-extern const struct block_format block_raw, block_iso, block_vdi, block_qcow2;
+extern const struct block_format block_raw, block_iso, block_vdi, block_qcow2, block_vmdk;
+
+/*
+ * A further file of `b`, which the image calls `name`: opened and locked like the first one. It has to be in the same
+ * directory, so that an image cannot make us use other files of the user. A descriptor, or -1 and *e.
+ */
+int block_open_part(struct block *b, const char *name, struct err *e);
 
 /*
  * The image `name` (as an image file says it: relative to the directory of `b`) that `b` reads through to, read-only.

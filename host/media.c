@@ -50,6 +50,7 @@ static const struct image_format {
 	const char *name, *also, *format, *suffix;
 } image_formats[] = {
 	{ "VDI", NULL, "vdi", ".vdi" },
+	{ "VMDK", NULL, "vmdk", ".vmdk" },
 	{ "QCOW2", "QCOW", "qcow2", ".qcow2" },
 	{ "RAW", NULL, "raw", ".img" },
 };
@@ -382,6 +383,7 @@ create_image(const struct host_medium_create *c, const char *path, const char *f
 		.path = path,
 		.format = format,
 		.fixed = c->fixed,
+		.split = c->split,
 		.size = (c->size + 511) & ~511ull,
 		.progress = c->progress,
 		.opaque = c->opaque,
@@ -412,7 +414,7 @@ choose_format(const struct host_medium_create *c, const char **format, const cha
 
 	if (!f)
 		return err_set(e, ERR_UNSUPPORTED,
-			"Images of the format '%s' cannot be created: VDI, QCOW2 and RAW can", wanted);
+			"Images of the format '%s' cannot be created: VDI, VMDK, QCOW2 and RAW can", wanted);
 	if (c->type != HOST_DISK && strcmp(f->format, "raw"))
 		return err_set(
 			e, ERR_UNSUPPORTED, "An image of a floppy or optical disc cannot have the format '%s'", wanted);
@@ -462,7 +464,7 @@ host_medium_create(struct host *h, const struct host_medium_create *c, char uuid
 		r = r || db_commit(h, e) ? -1 : 0;
 		if (r) {
 			db_rollback(h);
-			unlink(path);
+			block_remove(path, NULL);
 		}
 	}
 	free(p);
@@ -506,8 +508,8 @@ host_medium_close(struct host *h, enum host_device type, const char *id, bool de
 		goto out;
 	if (db_run(h, e, "DELETE FROM medium WHERE uuid = ?", "s", m->uuid))
 		goto out;
-	if (delete_file && unlink(m->path) && errno != ENOENT) {
-		err_sys(e, ERR_FILE, errno, "Could not delete the medium storage unit '%s'", m->path);
+	if (delete_file && !m->missing && block_remove(m->path, e)) {
+		err_wrap(e, "Could not delete the medium storage unit");
 		goto out;
 	}
 	r = db_commit(h, e);

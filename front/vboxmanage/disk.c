@@ -26,17 +26,20 @@ kind_word(const char *word, enum host_device *type)
 
 enum { O_FILENAME, O_SIZE, O_SIZEBYTE, O_FORMAT, O_VARIANT, O_OLD_STATIC, O_OLD_TYPE, O_DIFFPARENT };
 
-/* "Standard", "Fixed", or both words of it with commas. */
+/* "Standard", "Fixed", "Split2G", or several of them with commas. */
 static int
-parse_variant(struct cli *c, const char *text, bool *fixed)
+parse_variant(struct cli *c, const char *text, bool *fixed, bool *split)
 {
 	while (*text) {
 		size_t n = strcspn(text, ",");
 
 		if (n == 5 && !strncasecmp(text, "Fixed", n))
 			*fixed = true;
+		else if (n == 7 && !strncasecmp(text, "Split2G", n))
+			*split = true;
 		else if (n && (n != 8 || strncasecmp(text, "Standard", n)))
-			return fail_argument(c, "Invalid --variant argument '%s': Standard and Fixed can be had", text);
+			return fail_argument(
+				c, "Invalid --variant argument '%s': Standard, Fixed and Split2G can be had", text);
 		text += n + (text[n] != 0);
 	}
 	return 0;
@@ -101,7 +104,7 @@ cmd_createmedium(struct cli *c, int argc, char **argv)
 			m.format = a.text;
 			break;
 		case O_VARIANT:
-			r = parse_variant(c, a.text, &m.fixed);
+			r = parse_variant(c, a.text, &m.fixed, &m.split);
 			if (r)
 				return r;
 			break;

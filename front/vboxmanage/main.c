@@ -27,11 +27,12 @@ static const struct verb verbs[] = {
 		"VM nictrace<1-8> on|off\n"
 		"VM vrde on|off",
 		"web1 acpipowerbutton", false },
-	{ "createhd", cmd_createmedium, "--filename FILE --size MB [--format VDI|QCOW2|RAW] [--variant Standard|Fixed]",
+	{ "createhd", cmd_createmedium,
+		"--filename FILE --size MB [--format VDI|VMDK|QCOW2|RAW] [--variant Standard,Fixed,Split2G]",
 		"--filename web1.vdi --size 8192", true },
 	{ "createmedium", cmd_createmedium,
-		"[disk|floppy] --filename FILE --size MB|--sizebyte BYTES [--format VDI|QCOW2|RAW]\n"
-		"  [--variant Standard|Fixed]",
+		"[disk|floppy] --filename FILE --size MB|--sizebyte BYTES [--format VDI|VMDK|QCOW2|RAW]\n"
+		"  [--variant Standard,Fixed,Split2G]",
 		"disk --filename web1.vdi --size 8192", false },
 	{ "createvdi", cmd_createmedium, "--filename FILE --size MB", "--filename web1.vdi --size 8192", true },
 	{ "createvm", cmd_createvm,

@@ -42,7 +42,7 @@ Encryption:     disabled"
 @test "disks of other formats are created, shown, attached, and keep their UUID" {
 	make_vm web1
 	VBoxManage storagectl web1 --name SATA --add sata
-	for f in QCOW2; do
+	for f in QCOW2 VMDK; do
 		vbm createhd --filename "$f" --size 50 --format "$f"
 		[ "$status" -eq 0 ]
 		uuid=${output##*: }
@@ -54,11 +54,22 @@ Encryption:     disabled"
 		has_line "Capacity:       50 MBytes"
 		vbm showmediuminfo disk "$file"
 		has_line "UUID:           $uuid"
-		has_line "Format variant: dynamic default"
 		VBoxManage storageattach web1 --storagectl SATA --port 0 --medium none
 		VBoxManage closemedium disk "$uuid" --delete 2>/dev/null
 		[ ! -e "$file" ]
 	done
+}
+
+@test "a VMDK of several files is created and deleted as one" {
+	VBoxManage createmedium --filename b --size 3000 --format VMDK --variant Split2G >/dev/null 2>&1
+	VBoxManage createmedium --filename c --size 3 --format VMDK --variant Fixed >/dev/null 2>&1
+	[ "$(echo *.vmdk)" = "b-s001.vmdk b-s002.vmdk b.vmdk c-flat.vmdk c.vmdk" ]
+	vbm showmediuminfo b.vmdk
+	has_line "Capacity:       3000 MBytes"
+	VBoxManage closemedium b.vmdk --delete 2>/dev/null
+	[ "$(echo *.vmdk)" = "c-flat.vmdk c.vmdk" ]
+	vbm createmedium --filename d --size 3 --variant Split2G
+	fails_with 1 "2 GB"
 }
 
 @test "createmedium never overwrites" {
@@ -77,8 +88,8 @@ Encryption:     disabled"
 	fails_with 2 "Parameter --size is required"
 	vbm createmedium --filename a.vdi --size five
 	fails_with 2 "five"
-	vbm createmedium --filename a.vmdk --size 5 --format VMDK
-	fails_with 1 "VMDK"
+	vbm createmedium --filename a.vhdx --size 5 --format VHDX
+	fails_with 1 "VHDX"
 	vbm createmedium --filename /proc/a.vdi --size 5
 	fails_with 1 "/proc/a.vdi"
 	vbm list hdds

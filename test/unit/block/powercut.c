@@ -323,12 +323,20 @@ test_qcow2(void **state)
 	power_cuts();
 }
 
+static void
+test_vmdk(void **state)
+{
+	format = "vmdk";
+	power_cuts();
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		{ "a power cut at any moment leaves a good VDI with all that was flushed", test_vdi, 0, 0, 0 },
 		{ "a power cut at any moment leaves a good QCOW2 with all that was flushed", test_qcow2, 0, 0, 0 },
+		{ "a power cut at any moment leaves a good VMDK with all that was flushed", test_vmdk, 0, 0, 0 },
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,987 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vmdk: VMware's disk image (Virtual Disk Format 5.0): a text that describes the disk, and extents that hold it.
+ *
+ * The text has lines: createType="...", CID=xxxxxxxx, parentCID=ffffffff, an extent as
+ *   RW <sectors> SPARSE|FLAT|ZERO ["<file>" [<first sector in it>]]
+ * and ddb.<key> = "<value>", where VirtualBox keeps ddb.uuid.image. Supported are
+ *   monolithicSparse      one sparse extent, with the text inside
+ *   monolithicFlat        the text, and a flat extent
+ *   twoGbMaxExtentSparse  the text, and sparse extents of 2047 MiB each; twoGbMaxExtentFlat with flat ones
+ *   streamOptimized       one sparse extent with compressed grains, read only
+ *
+ * A sparse extent, all numbers little-endian and, where they are places or sizes, in sectors of 512 bytes:
+ *
+ *   offset  size
+ *        0     4  "KDMV"
+ *        4     4  version, 1 to 3
+ *        8     4  flags: 0 end-of-line test is valid, 1 the second grain directory is, 2 grain 1 reads as zeroes,
+ *                 16 grains are compressed, 17 there are markers
+ *       12     8  sectors of the extent
+ *       20     8  sectors of a grain
+ *       28     8  the text, 0 none
+ *       36     8  its sectors
+ *       44     4  entries of a grain table, 512
+ *       48     8  second grain directory
+ *       56     8  grain directory; all ones: in the footer, a copy of the header 1024 bytes before the end
+ *       64     8  sectors before the first grain
+ *       72     1  not closed properly
+ *       73     4  "\n \r\n", which a transfer as text would change
+ *       77     2  compression: 0 none, 1 deflate
+ *
+ *   grain directory: 4 bytes for each grain table; grain table: 4 bytes for each grain: 0 never written, reads as
+ *   zeroes; 1 zeroes (flag 2). A compressed grain is 8 bytes sector of the disk, 4 bytes length, a zlib stream (RFC
+ *   1950).
+ *
+ * Everything an entry says is bounded when it is used. Extents are opened only in the directory of the text.
+ *
+ * Writing: a grain gets its place at the end of the file, where it reads as zeroes, is entered in the tables in memory
+ * and is then written without a lock. The phases of a commit (meta.h): 1 data   2 grain tables   3 grain directories.
+ * After a power cut there are at worst grains at the end of the file that nobody uses. The first write changes the CID.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include "block/file.h"
+#include "block/format.h"
+#include "block/meta.h"
+
+#define SECTOR 512ull
+#define TEXT_MAX (64u << 10)
+#define EXTENTS_MAX 4096
+#define SPLIT_SECTORS 4192256ull /* 2047 MiB */
+#define GRAIN_SECTORS 128ull
+#define GT_ENTRIES 512ull
+#define TEXT_SECTORS 20ull
+#define AT_END (~0ull)
+
+enum { FLAG_EOL = 1, FLAG_SECOND_GD = 2, FLAG_ZERO_GRAIN = 4, FLAG_COMPRESSED = 1 << 16 };
+enum { PHASE_GT = 2, PHASE_GD = 3 };
+
+enum vmdk_field {
+	AT_MAGIC = 0,
+	AT_VERSION = 4,
+	AT_FLAGS = 8,
+	AT_CAPACITY = 12,
+	AT_GRAIN = 20,
+	AT_TEXT = 28,
+	AT_TEXT_LEN = 36,
+	AT_GT_ENTRIES = 44,
+	AT_SECOND_GD = 48,
+	AT_GD = 56,
+	AT_OVERHEAD = 64,
+	AT_EOL = 73,
+	AT_COMPRESSION = 77,
+};
+
+enum kind { EXTENT_FLAT, EXTENT_SPARSE, EXTENT_ZERO };
+
+struct extent {
+	enum kind kind;
+	char *name; /* as the text says; NULL: the file of the image itself */
+	int fd;
+	uint64_t start, len; /* on the disk, bytes */
+	uint64_t at;	     /* FLAT: where it begins in its file */
+
+	/* SPARSE, in bytes */
+	uint64_t grain, gt_entries, gd_at, second_gd, overhead;
+	uint32_t flags;
+	pthread_mutex_t lock;
+	struct meta *meta;
+	uint64_t file_end;
+};
+
+struct vmdk {
+	struct extent *extents;
+	int count;
+	char *text;
+	uint64_t cid_at; /* file offset of the eight digits, 0: not known */
+	_Atomic bool changed;
+};
+
+static bool
+vmdk_probe(const struct block_head *h)
+{
+	static const char text[] = "# Disk DescriptorFile";
+
+	if (h->len >= sizeof(text) && !memcmp(h->bytes, text, sizeof(text) - 1))
+		return true;
+	return h->len >= 512 && !memcmp(h->bytes, "KDMV", 4);
+}
+
+static int
+bad(struct block *b, struct err *e, const char *what, uint64_t value)
+{
+	return err_set(
+		e, ERR_FILE, "'%s' is not a good VMDK image: %s (%llu)", b->path, what, (unsigned long long)value);
+}
+
+/* ---- the text ---- */
+
+/* The value of `key` in the text, without quotes, into out[len]; false: there is none. */
+static bool
+text_value(const char *text, const char *key, char *out, size_t len)
+{
+	size_t n = strlen(key);
+
+	for (const char *line = text; line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
+		const char *p = line;
+		size_t end;
+
+		if (strncmp(p, key, n))
+			continue;
+		p += n;
+		p += strspn(p, " \t");
+		if (*p++ != '=')
+			continue;
+		p += strspn(p, " \t\"");
+		end = strcspn(p, "\"\r\n");
+		snprintf(out, len, "%.*s", (int)MIN(end, len), p);
+		return true;
+	}
+	return false;
+}
+
+/* One line of an extent: 1 it was one, 0 it was not, -1 and *e it cannot be used. */
+static int
+parse_extent(struct block *b, const char *line, struct extent *x, struct err *e)
+{
+	char access[16], kind[16], name[256] = "";
+	unsigned long long sectors, at = 0;
+	int n = sscanf(line, "%15s %llu %15s \"%255[^\"]\" %llu", access, &sectors, kind, name, &at);
+
+	if (n < 3 || (strcmp(access, "RW") && strcmp(access, "RDONLY") && strcmp(access, "NOACCESS")))
+		return 0;
+	if (strcmp(access, "RW"))
+		return err_set(
+			e, ERR_UNSUPPORTED, "'%s' has an extent with the access %s; RW can be used", b->path, access);
+	if (sectors == 0 || sectors > (1ull << 45) || at > (1ull << 45))
+		return bad(b, e, "the size of an extent is impossible", sectors);
+	*x = (struct extent){ .fd = -1, .len = sectors * SECTOR, .at = at * SECTOR };
+	if (!strcmp(kind, "FLAT"))
+		x->kind = EXTENT_FLAT;
+	else if (!strcmp(kind, "SPARSE"))
+		x->kind = EXTENT_SPARSE;
+	else if (!strcmp(kind, "ZERO"))
+		x->kind = EXTENT_ZERO;
+	else
+		return err_set(e, ERR_UNSUPPORTED,
+			"'%s' has an extent of the kind %s; FLAT, SPARSE and ZERO can be used", b->path, kind);
+	if (x->kind != EXTENT_ZERO && n < 4)
+		return bad(b, e, "an extent has no file", sectors);
+	x->name = x->kind == EXTENT_ZERO ? NULL : xstrdup(name);
+	return 1;
+}
+
+static int
+parse_extents(struct block *b, struct vmdk *v, struct err *e)
+{
+	const char *line = v->text;
+
+	while (line && *line) {
+		struct extent x;
+		int r = parse_extent(b, line, &x, e);
+
+		if (r < 0)
+			return -1;
+		if (r && v->count == EXTENTS_MAX) {
+			free(x.name);
+			return bad(b, e, "it has too many extents", EXTENTS_MAX);
+		}
+		if (r) {
+			struct extent *more = realloc(v->extents, (size_t)(v->count + 1) * sizeof(x));
+
+			if (!more)
+				abort();
+			v->extents = more;
+			v->extents[v->count++] = x;
+		}
+		line = strchr(line, '\n');
+		line += line != NULL;
+	}
+	return v->count ? 0 : bad(b, e, "it has no extents", 0);
+}
+
+static int
+check_text(struct block *b, struct vmdk *v, struct err *e)
+{
+	static const char *const types[] = { "monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse",
+		"twoGbMaxExtentFlat", "streamOptimized" };
+	char type[40] = "", parent[16] = "ffffffff", uuid[64];
+	size_t i = 0;
+
+	text_value(v->text, "createType", type, sizeof(type));
+	text_value(v->text, "parentCID", parent, sizeof(parent));
+	while (i < ARRAY_LEN(types) && strcmp(types[i], type))
+		i++;
+	if (i == ARRAY_LEN(types))
+		return err_set(e, ERR_UNSUPPORTED, "'%s' is a VMDK image of the type '%s', which is not supported",
+			b->path, type);
+	if (strcasecmp(parent, "ffffffff"))
+		return err_set(e, ERR_UNSUPPORTED,
+			"'%s' is a differencing VMDK image, which needs its parent; that is not supported", b->path);
+	b->variant = types[i];
+	if (text_value(v->text, "ddb.uuid.image", uuid, sizeof(uuid)))
+		uuid_parse(uuid, &b->uuid);
+	return 0;
+}
+
+static int
+load_text(struct block *b, struct vmdk *v, uint64_t at, uint64_t len, struct err *e)
+{
+	const char *cid;
+	int r;
+
+	if (len == 0 || len > TEXT_MAX)
+		return bad(b, e, "the length of its descriptor is impossible", len);
+	v->text = xcalloc(1, len + 1);
+	r = file_pread(b->fd, v->text, len, at);
+	if (r)
+		return err_sys(e, ERR_FILE, r, "The descriptor of '%s' cannot be read", b->path);
+	cid = strstr(v->text, "\nCID=");
+	if (cid && strspn(cid + 5, "0123456789abcdefABCDEF") == 8)
+		v->cid_at = at + (uint64_t)(cid + 5 - v->text);
+	return check_text(b, v, e);
+}
+
+/* ---- sparse extents ---- */
+
+static int
+check_sparse(struct block *b, struct extent *x, const uint8_t *h, struct err *e)
+{
+	uint64_t grain = le64(h + AT_GRAIN), capacity = le64(h + AT_CAPACITY), gd_len, tables;
+	uint32_t version = le32(h + AT_VERSION);
+
+	if (memcmp(h, "KDMV", 4))
+		return bad(b, e, "the signature of a sparse extent is wrong", le32(h));
+	if (version < 1 || version > 3)
+		return bad(b, e, "the version of a sparse extent is unknown", version);
+	x->flags = le32(h + AT_FLAGS);
+	if (x->flags & FLAG_EOL && memcmp(h + AT_EOL, "\n \r\n", 4))
+		return bad(b, e, "it was transferred as text, which destroyed it", h[AT_EOL]);
+	if (grain == 0 || grain & (grain - 1) || grain > 8192)
+		return bad(b, e, "the size of its grains is impossible", grain);
+	if (capacity == 0 || capacity > (1ull << 45))
+		return bad(b, e, "the capacity of a sparse extent is impossible", capacity);
+	if (x->len && capacity * SECTOR < x->len)
+		return bad(b, e, "a sparse extent is smaller than its descriptor says", capacity);
+	if (x->flags & FLAG_COMPRESSED && le16(h + AT_COMPRESSION) != 1)
+		return bad(b, e, "its compression is unknown", le16(h + AT_COMPRESSION));
+	x->gt_entries = le32(h + AT_GT_ENTRIES);
+	if (x->gt_entries == 0 || x->gt_entries > 4096 || x->gt_entries % 128)
+		return bad(b, e, "the size of its grain tables is impossible", x->gt_entries);
+	if (!x->len)
+		x->len = capacity * SECTOR;
+	x->grain = grain * SECTOR;
+	tables = (capacity + grain * x->gt_entries - 1) / (grain * x->gt_entries);
+	gd_len = tables * 4;
+	x->gd_at = le64(h + AT_GD) * SECTOR;
+	x->second_gd = x->flags & FLAG_SECOND_GD ? le64(h + AT_SECOND_GD) * SECTOR : 0;
+	x->overhead = le64(h + AT_OVERHEAD) * SECTOR;
+	if (le64(h + AT_GD) > x->file_end / SECTOR || x->gd_at == 0 || gd_len > x->file_end - x->gd_at)
+		return bad(b, e, "the place of its grain directory is impossible", le64(h + AT_GD));
+	if (le64(h + AT_SECOND_GD) > x->file_end / SECTOR && x->second_gd)
+		return bad(b, e, "the place of its second grain directory is impossible", le64(h + AT_SECOND_GD));
+	if (x->second_gd && gd_len > x->file_end - x->second_gd)
+		return bad(b, e, "the place of its second grain directory is impossible", x->second_gd);
+	return 0;
+}
+
+/* The header that counts: the footer, where the header says so. */
+static int
+read_sparse_header(struct block *b, struct extent *x, uint8_t h[512], struct err *e)
+{
+	int64_t size = file_size(x->fd);
+	int r = size < 0 ? (int)size : file_pread(x->fd, h, 512, 0);
+
+	if (!r && size < 1024)
+		return bad(b, e, "a sparse extent is truncated", (uint64_t)size);
+	if (!r && !memcmp(h, "KDMV", 4) && le64(h + AT_GD) == AT_END)
+		r = file_pread(x->fd, h, 512, (uint64_t)size - 1024);
+	if (r)
+		return err_sys(e, ERR_FILE, r, "A sparse extent of '%s' cannot be read", b->path);
+	x->file_end = (uint64_t)size;
+	return 0;
+}
+
+static int
+open_sparse(struct block *b, struct extent *x, uint8_t h[512], struct err *e)
+{
+	if (read_sparse_header(b, x, h, e) || check_sparse(b, x, h, e))
+		return -1;
+	if (x->flags & FLAG_COMPRESSED && !b->read_only)
+		return err_set(e, ERR_UNSUPPORTED,
+			"'%s' is a streamOptimized VMDK image, which is not made for being written to; clone it first",
+			b->path);
+	pthread_mutex_init(&x->lock, NULL);
+	x->meta = meta_open(x->fd, 512, &x->lock);
+	return x->meta ? 0 : err_sys(e, ERR_FAILED, ENOMEM, "'%s' cannot be opened", b->path);
+}
+
+/* ---- opening ---- */
+
+static void
+vmdk_free(struct block *b, struct vmdk *v)
+{
+	for (int i = 0; i < v->count; i++) {
+		struct extent *x = &v->extents[i];
+
+		if (x->meta) {
+			meta_close(x->meta);
+			pthread_mutex_destroy(&x->lock);
+		}
+		if (x->fd >= 0 && x->fd != b->fd)
+			close(x->fd);
+		free(x->name);
+	}
+	free(v->extents);
+	free(v->text);
+	free(v);
+}
+
+/* The image is a sparse extent with the text inside. */
+static int
+open_embedded(struct block *b, struct vmdk *v, struct err *e)
+{
+	struct extent *x = v->extents = xcalloc(1, sizeof(*x));
+	uint8_t h[512];
+
+	v->count = 1;
+	x->kind = EXTENT_SPARSE;
+	x->fd = b->fd;
+	if (file_pread(b->fd, h, 512, 0) || le64(h + AT_TEXT) == 0 || le64(h + AT_TEXT) > TEXT_MAX ||
+		le64(h + AT_TEXT_LEN) > TEXT_MAX / SECTOR)
+		return bad(b, e, "the place of its descriptor is impossible", le64(h + AT_TEXT));
+	if (load_text(b, v, le64(h + AT_TEXT) * SECTOR, le64(h + AT_TEXT_LEN) * SECTOR, e))
+		return -1;
+	if (strcmp(b->variant, "monolithicSparse") && strcmp(b->variant, "streamOptimized"))
+		return err_set(
+			e, ERR_UNSUPPORTED, "'%s' is one extent of a VMDK image; open the descriptor instead", b->path);
+	return open_sparse(b, x, h, e);
+}
+
+static int
+open_extent(struct block *b, struct extent *x, struct err *e)
+{
+	uint8_t h[512];
+	int64_t size;
+
+	if (x->kind == EXTENT_ZERO)
+		return 0;
+	x->fd = block_open_part(b, x->name, e);
+	if (x->fd < 0)
+		return -1;
+	if (x->kind == EXTENT_SPARSE)
+		return open_sparse(b, x, h, e);
+	size = file_size(x->fd);
+	if (size < 0 || (uint64_t)size < x->len || x->at > (uint64_t)size - x->len)
+		return err_set(e, ERR_FILE, "'%s' is truncated: its extent '%s' has %lld bytes, not %llu", b->path,
+			x->name, (long long)size, (unsigned long long)(x->at + x->len));
+	return 0;
+}
+
+static int
+open_described(struct block *b, struct vmdk *v, struct err *e)
+{
+	int64_t size = file_size(b->fd);
+
+	if (load_text(b, v, 0, size < 0 ? 0 : (uint64_t)MIN(size, (int64_t)TEXT_MAX), e) || parse_extents(b, v, e))
+		return -1;
+	for (int i = 0; i < v->count; i++)
+		if (open_extent(b, &v->extents[i], e))
+			return -1;
+	return 0;
+}
+
+static int
+vmdk_open(struct block *b, struct err *e)
+{
+	struct vmdk *v = xcalloc(1, sizeof(*v));
+	uint8_t magic[4];
+	int r = file_pread(b->fd, magic, 4, 0);
+
+	if (r)
+		err_sys(e, ERR_FILE, r, "The header of '%s' cannot be read", b->path);
+	else
+		r = memcmp(magic, "KDMV", 4) ? open_described(b, v, e) : open_embedded(b, v, e);
+	for (int i = 0; i < v->count && !r; i++) {
+		v->extents[i].start = b->size;
+		b->size += v->extents[i].len;
+		if (b->size > INT64_MAX / 2)
+			r = bad(b, e, "its disk is too large", b->size);
+	}
+	if (r) {
+		vmdk_free(b, v);
+		return -1;
+	}
+	b->state = v;
+	return 0;
+}
+
+static void
+vmdk_close(struct block *b)
+{
+	vmdk_free(b, b->state);
+}
+
+/* The extent with byte `off` of the disk; *within: where in it. */
+static struct extent *
+find_extent(struct vmdk *v, uint64_t off, uint64_t *within)
+{
+	int low = 0, high = v->count - 1;
+
+	while (low < high) {
+		int mid = (low + high + 1) / 2;
+
+		if (v->extents[mid].start <= off)
+			low = mid;
+		else
+			high = mid - 1;
+	}
+	*within = off - v->extents[low].start;
+	return &v->extents[low];
+}
+
+/* ---- grains; lock held ---- */
+
+/* File offset of the entry for the grain at `off`, in the tables of the directory at `gd`; 0 in *at: no table. */
+static int
+find_entry(struct extent *x, uint64_t gd, uint64_t off, uint64_t *at)
+{
+	uint64_t grain = off / x->grain, table;
+	uint32_t sector;
+	int r = meta_get32le(x->meta, gd + grain / x->gt_entries * 4, &sector);
+
+	*at = 0;
+	if (r || !sector)
+		return r;
+	table = sector * SECTOR;
+	if (x->gt_entries * 4 > x->file_end || table > x->file_end - x->gt_entries * 4)
+		return -EIO;
+	*at = table + grain % x->gt_entries * 4;
+	return 0;
+}
+
+/* *host: file offset of the byte `off` (of its grain, when compressed), 0: reads as zeroes. */
+static int
+lookup(struct extent *x, uint64_t off, uint64_t *host)
+{
+	uint32_t sector = 0;
+	uint64_t at;
+	int r = find_entry(x, x->gd_at, off, &at);
+
+	*host = 0;
+	if (!r && at)
+		r = meta_get32le(x->meta, at, &sector);
+	if (r || !sector || (sector == 1 && x->flags & FLAG_ZERO_GRAIN))
+		return r;
+	*host = sector * SECTOR;
+	if (*host < MAX(x->overhead, SECTOR) || *host >= x->file_end)
+		return -EIO;
+	if (!(x->flags & FLAG_COMPRESSED))
+		*host += off % x->grain;
+	return 0;
+}
+
+/* How far the bytes from `off` on are of one kind without a gap. Takes the lock. */
+static int
+grain_run(struct extent *x, uint64_t off, uint64_t *len, uint64_t *host)
+{
+	uint64_t n = x->grain - off % x->grain, next;
+	int r;
+
+	pthread_mutex_lock(&x->lock);
+	r = lookup(x, off, host);
+	while (!r && n < *len && !(x->flags & FLAG_COMPRESSED)) {
+		if (lookup(x, off + n, &next) || (*host ? next != *host + n : next != 0))
+			break;
+		n += x->grain;
+	}
+	pthread_mutex_unlock(&x->lock);
+	*len = MIN(*len, n);
+	return r;
+}
+
+/* A grain table, empty, at the end of the file, in the directory at `gd`. */
+static int
+add_table(struct extent *x, uint64_t gd, uint64_t off)
+{
+	uint64_t at = (x->file_end + SECTOR - 1) & ~(SECTOR - 1), len = x->gt_entries * 4;
+	int r;
+
+	if ((at + len) / SECTOR > UINT32_MAX)
+		return -EFBIG;
+	if (ftruncate(x->fd, (off_t)(at + len)))
+		return -errno;
+	x->file_end = at + len;
+	r = meta_clear(x->meta, at, len, PHASE_GT);
+	if (r)
+		return r;
+	return meta_put32le(x->meta, gd + off / x->grain / x->gt_entries * 4, (uint32_t)(at / SECTOR), PHASE_GD);
+}
+
+static int
+enter(struct extent *x, uint64_t gd, uint64_t off, uint32_t sector)
+{
+	uint64_t at;
+	int r = find_entry(x, gd, off, &at);
+
+	if (!r && !at) {
+		r = add_table(x, gd, off);
+		if (!r)
+			r = find_entry(x, gd, off, &at);
+	}
+	return r ? r : meta_put32le(x->meta, at, sector, PHASE_GT);
+}
+
+static int
+allocate_grain(struct extent *x, uint64_t off)
+{
+	uint64_t at = (MAX(x->file_end, x->overhead) + x->grain - 1) & ~(x->grain - 1);
+	int r;
+
+	if ((at + x->grain) / SECTOR > UINT32_MAX)
+		return -EFBIG;
+	if (ftruncate(x->fd, (off_t)(at + x->grain)))
+		return -errno;
+	x->file_end = at + x->grain;
+	if (x->second_gd) {
+		r = enter(x, x->second_gd, off, (uint32_t)(at / SECTOR));
+		if (r)
+			return r;
+	}
+	return enter(x, x->gd_at, off, (uint32_t)(at / SECTOR));
+}
+
+/* Places for what has none in [off, off+len) of the extent. */
+static int
+allocate(struct extent *x, uint64_t off, uint64_t len)
+{
+	uint64_t end = off + len, host;
+	int r = 0;
+
+	pthread_mutex_lock(&x->lock);
+	for (off -= off % x->grain; off < end && !r; off += x->grain) {
+		r = lookup(x, off, &host);
+		if (!r && !host)
+			r = allocate_grain(x, off);
+	}
+	pthread_mutex_unlock(&x->lock);
+	return r;
+}
+
+/* ---- reading ---- */
+
+static int
+inflate_grain(const uint8_t *in, uint32_t len, uint8_t *out, uint64_t grain)
+{
+	z_stream z = { .next_in = (Bytef *)in, .avail_in = len, .next_out = out, .avail_out = (uInt)grain };
+
+	if (inflateInit(&z) != Z_OK)
+		return -ENOMEM;
+	inflate(&z, Z_FINISH);
+	inflateEnd(&z);
+	/* The last grain of a disk may be short. */
+	memset(out + (grain - z.avail_out), 0, z.avail_out);
+	return z.avail_out == grain ? -EIO : 0;
+}
+
+static int
+read_compressed(struct extent *x, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, uint64_t host,
+	uint64_t within)
+{
+	uint8_t head[12], *in = NULL, *out = NULL;
+	int r = file_pread(x->fd, head, sizeof(head), host);
+	uint32_t size = le32(head + 8);
+
+	if (!r && (size == 0 || size > 2 * x->grain + 4096))
+		r = -EIO;
+	if (!r && (!(in = malloc(size)) || !(out = malloc(x->grain))))
+		r = -ENOMEM;
+	if (!r)
+		r = file_pread(x->fd, in, size, host + sizeof(head));
+	if (!r)
+		r = inflate_grain(in, size, out, x->grain);
+	if (!r)
+		iov_fill(iov, iovcnt, skip, out + within, len);
+	free(in);
+	free(out);
+	return r;
+}
+
+static int
+read_sparse(struct extent *x, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, uint64_t off)
+{
+	int r = 0;
+
+	for (uint64_t done = 0, n; done < len && !r; done += n) {
+		uint64_t host;
+
+		n = len - done;
+		r = grain_run(x, off + done, &n, &host);
+		if (r)
+			break;
+		if (!host)
+			iov_zero(iov, iovcnt, skip + done, n);
+		else if (x->flags & FLAG_COMPRESSED)
+			r = read_compressed(x, iov, iovcnt, skip + done, n, host, (off + done) % x->grain);
+		else
+			r = file_readv(x->fd, iov, iovcnt, skip + done, n, host);
+	}
+	return r;
+}
+
+static int
+vmdk_read(struct block *b, const struct iovec *iov, int iovcnt, uint64_t off, uint64_t len)
+{
+	int r = 0;
+
+	for (uint64_t done = 0, n; done < len && !r; done += n) {
+		uint64_t within;
+		struct extent *x = find_extent(b->state, off + done, &within);
+
+		n = MIN(len - done, x->len - within);
+		if (x->kind == EXTENT_ZERO)
+			iov_zero(iov, iovcnt, done, n);
+		else if (x->kind == EXTENT_FLAT)
+			r = file_readv(x->fd, iov, iovcnt, done, n, x->at + within);
+		else
+			r = read_sparse(x, iov, iovcnt, done, n, within);
+	}
+	return r;
+}
+
+/* ---- writing ---- */
+
+static int vmdk_flush(struct block *b);
+
+/* Who has a child of this image sees by the CID that it is no longer what it was. */
+static int
+change_cid(struct block *b, struct vmdk *v)
+{
+	struct uuid u = uuid_random();
+	char digits[9];
+
+	if (!v->cid_at || atomic_exchange(&v->changed, true))
+		return 0;
+	snprintf(digits, sizeof(digits), "%08x", le32(u.b) & 0x7fffffff);
+	return file_pwrite(b->fd, digits, 8, v->cid_at);
+}
+
+static int
+write_sparse(struct extent *x, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, uint64_t off)
+{
+	int r = 0;
+
+	for (uint64_t done = 0; done < len && !r;) {
+		uint64_t n = len - done, host;
+
+		r = grain_run(x, off + done, &n, &host);
+		if (!r && !host) {
+			r = allocate(x, off + done, n);
+			continue; /* look again: they have places now, or the error ends the loop */
+		}
+		if (!r)
+			r = file_writev(x->fd, iov, iovcnt, skip + done, n, host);
+		done += n;
+	}
+	return r;
+}
+
+static int
+vmdk_write(struct block *b, const struct iovec *iov, int iovcnt, uint64_t off, uint64_t len)
+{
+	int r = change_cid(b, b->state);
+
+	for (uint64_t done = 0, n; done < len && !r; done += n) {
+		uint64_t within;
+		struct extent *x = find_extent(b->state, off + done, &within);
+
+		n = MIN(len - done, x->len - within);
+		if (x->kind == EXTENT_ZERO)
+			r = -EIO;
+		else if (x->kind == EXTENT_FLAT)
+			r = file_writev(x->fd, iov, iovcnt, done, n, x->at + within);
+		else
+			r = write_sparse(x, iov, iovcnt, done, n, within);
+		if (!r && x->meta && meta_full(x->meta))
+			r = vmdk_flush(b);
+	}
+	return r;
+}
+
+static int
+zero_sparse(struct extent *x, uint64_t off, uint64_t len)
+{
+	int r = 0;
+
+	for (uint64_t done = 0, n; done < len && !r; done += n) {
+		uint64_t host;
+
+		n = len - done;
+		r = grain_run(x, off + done, &n, &host);
+		if (!r && host)
+			r = file_zero(x->fd, host, n);
+	}
+	return r;
+}
+
+static int
+vmdk_zero(struct block *b, uint64_t off, uint64_t len)
+{
+	int r = change_cid(b, b->state);
+
+	for (uint64_t done = 0, n; done < len && !r; done += n) {
+		uint64_t within;
+		struct extent *x = find_extent(b->state, off + done, &within);
+
+		n = MIN(len - done, x->len - within);
+		if (x->kind == EXTENT_FLAT)
+			r = file_zero(x->fd, x->at + within, n);
+		else if (x->kind == EXTENT_SPARSE)
+			r = zero_sparse(x, within, n);
+	}
+	return r;
+}
+
+static int
+vmdk_flush(struct block *b)
+{
+	struct vmdk *v = b->state;
+	int r = fdatasync(b->fd) ? -errno : 0;
+
+	for (int i = 0; i < v->count && !r; i++) {
+		struct extent *x = &v->extents[i];
+
+		if (x->meta)
+			r = meta_commit(x->meta);
+		else if (x->fd >= 0 && fdatasync(x->fd))
+			r = -errno;
+	}
+	return r;
+}
+
+static bool
+vmdk_dirty(struct block *b)
+{
+	struct vmdk *v = b->state;
+
+	for (int i = 0; i < v->count; i++)
+		if (v->extents[i].meta && meta_dirty(v->extents[i].meta))
+			return true;
+	return false;
+}
+
+static const char *
+vmdk_part(struct block *b, int i)
+{
+	struct vmdk *v = b->state;
+
+	return i < v->count ? v->extents[i].name ? v->extents[i].name : "" : NULL;
+}
+
+/* ---- creating ---- */
+
+static const char *
+create_type(const struct block_create *c)
+{
+	if (c->split)
+		return c->fixed ? "twoGbMaxExtentFlat" : "twoGbMaxExtentSparse";
+	return c->fixed ? "monolithicFlat" : "monolithicSparse";
+}
+
+/* The file name of extent `i`, free() it; NULL: there are no more, or it is the image itself. */
+static char *
+extent_name(const struct block_create *c, uint64_t i)
+{
+	const char *slash = strrchr(c->path, '/'), *base = slash ? slash + 1 : c->path;
+	int len = (int)strlen(base) - (str_ends(base, ".vmdk") ? 5 : 0);
+	uint64_t sectors = c->size / SECTOR,
+		 count = c->split ? (sectors + SPLIT_SECTORS - 1) / SPLIT_SECTORS : c->fixed;
+
+	if (i >= count)
+		return NULL;
+	if (!c->split)
+		return xasprintf("%.*s-flat.vmdk", len, base);
+	return xasprintf("%.*s-%c%03u.vmdk", len, base, c->fixed ? 'f' : 's', (unsigned)i + 1);
+}
+
+static char *
+path_beside(const char *path, const char *name)
+{
+	const char *slash = strrchr(path, '/');
+
+	return xasprintf("%.*s%s", slash ? (int)(slash + 1 - path) : 0, path, name);
+}
+
+static void
+describe(const struct block_create *c, struct str *t)
+{
+	struct uuid u = c->uuid ? *c->uuid : uuid_random(), change = uuid_random();
+	uint64_t sectors = c->size / SECTOR, left = sectors, cylinders = sectors / (16 * 63);
+	const char *slash = strrchr(c->path, '/');
+	char text[37], *name;
+
+	str_addf(t, "# Disk DescriptorFile\nversion=1\nCID=%08x\nparentCID=ffffffff\ncreateType=\"%s\"\n\n",
+		le32(change.b) & 0x7fffffff, create_type(c));
+	str_add(t, "# Extent description\n");
+	if (!c->split && !c->fixed)
+		str_addf(t, "RW %llu SPARSE \"%s\"\n", (unsigned long long)sectors, slash ? slash + 1 : c->path);
+	for (uint64_t i = 0; (name = extent_name(c, i)); i++) {
+		uint64_t n = c->split ? MIN(left, SPLIT_SECTORS) : left;
+
+		str_addf(t, "RW %llu %s \"%s\"%s\n", (unsigned long long)n, c->fixed ? "FLAT" : "SPARSE", name,
+			c->fixed ? " 0" : "");
+		left -= n;
+		free(name);
+	}
+	uuid_text(&u, text);
+	str_addf(t,
+		"\n# The Disk Data Base\n#DDB\n\nddb.virtualHWVersion = \"4\"\nddb.geometry.cylinders = \"%llu\"\n"
+		"ddb.geometry.heads = \"16\"\nddb.geometry.sectors = \"63\"\nddb.adapterType = \"ide\"\n"
+		"ddb.uuid.image=\"%s\"\n",
+		(unsigned long long)MIN(cylinders, 16383), text);
+	uuid_text(&change, text);
+	str_addf(t, "ddb.uuid.modification=\"%s\"\n", text);
+}
+
+/* One grain directory at sector `at`, its tables right behind it. */
+static int
+create_directory(int fd, uint64_t at, uint64_t gd_sectors, uint64_t tables)
+{
+	uint8_t *gd = xcalloc(gd_sectors, SECTOR);
+	int r;
+
+	for (uint64_t i = 0; i < tables; i++)
+		put_le32(gd + 4 * i, (uint32_t)(at + gd_sectors + i * (GT_ENTRIES * 4 / SECTOR)));
+	r = file_pwrite(fd, gd, gd_sectors * SECTOR, at * SECTOR);
+	free(gd);
+	return r;
+}
+
+/* A sparse extent, with `text` inside when there is one. */
+static int
+create_sparse(int fd, uint64_t sectors, const struct str *text)
+{
+	uint64_t tables = (sectors + GRAIN_SECTORS * GT_ENTRIES - 1) / (GRAIN_SECTORS * GT_ENTRIES);
+	uint64_t gd_sectors = (tables * 4 + SECTOR - 1) / SECTOR,
+		 half = gd_sectors + tables * (GT_ENTRIES * 4 / SECTOR);
+	uint64_t first = 1 + (text ? TEXT_SECTORS : 0);
+	uint64_t overhead = (first + 2 * half + GRAIN_SECTORS - 1) / GRAIN_SECTORS * GRAIN_SECTORS;
+	uint8_t h[SECTOR] = "KDMV";
+	int r = ftruncate(fd, (off_t)(overhead * SECTOR)) ? -errno : 0;
+
+	put_le32(h + AT_VERSION, 1);
+	put_le32(h + AT_FLAGS, FLAG_EOL | FLAG_SECOND_GD);
+	put_le64(h + AT_CAPACITY, sectors);
+	put_le64(h + AT_GRAIN, GRAIN_SECTORS);
+	put_le64(h + AT_TEXT, text ? 1 : 0);
+	put_le64(h + AT_TEXT_LEN, text ? TEXT_SECTORS : 0);
+	put_le32(h + AT_GT_ENTRIES, GT_ENTRIES);
+	put_le64(h + AT_SECOND_GD, first);
+	put_le64(h + AT_GD, first + half);
+	put_le64(h + AT_OVERHEAD, overhead);
+	memcpy(h + AT_EOL, "\n \r\n", 4);
+	if (!r)
+		r = create_directory(fd, first, gd_sectors, tables);
+	if (!r)
+		r = create_directory(fd, first + half, gd_sectors, tables);
+	if (!r && text)
+		r = text->len > TEXT_SECTORS * SECTOR ? -ENAMETOOLONG : file_pwrite(fd, text->s, text->len, SECTOR);
+	return r ? r : file_pwrite(fd, h, sizeof(h), 0);
+}
+
+static int
+create_part(const struct block_create *c, const char *name, uint64_t sectors)
+{
+	char *path = path_beside(c->path, name);
+	int fd = open(path, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600), r = fd < 0 ? -errno : 0;
+
+	if (!r && c->fixed)
+		r = file_reserve(fd, 0, sectors * SECTOR, c->split ? NULL : c->progress, c->opaque);
+	else if (!r)
+		r = create_sparse(fd, sectors, NULL);
+	if (!r && fsync(fd))
+		r = -errno;
+	if (fd >= 0)
+		close(fd);
+	if (r && fd >= 0)
+		unlink(path);
+	free(path);
+	return r;
+}
+
+/* Take away the first `count` extents. */
+static void
+remove_parts(const struct block_create *c, uint64_t count)
+{
+	char *name, *path;
+
+	for (uint64_t i = 0; i < count && (name = extent_name(c, i)); i++) {
+		path = path_beside(c->path, name);
+		unlink(path);
+		free(path);
+		free(name);
+	}
+}
+
+static void
+vmdk_uncreate(const struct block_create *c)
+{
+	remove_parts(c, UINT64_MAX);
+}
+
+static int
+vmdk_create(int fd, const struct block_create *c, struct err *e)
+{
+	uint64_t left = c->size / SECTOR, i = 0;
+	struct str text = { 0 };
+	char *name;
+	int r = 0;
+
+	if (strpbrk(c->path, "\"\n"))
+		return err_set(e, ERR_INVALID, "The name of a VMDK image cannot have quotes or ends of lines");
+	if (!c->fixed && !c->split && left > UINT32_MAX / 2)
+		return err_set(e, ERR_INVALID, "A VMDK image cannot have %llu bytes; 1 TiB is the most",
+			(unsigned long long)c->size);
+	if (c->split && left / SPLIT_SECTORS >= 999)
+		return err_set(e, ERR_INVALID, "A VMDK image of extents of 2 GB cannot have %llu bytes",
+			(unsigned long long)c->size);
+	describe(c, &text);
+	for (; !r && (name = extent_name(c, i)); i++) {
+		uint64_t n = c->split ? MIN(left, SPLIT_SECTORS) : left;
+
+		r = create_part(c, name, n);
+		left -= n;
+		free(name);
+	}
+	if (r)
+		remove_parts(c, i - 1);
+	else
+		r = c->split || c->fixed ? file_pwrite(fd, text.s, text.len, 0)
+					 : create_sparse(fd, c->size / SECTOR, &text);
+	str_free(&text);
+	return r ? err_sys(e, ERR_FILE, r, "The VMDK image '%s' cannot be written", c->path) : 0;
+}
+
+const struct block_format block_vmdk = {
+	.name = "vmdk",
+	.probe = vmdk_probe,
+	.open = vmdk_open,
+	.close = vmdk_close,
+	.read = vmdk_read,
+	.write = vmdk_write,
+	.flush = vmdk_flush,
+	.zero = vmdk_zero,
+	.dirty = vmdk_dirty,
+	.part = vmdk_part,
+	.create = vmdk_create,
+	.uncreate = vmdk_uncreate,
+};
