@@ -23,6 +23,7 @@ LDFLAGS := -pie -Wl,--as-needed -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN
 GENERAL := -mgeneral-regs-only -fno-tree-loop-distribute-patterns
 CFLAGS_cpu_jit_run := $(GENERAL)
 CFLAGS_cpu_jit_fp := $(GENERAL)
+CFLAGS_cpu_jit_string := $(GENERAL)
 CFLAGS_cpu_jit_cache := $(GENERAL)
 CFLAGS_cpu_x86_mmu := $(GENERAL)
 CFLAGS_cpu_x86_excp := $(GENERAL)

@@ -182,7 +182,9 @@ jit_add(struct jit_cpu *j, struct jit_block *b)
 void
 jit_set_link(struct jit_cpu *j, struct jit_link *l, struct jit_block *to)
 {
-	jit_patch32(j, l->site, (l->mem ? to->mem_entry : to->near_entry) - (l->site + 4));
+	uint32_t at = l->mem ? to->mem_entry : to->near_entry, body = l->mem ? to->mem_body : to->host_body;
+
+	jit_patch32(j, l->site, (l->ahead && body ? body : at) - (l->site + 4));
 	l->next = to->in;
 	to->in = l;
 }

@@ -25,7 +25,9 @@
 
 #include "cpu/interp/interp.h"
 
-#define JIT_TARGETS 4096u /* entries of the jump cache */
+#define JIT_TARGET_BITS 14
+#define JIT_TARGETS (1u << JIT_TARGET_BITS) /* entries of the jump cache */
+#define JIT_HASH 0x9e3779b1u
 #define JIT_BUCKETS 16384u
 #define JIT_PAGES 4096u /* buckets */
 #define JIT_CONTEXTS 256u
@@ -73,6 +75,7 @@ struct jit_link {
 	uint32_t stub;
 	uint16_t target; /* offset in the page */
 	bool mem;	 /* flags are in memory form */
+	bool ahead;	 /* forwards: needs no poll */
 };
 
 struct jit_block {
@@ -85,8 +88,9 @@ struct jit_block {
 	/* Offsets in the arena. far: T_A = rip, flags in memory form; mem: the same from inside the page; near: flags
 	 * in host form, from inside the page. */
 	uint32_t far_entry, mem_entry, near_entry, end;
-	uint16_t bytes; /* of the guest */
-	uint8_t code[]; /* copy of them */
+	uint32_t host_body, mem_body; /* the body behind the poll if it expects that form, else 0 */
+	uint16_t bytes;		      /* of the guest */
+	uint8_t code[];		      /* copy of them */
 };
 
 struct jit_target {
@@ -148,6 +152,7 @@ struct jit_cpu {
 	uint64_t page_va; /* linear address of the code page being executed */
 	uint64_t ctx;	  /* of the current mode and address space */
 	_Atomic uint32_t run_ok;
+	bool bmi2;	 /* RORX */
 	uint32_t fp_off; /* 0: the guest's vector registers are in the host's */
 	uint16_t fl;
 	_Atomic uint8_t one; /* 1: the flags of the bounce buffer's page */

@@ -164,7 +164,7 @@ static inline void
 note_target(struct jit_cpu *j, struct jit_block *b)
 {
 	uint64_t rip = ST.rip;
-	struct jit_target *t = &j->target[(rip ^ rip >> 12) & (JIT_TARGETS - 1)];
+	struct jit_target *t = &j->target[(uint32_t)rip * JIT_HASH >> (32 - JIT_TARGET_BITS)];
 
 	t->key = rip ^ j->ctx;
 	t->code = (uint64_t)(uintptr_t)(j->rx + b->far_entry);
@@ -356,7 +356,6 @@ help_interp(struct jit_cpu *j, uint32_t site)
 static uintptr_t
 help_string(struct jit_cpu *j, uint32_t site)
 {
-	jit_fp_home(j);
 	complete(j, site);
 	flags_out(j);
 	if (unlikely(!jit_string(j, site)))
@@ -519,6 +518,7 @@ engine_open(struct vcpu *v, struct err *e)
 	j->helper[HELP_STRING] = help_string;
 	j->helper[HELP_FP] = help_fp;
 	j->fp_off = 1;
+	j->bmi2 = __builtin_cpu_supports("bmi2");
 	if (interp_open(&j->i))
 		return err_set(e, ERR_HOST, "no memory for the interpreter of virtual CPU %d", v->index);
 	j->i.translatable = translatable;

@@ -3,15 +3,17 @@
  * String instructions of 64-bit mode, called from translated code: page by page over host memory, element by element
  * where an element crosses pages or a page is not plain memory. Registers are up to date after each run, so faults and
  * requests find a partly done instruction (SDM 1, 7.3.9.2). Backwards, other address sizes and segments with a base are
- * the interpreter's.
+ * the interpreter's. Compiled for general registers only: the vector registers may be the guest's.
  */
 #include "cpu/jit/jit.h"
-
-#include <string.h>
 
 #define ST (j->i.c.v.state)
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
+
+typedef uint16_t mem2 __attribute__((may_alias, aligned(1)));
+typedef uint32_t mem4 __attribute__((may_alias, aligned(1)));
+typedef uint64_t mem8 __attribute__((may_alias, aligned(1)));
 
 /* One operand of a run. */
 struct span {
@@ -48,12 +50,37 @@ written(struct jit_cpu *j, struct span *s)
 }
 
 static inline uint64_t
-load(const uint8_t *p, unsigned size)
+load(const void *p, unsigned size)
 {
-	uint64_t v = 0;
+	switch (size) {
+	case 1:
+		return *(const uint8_t *)p;
+	case 2:
+		return *(const mem2 *)p;
+	case 4:
+		return *(const mem4 *)p;
+	default:
+		return *(const mem8 *)p;
+	}
+}
 
-	memcpy(&v, p, size);
-	return v;
+static inline void
+element(void *p, uint64_t v, unsigned size)
+{
+	switch (size) {
+	case 1:
+		*(volatile uint8_t *)p = (uint8_t)v;
+		break;
+	case 2:
+		*(volatile mem2 *)p = (uint16_t)v;
+		break;
+	case 4:
+		*(volatile mem4 *)p = (uint32_t)v;
+		break;
+	default:
+		*(volatile mem8 *)p = v;
+		break;
+	}
 }
 
 /* Ascending copy, element by element in effect: an overlap of destination behind source repeats a pattern. */
@@ -63,36 +90,38 @@ copy_up(uint8_t *d, const uint8_t *s, uint64_t n, unsigned size)
 	uint64_t bytes = n * size;
 
 	if (d <= s || (uint64_t)(d - s) >= bytes) {
-		memmove(d, s, bytes);
+		__asm__ volatile("rep movsb" : "+D"(d), "+S"(s), "+c"(bytes) : : "memory");
 		return;
 	}
 	for (; n; n--, d += size, s += size)
-		memmove(d, s, size);
+		element(d, load(s, size), size);
 }
 
 /* The same downwards from the elements at `d` and `s`. */
 static void
 copy_down(uint8_t *d, const uint8_t *s, uint64_t n, unsigned size)
 {
-	uint64_t bytes = n * size;
-
-	if (d >= s || (uint64_t)(s - d) >= bytes) {
-		memmove(d + size - bytes, s + size - bytes, bytes);
-		return;
-	}
 	for (; n; n--, d -= size, s -= size)
-		memmove(d, s, size);
+		element(d, load(s, size), size);
 }
 
 static void
 fill(uint8_t *d, uint64_t v, uint64_t n, unsigned size)
 {
-	if (size == 1 || v == 0) {
-		memset(d, (int)(uint8_t)v, n * size);
-		return;
+	switch (size) {
+	case 1:
+		__asm__ volatile("rep stosb" : "+D"(d), "+c"(n) : "a"(v) : "memory");
+		break;
+	case 2:
+		__asm__ volatile("rep stosw" : "+D"(d), "+c"(n) : "a"(v) : "memory");
+		break;
+	case 4:
+		__asm__ volatile("rep stosl" : "+D"(d), "+c"(n) : "a"(v) : "memory");
+		break;
+	default:
+		__asm__ volatile("rep stosq" : "+D"(d), "+c"(n) : "a"(v) : "memory");
+		break;
 	}
-	for (; n; n--, d += size)
-		memcpy(d, &v, size);
 }
 
 static inline uint64_t
@@ -128,6 +157,7 @@ movs(struct jit_cpu *j, uint32_t site, unsigned size)
 		written(j, &d);
 	} else {
 		n = 1;
+		jit_fp_home(j);
 		x86_store(c, d.a, x86_load(c, s.a, size, c->mmu), size, c->mmu);
 	}
 	ST.gpr[RSI] += ST.rflags & FLAG_DF ? 0 - n * size : n * size;
@@ -150,6 +180,7 @@ stos(struct jit_cpu *j, uint32_t site, unsigned size)
 		written(j, &d);
 	} else {
 		n = 1;
+		jit_fp_home(j);
 		x86_store(c, d.a, ST.gpr[RAX], size, c->mmu);
 	}
 	ST.gpr[RDI] += n * size;
@@ -165,6 +196,8 @@ lods(struct jit_cpu *j, uint32_t site, unsigned size)
 
 	if (!open_span(j, RSI, size, X86_READ, &n, &s))
 		return RUN_INTERP;
+	if (!s.host)
+		jit_fp_home(j);
 	v = s.host ? load(s.host, size) : x86_load(&j->i.c, s.a, size, j->i.c.mmu);
 	ST.gpr[RAX] = size == 4 ? (uint32_t)v : (ST.gpr[RAX] & ~mask) | (v & mask);
 	ST.gpr[RSI] += size;
@@ -221,6 +254,7 @@ cmps(struct jit_cpu *j, uint32_t site, unsigned size)
 		return RUN_INTERP;
 	if (s.host && d.host)
 		return compared(j, site, n, s.host, d.host, true, size, RSI, RDI);
+	jit_fp_home(j);
 	va = x86_load(&j->i.c, s.a, size, j->i.c.mmu);
 	vb = x86_load(&j->i.c, d.a, size, j->i.c.mmu);
 	return compared(j, site, 1, (uint8_t *)&va, (uint8_t *)&vb, true, size, RSI, RDI);
@@ -236,6 +270,7 @@ scas(struct jit_cpu *j, uint32_t site, unsigned size)
 		return RUN_INTERP;
 	if (d.host)
 		return compared(j, site, n, (uint8_t *)&ST.gpr[RAX], d.host, false, size, RAX, RDI);
+	jit_fp_home(j);
 	v = x86_load(&j->i.c, d.a, size, j->i.c.mmu);
 	return compared(j, site, 1, (uint8_t *)&ST.gpr[RAX], (uint8_t *)&v, false, size, RAX, RDI);
 }

@@ -44,6 +44,8 @@ enum kind {
 	K_JCC,
 	K_DIV,
 	K_STRING,
+	K_CLI,
+	K_STI,
 	K_FP,	/* K_PASS with vector registers */
 	K_HELP, /* the interpreter */
 };
@@ -86,6 +88,7 @@ struct jit_scratch {
 	unsigned laters;
 	struct jit_block *b;
 	uint32_t tlb; /* offset of the TLB array */
+	unsigned now; /* offset in the page of the instruction being written */
 	bool host_ok, mem_ok, fp_ok;
 	bool wide;	/* 64-bit mode */
 	unsigned stack; /* bytes of a push */
@@ -518,6 +521,18 @@ vector(struct jit_scratch *t, struct insn *n)
 	n->may = n->kills = op->flags_out;
 }
 
+/* At CPL 0 nothing is checked. */
+static void
+interrupt_flag(struct jit_scratch *t, struct insn *n)
+{
+	if (t->j->i.c.cpl) {
+		refuse(n, JIT_SYSTEM);
+		return;
+	}
+	n->kind = n->in.mnemonic == ZYDIS_MNEMONIC_CLI ? K_CLI : K_STI;
+	n->reads = n->kills = n->may = 0;
+}
+
 static void
 classify(struct jit_scratch *t, struct insn *n)
 {
@@ -552,6 +567,8 @@ classify(struct jit_scratch *t, struct insn *n)
 			n->mem = &n->o[1];
 			if (n->in.operand_width == 16 || !address_ok(t, n) || n->in.address_width != t->stack * 8)
 				refuse(n, JIT_ADDRESS);
+			break;
+			M(CLI) : M(STI) : interrupt_flag(t, n);
 			break;
 			M(PUSH) : stack_insn(t, n, K_PUSH);
 			break;
@@ -634,6 +651,16 @@ decode(struct jit_scratch *t)
 	return at;
 }
 
+/* The instruction behind STI has to be in the same block: interrupts are taken between blocks. */
+static void
+check_shadow(struct jit_scratch *t)
+{
+	struct insn *last = &t->insn[t->count - 1];
+
+	if (last->kind == K_STI)
+		refuse(last, JIT_STEP);
+}
+
 static void
 find_liveness(struct jit_scratch *t)
 {
@@ -666,8 +693,9 @@ choose_assumption(const struct jit_scratch *t)
 	for (unsigned i = 0; i < t->count; i++) {
 		const struct insn *n = &t->insn[i];
 
-		if (n->kind == K_HELP || n->kind == K_STRING || n->kind == K_CALL || n->kind == K_RET || n->mem ||
-			n->kind == K_PUSH || n->kind == K_POP || n->kind == K_LEAVE)
+		if (n->kind == K_HELP || n->kind == K_STRING || n->kind == K_CLI || n->kind == K_STI ||
+			n->kind == K_CALL || n->kind == K_RET || n->mem || n->kind == K_PUSH || n->kind == K_POP ||
+			n->kind == K_LEAVE)
 			return ASSUME_MEM;
 		if (n->kind == K_JCC || needs_host(n))
 			return ASSUME_HOST;
@@ -789,12 +817,16 @@ check(struct jit_scratch *t, const struct insn *n, unsigned size, unsigned how)
 		E_BYTES(e, 0x41, 0xf6, 0xc0 | (T_A & 7), size - 1); /* test r11b, size - 1 */
 		miss2 = e_jump_later(e, 5);
 	}
-	e_mov32(e, H_CX, T_A);
+	if (t->j->bmi2) {
+		E_BYTES(e, 0xc4, 0xc3, 0x7b, 0xf0, 0xc8 | (T_A & 7), 6); /* rorx ecx, r11d, 6 */
+	} else {
+		e_mov32(e, H_CX, T_A);
+		E_BYTES(e, 0xc1, 0xe9, 6); /* shr ecx, 6 */
+	}
 	if (size > 1)
 		e_lea(e, true, T_B, T_A, NONE, 0, (int32_t)size - 1);
 	else
 		e_mov(e, T_B, T_A);
-	E_BYTES(e, 0xc1, 0xe9, 6); /* shr ecx, 6 */
 	e_alu_imm(e, true, 4, T_B, -(int32_t)PAGE_SIZE);
 	e_alu_imm(e, false, 4, H_CX, (SOFT_TLB_SIZE - 1) * 64);
 	e_gs(e, true, false, 0x0b, T_B, JIT_OFF(i.c.tlb_gen)); /* or */
@@ -842,11 +874,10 @@ far_jump(struct jit_scratch *t)
 	struct emit *e = &t->e;
 	uint32_t site;
 
-	e_mov32(e, H_CX, T_A);
-	E_BYTES(e, 0xc1, 0xe9, 12); /* shr ecx, 12 */
-	e_rr(e, false, 0x31, T_A, H_CX);
-	e_alu_imm(e, false, 4, H_CX, JIT_TARGETS - 1);
-	E_BYTES(e, 0xc1, 0xe1, 4); /* shl ecx, 4 */
+	E_BYTES(e, 0x41, 0x69, 0xc8 | (T_A & 7)); /* imul ecx, r11d, JIT_HASH */
+	e32(e, JIT_HASH);
+	E_BYTES(e, 0xc1, 0xe9, 32 - 4 - JIT_TARGET_BITS); /* shr ecx */
+	e_alu_imm(e, false, 4, H_CX, (JIT_TARGETS - 1) << 4);
 	e_mov(e, T_B, T_A);
 	e_gs(e, true, false, 0x33, T_B, JIT_OFF(ctx));
 	e_gs_rcx(e, 0x3b, T_B, JIT_OFF(target));
@@ -880,6 +911,7 @@ link_site(struct jit_scratch *t, uint32_t site, int64_t off, bool mem)
 	l->site = site;
 	l->target = (uint16_t)off;
 	l->mem = mem;
+	l->ahead = off > t->now;
 	later(t, LATER_LINK, site, (uint32_t)((uint8_t *)l - t->j->meta))->save = !t->mem_ok;
 }
 
@@ -1370,6 +1402,26 @@ division(struct jit_scratch *t, const struct insn *n)
 }
 
 static void
+clear_or_set_if(struct jit_scratch *t, const struct insn *n)
+{
+	struct emit *e = &t->e;
+
+	clobber(t, n->live_in);
+	if (n->kind == K_CLI) {
+		e_gs(e, false, false, 0x81, 4, JIT_OFF(i.c.v.state.rflags)); /* and */
+		e32(e, ~(uint32_t)FLAG_IF);
+		return;
+	}
+	e_gs(e, false, false, 0x81, 1, JIT_OFF(i.c.v.state.rflags)); /* or */
+	e32(e, FLAG_IF);
+	e_gs(e, false, false, 0x83, 7, JIT_OFF(i.c.v.requests)); /* cmp dword [requests], 0 */
+	e8(e, 0);
+	E_BYTES(e, 0x74, 12); /* je over the next */
+	e_gs(e, false, false, 0xc7, 0, JIT_OFF(run_ok));
+	e32(e, 0);
+}
+
+static void
 write_insn(struct jit_scratch *t, struct insn *n)
 {
 	switch (n->kind) {
@@ -1408,6 +1460,10 @@ write_insn(struct jit_scratch *t, struct insn *n)
 		break;
 	case K_STRING:
 		string_help(t, n);
+		break;
+	case K_CLI:
+	case K_STI:
+		clear_or_set_if(t, n);
 		break;
 	case K_HELP:
 		help(t, n);
@@ -1451,6 +1507,8 @@ write_entries(struct jit_scratch *t)
 	t->mem_ok = assume == ASSUME_MEM;
 	e_load32(e, H_CX, JIT_OFF(run_ok));
 	e_jrcxz(e, stop - (e_at(e) + 2));
+	b->host_body = assume != ASSUME_MEM ? e_at(e) : 0;
+	b->mem_body = assume == ASSUME_MEM ? e_at(e) : 0;
 }
 
 static void
@@ -1521,8 +1579,10 @@ write_block(struct jit_scratch *t)
 	const struct insn *last = &t->insn[t->count - 1];
 
 	write_entries(t);
-	for (unsigned i = 0; i < t->count; i++)
+	for (unsigned i = 0; i < t->count; i++) {
+		t->now = t->insn[i].off;
 		write_insn(t, &t->insn[i]);
+	}
 	if (!last->ends || last->kind == K_HELP)
 		direct_jump(t, last->off + last->in.length);
 	for (unsigned i = 0; i < t->laters; i++)
@@ -1548,6 +1608,7 @@ jit_translate(struct jit_cpu *j, gva_t a, struct soft_tlb_entry *e, uint64_t key
 	memcpy(t->code, (const void *)host, t->avail);
 	make_decoder(t);
 	bytes = decode(t);
+	check_shadow(t);
 	find_liveness(t);
 	t->b = new_block(t, host, key, e, bytes);
 	t->e = (struct emit){ j->rw + j->used, j->rw };
