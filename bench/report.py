@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What bench/run measured, as a table on the terminal, as JSON, as Markdown and as a chart.
+
+    bench/report.py BENCH.json [DOC.md]     print the Markdown table, or put it into DOC.md between its two marks and
+                                            write the chart (guest-ENGINE.svg) beside it
+"""
+import html
+import json
+import math
+import os
+import platform
+import re
+import statistics
+import sys
+
+
+def geometric_mean(values):
+    values = list(values)
+    return math.exp(sum(map(math.log, values)) / len(values)) if values else None
+
+
+def spread(samples):
+    """How far the samples are apart, as a share of their median."""
+    return (max(samples) - min(samples)) / statistics.median(samples) if len(samples) > 1 else None
+
+
+def guest_row(name, what, goal, stretch, samples):
+    """One row of the guest's table from {side: samples}; what was not measured is None, never a guess."""
+    row = {"name": name, "what": what, "unit": "s", "goal": goal, "stretch": stretch, "samples": samples}
+    for side in ("lodge", "tcg", "native"):
+        row[side] = statistics.median(samples[side]) if samples.get(side) else None
+    row["ahead_of_tcg"] = row["tcg"] / row["lodge"] if row["tcg"] and row["lodge"] else None
+    row["behind_native"] = row["lodge"] / row["native"] if row["native"] and row["lodge"] else None
+    row["spread"] = max(filter(None, map(spread, samples.values())), default=None)
+    return row
+
+
+def guest_summary(rows):
+    ahead = [r["ahead_of_tcg"] for r in rows if r["ahead_of_tcg"] and r["goal"]]
+    by = {r["name"]: r for r in rows}
+    one, two = by.get("make-1", {}), by.get("make-2", {})
+    gain = {s: one[s] / two[s] for s in ("lodge", "tcg", "native") if one.get(s) and two.get(s)}
+    return {"geometric_mean_ahead_of_tcg": geometric_mean(ahead), "rows_in_mean": len(ahead), "gain_of_second_cpu": gain}
+
+
+def number(v, suffix=""):
+    return "-" if v is None else f"{v:.3g}{suffix}" if v < 100 else f"{v:.0f}{suffix}"
+
+
+def print_guest(rows, summary):
+    print(f"\n  {'guest work (s)':<44} {'Lodge':>9} {'QEMU TCG':>9} {'native':>9} {'x TCG':>7} {'/native':>8}  goal")
+    for r in rows:
+        goal = f">= {r['goal']}" if r["goal"] else ""
+        print(f"  {r['what']:<44} {number(r['lodge']):>9} {number(r['tcg']):>9} {number(r['native']):>9} "
+              f"{number(r['ahead_of_tcg']):>7} {number(r['behind_native']):>8}  {goal}")
+    print(f"  {'geometric mean of the rows with a goal':<44} {'':>29} "
+          f"{number(summary['geometric_mean_ahead_of_tcg']):>7} {'':>8}  >= 4")
+    for side, gain in summary["gain_of_second_cpu"].items():
+        print(f"  a second CPU makes the parallel make {gain:.2f} times as fast ({side})")
+
+
+def machine():
+    cpu = next((x.split(":", 1)[1].strip() for x in open("/proc/cpuinfo") if x.startswith("model name")), "?")
+    memory = int(re.search(r"MemTotal:\s+(\d+)", open("/proc/meminfo").read())[1]) >> 20
+    return {"cpu": cpu, "cores": os.cpu_count(), "memory_gib": memory, "kernel": platform.release()}
+
+
+class Noise:
+    """What else went on: the load when the run began and ended, and the time the hypervisor below took away."""
+
+    def __init__(self):
+        self.load, self.stat = os.getloadavg()[0], self.ticks()
+
+    @staticmethod
+    def ticks():
+        f = list(map(int, open("/proc/stat").readline().split()[1:]))
+        return sum(f[:8]), f[7]
+
+    def so_far(self):
+        total, stolen = (b - a for a, b in zip(self.stat, self.ticks()))
+        return {"load_at_start": self.load, "load_at_end": os.getloadavg()[0], "stolen": stolen / total if total else 0}
+
+
+# ---- Markdown ----
+
+
+def markdown(doc):
+    g, m, n = doc["guest"], doc["machine"], doc["noise"]
+    of = f"medians of {g['rounds']}" if g["rounds"] > 1 else "one"
+    lines = [
+        f"Engine `{g['engine']}`, {of} round{'s' if g['rounds'] > 1 else ''}, size {g['scale']}"
+        f"{' (`--quick`: small sizes, one round)' if g.get('quick') else ''}, {doc['date']}, Lodge {doc['version']}, "
+        f"{doc.get('tcg_version', 'QEMU')}. Host: {m['cpu']}, {m['cores']} cores, {m['memory_gib']} GiB, Linux {m['kernel']}; "
+        f"load {n['load_at_start']:.1f} when the run began and {n['load_at_end']:.1f} when it ended, "
+        f"{100 * n['stolen']:.0f} % of the processor time stolen by what is below. Guest: 1 CPU (but where 2 are named), "
+        f"{g['memory_mib']} MiB.",
+        "",
+        "| guest work | Lodge | QEMU TCG | native | ahead of TCG | goal | of native | spread |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for r in g["rows"]:
+        lines.append("| " + " | ".join([
+            r["what"], number(r["lodge"], " s"), number(r["tcg"], " s"), number(r["native"], " s"),
+            number(r["ahead_of_tcg"], " ×"), number(r["goal"], " ×"), number(r["behind_native"], " ×"),
+            "-" if r["spread"] is None else f"{100 * r['spread']:.0f} %"]) + " |")
+    s = g["summary"]
+    lines += [f"| geometric mean of the rows with a goal | | | | {number(s['geometric_mean_ahead_of_tcg'], ' ×')} | 4 × | | |", ""]
+    if s["gain_of_second_cpu"]:
+        gains = ", ".join(f"{v:.2f} × ({k})" for k, v in s["gain_of_second_cpu"].items())
+        lines += [f"A second CPU makes the parallel make faster by: {gains}.", ""]
+    for side, errors in g["errors"].items():
+        lines += [f"Not measured ({side}): {', '.join(sorted({e.split(':')[0] for e in errors}))}.", ""]
+    return "\n".join(lines)
+
+
+# ---- the chart ----
+
+
+def chart(rows, title, width=860):
+    """Bars of how many times as fast as TCG, on a logarithmic scale around 1, as SVG."""
+    rows = [r for r in rows if r["ahead_of_tcg"]]
+    left, right, step, top = 300, 70, 22, 54
+    reach = max([2.0] + [max(r["ahead_of_tcg"], 1 / r["ahead_of_tcg"], r["goal"] or 1) for r in rows])
+    decades = math.log(reach)
+    zero, half = left + (width - left - right) / 2, (width - left - right) / 2
+
+    def x(v):
+        return zero + half * math.log(v) / decades
+
+    height = top + step * len(rows) + 34
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
+           'font-family="sans-serif" font-size="12">',
+           f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
+           f'<text x="12" y="22" font-size="15" font-weight="bold">{html.escape(title)}</text>',
+           '<text x="12" y="40" fill="#555">times as fast as QEMU TCG (logarithmic); the tick on a row is its goal</text>']
+    for v in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100):
+        if 1 / reach <= v <= reach:
+            out.append(f'<line x1="{x(v):.1f}" x2="{x(v):.1f}" y1="{top - 6}" y2="{height - 28}" '
+                       f'stroke="{"#444" if v == 1 else "#ddd"}"/>'
+                       f'<text x="{x(v):.1f}" y="{height - 12}" text-anchor="middle" fill="#555">{v:g}</text>')
+    for i, r in enumerate(rows):
+        y, v = top + i * step, r["ahead_of_tcg"]
+        a, b = sorted((zero, x(v)))
+        colour = "#999999" if not r["goal"] else "#2e7d32" if v >= r["goal"] else "#1565c0" if v >= 1 else "#c62828"
+        out.append(f'<text x="{left - 8}" y="{y + 12}" text-anchor="end">{html.escape(r["what"])}</text>'
+                   f'<rect x="{a:.1f}" y="{y + 1}" width="{max(b - a, 1):.1f}" height="{step - 8}" fill="{colour}"/>'
+                   f'<text x="{width - right + 8}" y="{y + 12}">{number(v)} ×</text>')
+        if r["goal"]:
+            out.append(f'<line x1="{x(r["goal"]):.1f}" x2="{x(r["goal"]):.1f}" y1="{y - 2}" y2="{y + step - 4}" '
+                       'stroke="#000" stroke-width="2"/>')
+    return "\n".join(out + ["</svg>"]) + "\n"
+
+
+def write_chart(doc, path):
+    g = doc["guest"]
+    with open(path, "w") as f:
+        f.write(chart(g["rows"], f"Debian 12 guest, engine {g['engine']}" + (", quick run" if g.get("quick") else "")))
+
+
+def update_document(doc, path):
+    """Replace what is between the marks of this engine."""
+    engine = doc["guest"]["engine"]
+    svg = f"guest-{engine}.svg"
+    begin, end = f"<!-- bench/report.py: {engine} -->", f"<!-- end: {engine} -->"
+    text = open(path).read()
+    if begin not in text or end not in text:
+        sys.exit(f"report.py: {path} has no marks {begin} and {end}")
+    head, rest = text.split(begin, 1)
+    tail = rest.split(end, 1)[1]
+    table = f"{begin}\n{markdown(doc)}\n![Times as fast as QEMU TCG]({svg})\n{end}"
+    with open(path, "w") as f:
+        f.write(head + table + tail)
+    write_chart(doc, os.path.join(os.path.dirname(path), svg))
+
+
+def main():
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__.strip())
+    with open(sys.argv[1]) as f:
+        doc = json.load(f)
+    if "guest" not in doc:
+        sys.exit(f"report.py: {sys.argv[1]} has no guest rows; run bench/run without --only, or with --only guest")
+    if len(sys.argv) == 3:
+        update_document(doc, sys.argv[2])
+    else:
+        print(markdown(doc))
+
+
+if __name__ == "__main__":
+    main()
