@@ -92,6 +92,7 @@ jit_drop_all(struct jit_cpu *j)
 	memset(j->hash, 0, sizeof(j->hash));
 	memset(j->pages, 0, sizeof(j->pages));
 	j->used = j->start;
+	j->cold = j->cold_start = j->arena_size / 100 * 76;
 	j->meta_used = 64; /* offset 0 means nothing */
 	j->drops++;
 	jit_new_contexts(j);
@@ -100,7 +101,8 @@ jit_drop_all(struct jit_cpu *j)
 void
 jit_make_room(struct jit_cpu *j)
 {
-	if (j->arena_size - j->used < BLOCK_CODE_MAX || j->meta_size - j->meta_used < BLOCK_META_MAX)
+	if (j->cold_start - j->used < BLOCK_CODE_MAX || j->arena_size - j->cold < BLOCK_CODE_MAX ||
+		j->meta_size - j->meta_used < BLOCK_META_MAX)
 		jit_drop_all(j);
 }
 

@@ -165,6 +165,7 @@ struct jit_cpu {
 	/* code memory */
 	uint8_t *rw, *rx;
 	uint32_t arena_size, used, start; /* start: behind the stubs */
+	uint32_t cold, cold_start;	  /* the part for what is seldom run */
 	uint8_t *meta;
 	uint32_t meta_size, meta_used;
 	struct jit_stubs stub;
@@ -189,7 +190,7 @@ struct jit_cpu {
 	struct jit_scratch *work; /* translate.c */
 	struct mem_listener listener;
 	uint64_t refused[JIT_REFUSAL_COUNT];
-	uint64_t guest_bytes, host_bytes, missed, looked_up, fp_loads;
+	uint64_t guest_bytes, host_bytes, cold_bytes, missed, looked_up, fp_loads;
 };
 
 #define JIT_OFF(member) ((uint32_t)offsetof(struct jit_cpu, member))

@@ -557,6 +557,7 @@ engine_print_stats(struct vcpu *v, FILE *f)
 		fprintf(f, "  interpreted      %16llu  %s\n", (unsigned long long)j->refused[n], refusal_text[n]);
 	fprintf(f, "  guest bytes      %16llu  translated\n", (unsigned long long)j->guest_bytes);
 	fprintf(f, "  host bytes       %16llu  made of them\n", (unsigned long long)j->host_bytes);
+	fprintf(f, "  cold bytes       %16llu  beside them\n", (unsigned long long)j->cold_bytes);
 	fprintf(f, "  full             %16llu  times code memory was full\n", (unsigned long long)j->drops - 1);
 	fprintf(f, "  missed           %16llu  memory accesses left to C\n", (unsigned long long)j->missed);
 	fprintf(f, "  loaded           %16llu  times the vector registers\n", (unsigned long long)j->fp_loads);

@@ -1585,6 +1585,9 @@ write_block(struct jit_scratch *t)
 	}
 	if (!last->ends || last->kind == K_HELP)
 		direct_jump(t, last->off + last->in.length);
+	/* what is seldom run goes elsewhere, so that hot code is dense */
+	t->b->end = e_at(&t->e);
+	t->e.p = t->j->rw + t->j->cold;
 	for (unsigned i = 0; i < t->laters; i++)
 		write_later(t, &t->later[i]);
 }
@@ -1613,9 +1616,10 @@ jit_translate(struct jit_cpu *j, gva_t a, struct soft_tlb_entry *e, uint64_t key
 	t->b = new_block(t, host, key, e, bytes);
 	t->e = (struct emit){ j->rw + j->used, j->rw };
 	write_block(t);
-	t->b->end = e_at(&t->e);
 	j->guest_bytes += bytes;
 	j->host_bytes += t->b->end - j->used;
+	j->cold_bytes += e_at(&t->e) - j->cold;
+	j->cold = e_at(&t->e);
 	j->used = (t->b->end + 15) & ~15u;
 	jit_add(j, t->b);
 	j->i.c.v.count.blocks++;
