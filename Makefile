@@ -26,7 +26,10 @@ CFLAGS_cpu_jit_fp := $(GENERAL)
 CFLAGS_cpu_jit_string := $(GENERAL)
 CFLAGS_cpu_jit_cache := $(GENERAL)
 CFLAGS_cpu_x86_mmu := $(GENERAL)
+CFLAGS_cpu_jit_system := $(GENERAL)
 CFLAGS_cpu_x86_excp := $(GENERAL)
+CFLAGS_cpu_x86_sys := $(GENERAL)
+CFLAGS_cpu_x86_seg := $(GENERAL)
 CFLAGS_bus_mem := $(GENERAL)
 
 DIRS  := base bus block net cpu dev machine display vm host

@@ -8,6 +8,7 @@
  *	stubs.c      the fixed pieces of host code: entry, exit, and the ways from translated code to C and back
  *	translate.c  from guest instructions to host code: flags, memory accesses, flow
  *	fp.c         vector registers, loaded when needed
+ *	system.c     frequent system instructions
  *	string.c     string instructions
  *	encode.c     one guest instruction with other registers and another memory operand
  *
@@ -138,9 +139,21 @@ enum {
 #define SITE_REFUSAL(r) ((uint32_t)(r) << 27)
 #define SITE_REASON(s) ((s) >> 27)
 
-enum jit_helper_index { HELP_INTERP, HELP_STRING, HELP_FP, HELP_COUNT };
+enum jit_helper_index { HELP_INTERP, HELP_STRING, HELP_FP, HELP_SYSTEM, HELP_COUNT };
 /* In SITE_REASON() of HELP_STRING; SITE_READ: REP or REPE, SITE_WRITE: REPNE. */
 enum jit_string_kind { JIT_MOVS, JIT_STOS, JIT_LODS, JIT_CMPS, JIT_SCAS };
+/* In SITE_REASON() of HELP_SYSTEM. */
+enum jit_system_kind {
+	JIT_SYSCALL,
+	JIT_SYSRET,
+	JIT_IRET,
+	JIT_SWAPGS,
+	JIT_POPF,
+	JIT_STAC,
+	JIT_CLAC,
+	JIT_RDTSC,
+	JIT_RDTSCP
+};
 /* Returns 0: leave, v.state is complete; 1: go on behind the call; else the code to go on with, v.state complete. */
 typedef uintptr_t jit_helper(struct jit_cpu *j, uint32_t site);
 
@@ -250,6 +263,9 @@ jit_fp_home(struct jit_cpu *j)
 	if (!j->fp_off)
 		jit_fp_store(j);
 }
+
+/* ---- system.c ---- */
+void jit_system(struct jit_cpu *j, uint32_t site);
 
 /* ---- string.c ---- */
 bool jit_string(struct jit_cpu *j, uint32_t site);

@@ -110,7 +110,7 @@ take_context(struct jit_cpu *j, uint64_t key)
 	j->seen_last_gen = c->tlb_last_gen;
 	j->seen_epoch = c->tlb_epoch;
 	j->seen_key = key;
-	x = &j->context[(key ^ key >> 5 ^ key >> 32) % JIT_CONTEXTS];
+	x = &j->context[(key * 0x9e3779b97f4a7c15ull >> 56) % JIT_CONTEXTS];
 	if (x->key != key) {
 		if (j->last_ctx >= 0xfffe) {
 			memset(j->target, 0, sizeof(j->target));
@@ -178,6 +178,7 @@ next_block(struct jit_cpu *j)
 
 	if (unlikely(!j->run_ok || !mode_translated(&j->i.c) || wants_single(j) || requested(j)))
 		return NULL;
+	ST.rflags &= ~(uint64_t)FLAG_RF; /* there are no code breakpoints */
 	b = block_here(j);
 	if (!b)
 		return NULL;
@@ -364,6 +365,22 @@ help_string(struct jit_cpu *j, uint32_t site)
 	return j->run_ok ? 1 : 0;
 }
 
+static uintptr_t
+help_system(struct jit_cpu *j, uint32_t site)
+{
+	struct soft_cpu *c = &j->i.c;
+	uint32_t key = c->mode_key;
+
+	complete(j, site);
+	flags_out(j);
+	jit_system(j, site);
+	if (ST.rip == c->next_rip && c->mode_key == key && j->run_ok && !requested(j) && !wants_single(j)) {
+		flags_in(j);
+		return 1;
+	}
+	return next_code(j);
+}
+
 /* A vector instruction, and the registers are not loaded. */
 static uintptr_t
 help_fp(struct jit_cpu *j, uint32_t site)
@@ -422,8 +439,6 @@ run_code(struct jit_cpu *j)
 {
 	struct jit_block *b;
 
-	if (!j->i.c.code_bp)
-		ST.rflags &= ~(uint64_t)FLAG_RF;
 	b = next_block(j);
 	if (!b)
 		return j->run_ok ? step(j) : CPU_EXIT_COUNT;
@@ -517,6 +532,7 @@ engine_open(struct vcpu *v, struct err *e)
 	j->helper[HELP_INTERP] = help_interp;
 	j->helper[HELP_STRING] = help_string;
 	j->helper[HELP_FP] = help_fp;
+	j->helper[HELP_SYSTEM] = help_system;
 	j->fp_off = 1;
 	j->bmi2 = __builtin_cpu_supports("bmi2");
 	if (interp_open(&j->i))

@@ -44,6 +44,7 @@ enum kind {
 	K_JCC,
 	K_DIV,
 	K_STRING,
+	K_SYSTEM,
 	K_CLI,
 	K_STI,
 	K_FP,	/* K_PASS with vector registers */
@@ -57,6 +58,7 @@ struct insn {
 	const struct vec_op *vec;	/* of K_FP */
 	enum kind kind;
 	enum jit_refusal why;
+	enum jit_system_kind system; /* of K_SYSTEM */
 	bool ends;
 	uint16_t off;		    /* in the page */
 	uint32_t reads, kills, may; /* arithmetic flags: read, surely written, written at all */
@@ -533,6 +535,53 @@ interrupt_flag(struct jit_scratch *t, struct insn *n)
 	n->reads = n->kills = n->may = 0;
 }
 
+/* Those of system.c. */
+static bool
+system_call(struct jit_scratch *t, struct insn *n)
+{
+	const struct soft_cpu *c = &t->j->i.c;
+	bool smap = !c->cpl && c->v.cpus->model.cr4_supported & CR4_SMAP;
+
+	if (!t->wide)
+		return false;
+	switch (n->in.mnemonic) {
+	case ZYDIS_MNEMONIC_SYSCALL:
+		n->system = JIT_SYSCALL;
+		n->ends = true;
+		break;
+	case ZYDIS_MNEMONIC_SYSRET:
+		n->system = JIT_SYSRET;
+		n->ends = true;
+		break;
+	case ZYDIS_MNEMONIC_IRETQ:
+		n->system = JIT_IRET;
+		n->ends = true;
+		break;
+	case ZYDIS_MNEMONIC_SWAPGS:
+		n->system = JIT_SWAPGS;
+		break;
+	case ZYDIS_MNEMONIC_POPFQ:
+		n->system = JIT_POPF;
+		break;
+	case ZYDIS_MNEMONIC_STAC:
+	case ZYDIS_MNEMONIC_CLAC:
+		if (!smap)
+			return false;
+		n->system = n->in.mnemonic == ZYDIS_MNEMONIC_STAC ? JIT_STAC : JIT_CLAC;
+		break;
+	case ZYDIS_MNEMONIC_RDTSC:
+		n->system = JIT_RDTSC;
+		break;
+	case ZYDIS_MNEMONIC_RDTSCP:
+		n->system = JIT_RDTSCP;
+		break;
+	default:
+		return false;
+	}
+	n->kind = K_SYSTEM;
+	return true;
+}
+
 static void
 classify(struct jit_scratch *t, struct insn *n)
 {
@@ -552,6 +601,8 @@ classify(struct jit_scratch *t, struct insn *n)
 	} else if (is_nop(m)) {
 		n->kind = K_NOP;
 		n->reads = n->kills = n->may = 0;
+	} else if (system_call(t, n)) {
+		n->reads = n->kills = n->may = ARITH_FLAGS;
 	} else if (is_system(m)) {
 		refuse(n, JIT_FAR);
 		n->ends = true;
@@ -669,11 +720,11 @@ find_liveness(struct jit_scratch *t)
 	for (unsigned i = t->count; i-- > 0;) {
 		struct insn *n = &t->insn[i];
 
-		if (n->kind == K_JCC || n->kind == K_HELP || n->kind == K_STRING)
+		if (n->kind == K_JCC || n->kind == K_HELP || n->kind == K_SYSTEM || n->kind == K_STRING)
 			live = ARITH_FLAGS;
 		n->live_out = live;
 		live = (live & ~n->kills) | n->reads;
-		if (n->kind == K_HELP || n->kind == K_STRING)
+		if (n->kind == K_HELP || n->kind == K_SYSTEM || n->kind == K_STRING)
 			live = ARITH_FLAGS;
 		n->live_in = live;
 	}
@@ -693,9 +744,9 @@ choose_assumption(const struct jit_scratch *t)
 	for (unsigned i = 0; i < t->count; i++) {
 		const struct insn *n = &t->insn[i];
 
-		if (n->kind == K_HELP || n->kind == K_STRING || n->kind == K_CLI || n->kind == K_STI ||
-			n->kind == K_CALL || n->kind == K_RET || n->mem || n->kind == K_PUSH || n->kind == K_POP ||
-			n->kind == K_LEAVE)
+		if (n->kind == K_HELP || n->kind == K_SYSTEM || n->kind == K_STRING || n->kind == K_CLI ||
+			n->kind == K_STI || n->kind == K_CALL || n->kind == K_RET || n->mem || n->kind == K_PUSH ||
+			n->kind == K_POP || n->kind == K_LEAVE)
 			return ASSUME_MEM;
 		if (n->kind == K_JCC || needs_host(n))
 			return ASSUME_HOST;
@@ -1123,6 +1174,19 @@ string_help(struct jit_scratch *t, const struct insn *n)
 	t->host_ok = t->fp_ok = false;
 }
 
+static void
+system_help(struct jit_scratch *t, const struct insn *n)
+{
+	bool quad =
+		n->in.mnemonic != ZYDIS_MNEMONIC_SYSRET || (n->in.attributes & ZYDIS_ATTRIB_HAS_REX && n->in.raw.rex.W);
+
+	save_flags(t);
+	e_mov_imm32(&t->e, H_CX, site_of(t, n) | SITE_SIZE_BITS(quad ? 3 : 2) | SITE_REFUSAL(n->system));
+	e_mov_imm32(&t->e, T_A, HELP_SYSTEM);
+	e_call(&t->e, t->j->stub.call);
+	t->host_ok = t->fp_ok = false;
+}
+
 static unsigned
 access_of(const struct insn *n)
 {
@@ -1461,6 +1525,9 @@ write_insn(struct jit_scratch *t, struct insn *n)
 	case K_STRING:
 		string_help(t, n);
 		break;
+	case K_SYSTEM:
+		system_help(t, n);
+		break;
 	case K_CLI:
 	case K_STI:
 		clear_or_set_if(t, n);
@@ -1583,7 +1650,7 @@ write_block(struct jit_scratch *t)
 		t->now = t->insn[i].off;
 		write_insn(t, &t->insn[i]);
 	}
-	if (!last->ends || last->kind == K_HELP)
+	if (!last->ends || last->kind == K_HELP || last->kind == K_SYSTEM)
 		direct_jump(t, last->off + last->in.length);
 	/* what is seldom run goes elsewhere, so that hot code is dense */
 	t->b->end = e_at(&t->e);

@@ -9,6 +9,8 @@
  *
  * CPL is the DPL of the hidden part of SS (as VMX has it), so whatever changes CPL loads SS, if need be a null one with
  * the right DPL. Selectors in error codes are without RPL; x86_raise_error() adds EXT.
+ *
+ * Compiled for general registers only (Makefile), for cpu/jit/fp.c's sake.
  */
 #include "cpu/x86/desc.h"
 

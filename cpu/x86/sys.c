@@ -5,6 +5,8 @@
  *
  * x86_update_mode() derives all that engines look at from v.state; whoever changes a control register, RFLAGS.VM, TF or
  * AC, CS, SS or a debug register calls it at the end.
+ *
+ * Compiled for general registers only (Makefile), for cpu/jit/fp.c's sake.
  */
 #include <string.h>
 
