@@ -44,7 +44,8 @@
 #define DEPTH_SHIFT 8 /* of the depth within the flags of block_open(), for block_open_parent() alone */
 #define WORKER_STACK (256 << 10)
 
-static const struct block_format *const formats[] = { &block_vdi, &block_qcow2, &block_vmdk, &block_iso, &block_raw };
+static const struct block_format *const formats[] = { &block_vdi, &block_qcow2, &block_vmdk, &block_vhd, &block_iso,
+	&block_raw };
 
 /* Formats that are known and not supported: never taken for raw. */
 static const struct {
@@ -53,7 +54,6 @@ static const struct {
 } foreign[] = {
 	{ "QCOW", "QFI\xfb", 4 },
 	{ "VMDK", "COWD", 4 },
-	{ "VHD", "conectix", 8 },
 	{ "VHDX", "vhdxfile", 8 },
 	{ "Parallels", "WithoutFreeSpace", 16 },
 	{ "Parallels", "WithouFreSpacExt", 16 },
@@ -188,6 +188,21 @@ format_by_name(const char *name)
 	return NULL;
 }
 
+/* What has no head of its own may have a tail. */
+static const struct block_format *
+format_by_tail(struct block *b)
+{
+	int64_t size = file_size(b->fd);
+	uint8_t tail[512];
+
+	if (size < (int64_t)sizeof(tail) || file_pread(b->fd, tail, sizeof(tail), (uint64_t)size - sizeof(tail)))
+		return NULL;
+	for (size_t i = 0; i < ARRAY_LEN(formats); i++)
+		if (formats[i]->probe_end && formats[i]->probe_end(tail))
+			return formats[i];
+	return NULL;
+}
+
 static int
 find_format(struct block *b, const char *name, struct err *e)
 {
@@ -215,6 +230,8 @@ find_format(struct block *b, const char *name, struct err *e)
 			foreign[i].name);
 	}
 	free(h);
+	if (b->format == &block_raw && format_by_tail(b))
+		b->format = format_by_tail(b);
 	return 0;
 }
 

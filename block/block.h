@@ -29,7 +29,7 @@ struct block;
 enum block_open_flags { BLOCK_RDONLY = 1 };
 
 struct block_info {
-	const char *format;  /* "raw", "vdi", "iso", "qcow2", "vmdk" */
+	const char *format;  /* "raw", "vdi", "iso", "qcow2", "vmdk", "vhd" */
 	const char *variant; /* "dynamic", "fixed" */
 	uint64_t size;	     /* virtual, bytes */
 	uint64_t on_disk;    /* bytes allocated in the file system */
@@ -81,7 +81,7 @@ void block_drain(struct block *b);
 
 struct block_create {
 	const char *path;   /* must not exist */
-	const char *format; /* "raw", "vdi", "qcow2", "vmdk", any case */
+	const char *format; /* "raw", "vdi", "qcow2", "vmdk", "vhd", any case */
 	bool fixed;
 	bool split; /* into files of 2 GB (vmdk) */
 	/* The new image reads through to this one until it is written to (qcow2), as the file will name it; or NULL. */

@@ -28,6 +28,8 @@ struct block_format {
 
 	/* Do the contents say that the file is of this format? NULL: never found by looking (raw). */
 	bool (*probe)(const struct block_head *h);
+	/* The same of the last 512 bytes, asked before a file is taken for raw. May be NULL. */
+	bool (*probe_end)(const uint8_t tail[512]);
 	/* Check everything the file says, set b->size, b->variant, b->state. */
 	int (*open)(struct block *b, struct err *e);
 	/* Free b->state; the file is already flushed. */
@@ -49,7 +51,7 @@ struct block_format {
 	void (*uncreate)(const struct block_create *c);
 };
 
-extern const struct block_format block_raw, block_iso, block_vdi, block_qcow2, block_vmdk;
+extern const struct block_format block_raw, block_iso, block_vdi, block_qcow2, block_vmdk, block_vhd;
 
 /*
  * A further file of `b`, which the image calls `name`: opened and locked like the first one. It has to be in the same

@@ -250,7 +250,8 @@ int host_vm_attach(struct host *h, const char *id, const struct host_attach *a, 
 struct host_medium {
 	char uuid[37];
 	enum host_device type;
-	char *path, *format, *variant; /* format upper case as VirtualBox shows it: "VDI", "VMDK", "QCOW2", "RAW" */
+	char *path, *format,
+		*variant; /* format upper case as VirtualBox shows it: "VDI", "VMDK", "VHD", "QCOW2", "RAW" */
 	char *description;
 	uint64_t size, on_disk; /* bytes */
 	bool missing;		/* the file is not there */
@@ -269,7 +270,7 @@ struct host_medium *host_medium_load(struct host *h, enum host_device type, cons
 struct host_medium_create {
 	enum host_device type;
 	const char *path;
-	const char *format; /* "VDI", "VMDK", "QCOW2", "RAW"; NULL: VDI, or RAW for floppies */
+	const char *format; /* "VDI", "VMDK", "VHD", "QCOW2", "RAW"; NULL: VDI, or RAW for floppies */
 	bool fixed;
 	bool split; /* into files of 2 GB: VMDK */
 	uint64_t size;

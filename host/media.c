@@ -51,6 +51,7 @@ static const struct image_format {
 } image_formats[] = {
 	{ "VDI", NULL, "vdi", ".vdi" },
 	{ "VMDK", NULL, "vmdk", ".vmdk" },
+	{ "VHD", NULL, "vhd", ".vhd" },
 	{ "QCOW2", "QCOW", "qcow2", ".qcow2" },
 	{ "RAW", NULL, "raw", ".img" },
 };
@@ -414,7 +415,7 @@ choose_format(const struct host_medium_create *c, const char **format, const cha
 
 	if (!f)
 		return err_set(e, ERR_UNSUPPORTED,
-			"Images of the format '%s' cannot be created: VDI, VMDK, QCOW2 and RAW can", wanted);
+			"Images of the format '%s' cannot be created: VDI, VMDK, VHD, QCOW2 and RAW can", wanted);
 	if (c->type != HOST_DISK && strcmp(f->format, "raw"))
 		return err_set(
 			e, ERR_UNSUPPORTED, "An image of a floppy or optical disc cannot have the format '%s'", wanted);

@@ -28,10 +28,10 @@ static const struct verb verbs[] = {
 		"VM vrde on|off",
 		"web1 acpipowerbutton", false },
 	{ "createhd", cmd_createmedium,
-		"--filename FILE --size MB [--format VDI|VMDK|QCOW2|RAW] [--variant Standard,Fixed,Split2G]",
+		"--filename FILE --size MB [--format VDI|VMDK|VHD|QCOW2|RAW] [--variant Standard,Fixed,Split2G]",
 		"--filename web1.vdi --size 8192", true },
 	{ "createmedium", cmd_createmedium,
-		"[disk|floppy] --filename FILE --size MB|--sizebyte BYTES [--format VDI|VMDK|QCOW2|RAW]\n"
+		"[disk|floppy] --filename FILE --size MB|--sizebyte BYTES [--format VDI|VMDK|VHD|QCOW2|RAW]\n"
 		"  [--variant Standard,Fixed,Split2G]",
 		"disk --filename web1.vdi --size 8192", false },
 	{ "createvdi", cmd_createmedium, "--filename FILE --size MB", "--filename web1.vdi --size 8192", true },

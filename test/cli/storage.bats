@@ -42,7 +42,7 @@ Encryption:     disabled"
 @test "disks of other formats are created, shown, attached, and keep their UUID" {
 	make_vm web1
 	VBoxManage storagectl web1 --name SATA --add sata
-	for f in QCOW2 VMDK; do
+	for f in QCOW2 VMDK VHD; do
 		vbm createhd --filename "$f" --size 50 --format "$f"
 		[ "$status" -eq 0 ]
 		uuid=${output##*: }

@@ -590,6 +590,140 @@ test_vmdk_lies(void **state)
 	}
 }
 
+/* ---- VHD ---- */
+
+static void
+test_qemu_vhd(void **state)
+{
+	static const char *const options[] = { "dynamic", "fixed" };
+
+	need_qemu_img();
+	for (size_t i = 0; i < ARRAY_LEN(options); i++) {
+		struct block_info info;
+		struct block *b;
+
+		new_model();
+		must_run("rm -f d.vhd; qemu-img convert -f raw -O vpc -o force_size=on,subformat=%s model.raw d.vhd",
+			options[i]);
+		b = must_open(path("d.vhd"), BLOCK_RDONLY);
+		block_get_info(b, &info);
+		assert_string_equal(info.format, "vhd");
+		assert_string_equal(info.variant, options[i]);
+		assert_int_equal(info.size, SIZE);
+		block_close(b);
+		exercise("d.vhd", 2);
+		judge("vpc", "d.vhd");
+	}
+}
+
+static void
+test_our_vhd(void **state)
+{
+	for (int i = 0; i < 2; i++) {
+		struct uuid u = uuid_random();
+		struct block_create c = {
+			.path = path("o.vhd"), .format = "vhd", .size = SIZE, .fixed = i, .uuid = &u
+		};
+		struct block_info info;
+		struct block *b;
+
+		memset(model, 0, SIZE);
+		unlink(c.path);
+		must_create(&c);
+		b = must_open(c.path, 0);
+		block_get_info(b, &info);
+		assert_memory_equal(&info.uuid, &u, sizeof(u));
+		block_close(b);
+		exercise("o.vhd", 2);
+		if (!system("qemu-img --version >/dev/null 2>&1"))
+			judge("vpc", "o.vhd");
+	}
+}
+
+/* The footer is damaged: its copy counts, and the next block goes behind the rest of it. */
+static void
+test_vhd_lost_footer(void **state)
+{
+	struct block_create c = { .path = path("f.vhd"), .format = "vhd", .size = SIZE };
+	struct block *b;
+	struct stat st;
+
+	memset(model, 0, SIZE);
+	memset(model, 0x3c, 4096);
+	unlink(c.path);
+	must_create(&c);
+	b = must_open(c.path, 0);
+	assert_int_equal(block_write(b, model, 4096, 0), 0);
+	block_close(b);
+	stat(c.path, &st);
+	patch(c.path, (uint64_t)st.st_size - 512, 0, 8);
+	exercise("f.vhd", 1);
+	if (!system("qemu-img --version >/dev/null 2>&1"))
+		judge("vpc", "f.vhd");
+}
+
+/* Change four bytes of a part that has a checksum, and make the checksum right again. */
+static void
+patch_summed(const char *p, uint64_t part, unsigned len, unsigned sum_at, unsigned off, uint32_t value)
+{
+	uint8_t buf[1024];
+	uint32_t sum = 0;
+	int fd = open(p, O_RDWR);
+
+	assert_int_equal(pread(fd, buf, len, (off_t)part), len);
+	put_be32(buf + off, value);
+	put_be32(buf + sum_at, 0);
+	for (unsigned i = 0; i < len; i++)
+		sum += buf[i];
+	put_be32(buf + sum_at, ~sum);
+	assert_int_equal(pwrite(fd, buf, len, (off_t)part), len);
+	close(fd);
+}
+
+static void
+test_vhd_lies(void **state)
+{
+	static const struct {
+		bool header;
+		unsigned off;
+		uint32_t value;
+		const char *words;
+	} lies[] = {
+		{ false, 12, 0x20000, "version" },
+		{ false, 16, 0xff, "header" },
+		{ false, 20, 0, "header" },
+		{ false, 20, 1, "header" },
+		{ false, 48, 0x7fffffff, "disk" },
+		{ false, 52, 0, "disk" },
+		{ false, 52, 1, "disk" },
+		{ false, 60, 9, "type" },
+		{ false, 60, 4, "differencing" },
+		{ true, 16, 1, "block table" },
+		{ true, 20, 7, "block table" },
+		{ true, 28, 1, "larger" },
+		{ true, 28, 0xffffffff, "too many" },
+		{ true, 28, 0x100000, "block table" },
+		{ true, 32, 0, "blocks" },
+		{ true, 32, 3000000, "blocks" },
+		{ true, 32, 0x80000000, "blocks" },
+		{ true, 0, 0, "no header" },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(lies); i++) {
+		struct block_create c = { .path = path("l.vhd"), .format = "vhd", .size = 8 * MIB };
+		struct stat st;
+
+		unlink(c.path);
+		must_create(&c);
+		stat(c.path, &st);
+		if (lies[i].header)
+			patch_summed(c.path, 512, 1024, 36, lies[i].off, lies[i].value);
+		else
+			patch_summed(c.path, (uint64_t)st.st_size - 512, 512, 64, lies[i].off, lies[i].value);
+		expect_refusal(c.path, 0, lies[i].words);
+	}
+}
+
 static int
 set_up(void **state)
 {
@@ -620,6 +754,10 @@ main(void)
 		{ "a VMDK made here is good, and goes with all its files", test_our_vmdk, 0, 0, 0 },
 		{ "a VMDK of several files is one disk", test_split_border, 0, 0, 0 },
 		{ "a VMDK that lies is refused", test_vmdk_lies, 0, 0, 0 },
+		{ "a VHD of qemu-img of any kind is read, written, and found good", test_qemu_vhd, 0, 0, 0 },
+		{ "a VHD made here is good", test_our_vhd, 0, 0, 0 },
+		{ "a VHD without its footer has a copy of it", test_vhd_lost_footer, 0, 0, 0 },
+		{ "a VHD that lies is refused", test_vhd_lies, 0, 0, 0 },
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);

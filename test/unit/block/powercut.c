@@ -330,6 +330,13 @@ test_vmdk(void **state)
 	power_cuts();
 }
 
+static void
+test_vhd(void **state)
+{
+	format = "vhd";
+	power_cuts();
+}
+
 int
 main(void)
 {
@@ -337,6 +344,7 @@ main(void)
 		{ "a power cut at any moment leaves a good VDI with all that was flushed", test_vdi, 0, 0, 0 },
 		{ "a power cut at any moment leaves a good QCOW2 with all that was flushed", test_qcow2, 0, 0, 0 },
 		{ "a power cut at any moment leaves a good VMDK with all that was flushed", test_vmdk, 0, 0, 0 },
+		{ "a power cut at any moment leaves a good VHD with all that was flushed", test_vhd, 0, 0, 0 },
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
