@@ -109,7 +109,7 @@ def markdown(doc):
         gains = ", ".join(f"{v:.2f} × ({k})" for k, v in s["gain_of_second_cpu"].items())
         lines += [f"A second CPU makes the parallel make faster by: {gains}.", ""]
     for side, errors in g["errors"].items():
-        lines += [f"Not measured ({side}): {', '.join(sorted({e.split(':')[0] for e in errors}))}.", ""]
+        lines += [f"Failed or differed ({side}): {', '.join(sorted({e.split(':')[0] for e in errors}))}.", ""]
     return "\n".join(lines)
 
 
