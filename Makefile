@@ -77,7 +77,8 @@ $(OUT)/lib$(1).a: $(call obj,$(call src,$(1)))
 endef
 $(foreach d,$(DIRS),$(eval $(call archive,$(d))))
 
-$(OUT)/obj/%.o: %.c
+# Makefile too: some objects are only right with the flags it gives them (GENERAL).
+$(OUT)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	@echo "  CC  $<"
 	@$(CC) $(CPPFLAGS) $(CFLAGS) $(CFLAGS_$(subst /,_,$*)) -MMD -MP -c -o $@ $<
