@@ -59,12 +59,11 @@ choose_auto(char why[256], struct err *e)
 		memset(&p, 0, sizeof(p));
 		engines[i]->probe(&p);
 		if (p.usable) {
-			snprintf(why, 256, "%s%s%s: %.100s", refused, refused[0] ? "; using " : "", engines[i]->name,
+			snprintf(why, 256, "%s%s%s: %.60s", refused, refused[0] ? "; using " : "", engines[i]->name,
 				p.reason);
 			return engines[i];
 		}
-		snprintf(refused, sizeof(refused), "not %s: %.140s (%u ms)", engines[i]->name, p.reason,
-			p.microseconds / 1000);
+		snprintf(refused, sizeof(refused), "not %s: %.180s", engines[i]->name, p.reason);
 	}
 	err_set(e, ERR_HOST, "no CPU engine works on this host: %s", refused);
 	return NULL;

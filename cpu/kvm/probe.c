@@ -301,8 +301,9 @@ too_slow(struct probe *p)
 		       ? (ROUNDS - (unsigned long)r.rbx) * (3ul * INNER + 17) + (INNER - (r.rcx % (INNER + 1))) * 3
 		       : 0;
 	snprintf(p->reason, p->reason_size,
-		"/dev/kvm is here but emulates 64-bit supervisor code: %lu of 1000000 instructions in %u ms; hardware "
-		"needs 1",
+		"/dev/kvm is here but emulates 64-bit supervisor code: %lu of a million instructions in %u ms, where "
+		"hardware "
+		"takes 1 ms",
 		done, elapsed_us(p) / 1000);
 }
 
