@@ -15,8 +15,9 @@
  * run(). run() clears immediate_exit before it looks at the bits, so that either it sees the bit or KVM_RUN returns at
  * once.
  *
- * An exit for a port, MMIO or MSR access is finished by the next KVM_RUN. If the state is wanted before that, the
- * instruction is finished by a KVM_RUN with immediate_exit set.
+ * An exit for a port, MMIO or MSR access is finished by the next KVM_RUN. If the state is wanted before that, or there
+ * is an interrupt to queue, the instruction is finished by a KVM_RUN with immediate_exit set: it may end in an
+ * exception, and the kernel forgets an interrupt that was queued before that.
  *
  * The guest's TSC is the host's plus the offset of bus/clock.h; run() notices when that changes (pause and resume).
  */
@@ -459,6 +460,7 @@ engine_open(struct vcpu *v, struct err *e)
 		return -1;
 	}
 	k->run = run;
+	k->late_exit = CPU_EXIT_COUNT;
 	if (set_cpuid(k, e)) {
 		engine_close(v);
 		return -1;
@@ -478,17 +480,23 @@ engine_kick(struct vcpu *v)
 		pthread_kill(k->thread, KVM_KICK_SIGNAL);
 }
 
-/* KVM_RUN without entering the guest: the instruction that exited last is completed. */
+static enum cpu_exit act_on(struct kvm_vcpu *k);
+
+/*
+ * KVM_RUN without entering the guest: the instruction that exited last is completed (it may exit again, for the next
+ * part of its access). What it ends in besides that is kept for run().
+ */
 static void
 finish(struct kvm_vcpu *k)
 {
-	if (!k->unfinished)
-		return;
-	k->run->immediate_exit = 1;
-	k->run->cr8 = cpu_get_cr8(&k->v);
-	ioctl(k->fd, KVM_RUN, 0);
-	k->unfinished = false;
-	k->run_valid = true;
+	while (k->unfinished) {
+		k->run->immediate_exit = 1;
+		k->run->cr8 = cpu_get_cr8(&k->v);
+		k->unfinished = false;
+		k->run_valid = true;
+		if (ioctl(k->fd, KVM_RUN, 0) >= 0)
+			k->late_exit = act_on(k);
+	}
 }
 
 static void
@@ -522,6 +530,7 @@ enter(struct kvm_vcpu *k)
 	if (kvm_regs_put(k))
 		return false;
 	k->entered = true;
+	k->late_exit = CPU_EXIT_COUNT;
 	k->cr8_stale = true;
 	k->events_valid = false;
 	k->tsc_offset = INT64_MIN;
@@ -534,7 +543,7 @@ engine_can_inject(struct vcpu *v)
 {
 	struct kvm_vcpu *k = kvm_of(v);
 
-	if (k->injected)
+	if (k->injected || k->unfinished)
 		return false;
 	if (k->run_valid)
 		return k->run->ready_for_interrupt_injection && k->run->if_flag;
@@ -776,6 +785,15 @@ after_exit(struct kvm_vcpu *k, uint64_t cr8)
 }
 
 static enum cpu_exit
+take_late_exit(struct kvm_vcpu *k)
+{
+	enum cpu_exit x = k->late_exit;
+
+	k->late_exit = CPU_EXIT_COUNT;
+	return x;
+}
+
+static enum cpu_exit
 run_until_exit(struct kvm_vcpu *k)
 {
 	enum cpu_exit x = CPU_EXIT_COUNT;
@@ -783,6 +801,10 @@ run_until_exit(struct kvm_vcpu *k)
 	int r;
 
 	while (x == CPU_EXIT_COUNT) {
+		if (k->v.requests)
+			finish(k);
+		if (k->late_exit != CPU_EXIT_COUNT)
+			return take_late_exit(k);
 		__atomic_store_n(&k->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
 		if (k->v.requests & ~held(k))
 			return CPU_EXIT_REQUEST;

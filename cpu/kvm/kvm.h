@@ -43,11 +43,12 @@ struct kvm_vcpu {
 	struct kvm_machine *km;
 	_Atomic bool in_run; /* a signal to `thread` may be needed to notice a request */
 	pthread_t thread;
-	bool entered;	 /* the kernel's state may differ from v.state */
-	bool run_valid;	 /* run->ready_for_interrupt_injection is of the present state */
-	bool injected;	 /* an interrupt was queued since the last KVM_RUN */
-	bool unfinished; /* the last exit's instruction completes with the next KVM_RUN */
-	bool cr8_stale;	 /* the TPR may have been changed by other means than CR8 */
+	bool entered;		 /* the kernel's state may differ from v.state */
+	bool run_valid;		 /* run->ready_for_interrupt_injection is of the present state */
+	bool injected;		 /* an interrupt was queued since the last KVM_RUN */
+	bool unfinished;	 /* the last exit's instruction completes with the next KVM_RUN */
+	enum cpu_exit late_exit; /* for the next run(); CPU_EXIT_COUNT: none */
+	bool cr8_stale;		 /* the TPR may have been changed by other means than CR8 */
 	int64_t tsc_offset;
 	struct kvm_vcpu_events events; /* as get_state saw them; put back if the CPU was not reset meanwhile */
 	bool events_valid;
