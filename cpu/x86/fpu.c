@@ -583,14 +583,18 @@ frstor(struct soft_cpu *c, struct vec_op *op, gva_t a)
 
 /* ---- XSAVE (SDM 1 chapter 13) ---- */
 
+/* `n` is a multiple of 16. */
 static bool
 all_zero(const uint8_t *p, unsigned n)
 {
-	uint8_t any = 0;
+	uint64_t w[2];
 
-	for (unsigned i = 0; i < n; i++)
-		any |= p[i];
-	return !any;
+	for (unsigned i = 0; i < n; i += 16) {
+		memcpy(w, p + i, 16);
+		if (w[0] | w[1])
+			return false;
+	}
+	return true;
 }
 
 static bool
@@ -625,39 +629,61 @@ vec_xinuse(struct soft_cpu *c)
 	return use & s->xcr0;
 }
 
-/* An extended component as bytes of its area. `store`: from the state into `buf`; else the other way round. Returns how
- * many bytes there are in this mode. */
+/* The registers that make up an extended component in this mode, as parts of zmm[]. */
+struct part {
+	unsigned first, count, from, size;
+};
+
+static struct part
+part_of(struct soft_cpu *c, unsigned component)
+{
+	unsigned n = xmm_count(c);
+
+	switch (component) {
+	case XC_AVX:
+		return (struct part){ 0, n, 16, 16 };
+	case XC_ZMM_HI256:
+		return (struct part){ 0, n, 32, 32 };
+	case XC_HI16_ZMM:
+		return (struct part){ 16, n == 16 ? 16 : 0, 0, 64 };
+	default:
+		return (struct part){ 0 };
+	}
+}
+
+/* From the state into `buf`; returns how many bytes there are in this mode. */
 static unsigned
-move_component(struct soft_cpu *c, unsigned i, uint8_t *buf, bool store)
+get_component(struct soft_cpu *c, unsigned i, uint8_t *buf)
 {
 	struct x86_state *s = &c->v.state;
-	unsigned n = xmm_count(c), first = 0, from = 0, size = 0;
+	struct part p = part_of(c, i);
 
-	switch (i) {
-	case XC_OPMASK:
-		memcpy(store ? (void *)buf : (void *)s->k, store ? (void *)s->k : (void *)buf, 64);
-		return 64;
-	case XC_AVX:
-		from = 16;
-		size = 16;
-		break;
-	case XC_ZMM_HI256:
-		from = 32;
-		size = 32;
-		break;
-	case XC_HI16_ZMM:
-		first = 16;
-		n = n == 16 ? 16 : 0;
-		size = 64;
-		break;
-	default:
-		return 0;
+	if (i == XC_OPMASK) {
+		memcpy(buf, s->k, sizeof(s->k));
+		return sizeof(s->k);
 	}
-	for (unsigned r = 0; r < n; r++) {
-		uint8_t *reg = s->zmm[first + r] + from;
-		memcpy(store ? buf + r * size : reg, store ? reg : buf + r * size, size);
+	for (unsigned r = 0; r < p.count; r++)
+		memcpy(buf + r * p.size, s->zmm[p.first + r] + p.from, p.size);
+	return p.count * p.size;
+}
+
+/* From `buf` into the state; NULL: the initial configuration. */
+static void
+put_component(struct soft_cpu *c, unsigned i, const uint8_t *buf)
+{
+	struct x86_state *s = &c->v.state;
+	struct part p = part_of(c, i);
+
+	if (i == XC_OPMASK && buf)
+		memcpy(s->k, buf, sizeof(s->k));
+	else if (i == XC_OPMASK)
+		memset(s->k, 0, sizeof(s->k));
+	for (unsigned r = 0; r < p.count; r++) {
+		if (buf)
+			memcpy(s->zmm[p.first + r] + p.from, buf + r * p.size, p.size);
+		else
+			memset(s->zmm[p.first + r] + p.from, 0, p.size);
 	}
-	return n * size;
 }
 
 /* Where each component of `bv` lies. */
@@ -729,7 +755,7 @@ xsave(struct soft_cpu *c, struct vec_op *op, gva_t a, bool compact, bool optimis
 	save_legacy(c, op, a, write, mxcsr);
 	for (unsigned i = XC_AVX; i < XC_COUNT; i++)
 		if (off[i] && write >> i & 1)
-			x86_store_bytes(c, a + off[i], buf, move_component(c, i, buf, true), c->mmu);
+			x86_store_bytes(c, a + off[i], buf, get_component(c, i, buf), c->mmu);
 	header[0] = x86_load(c, a + XSAVE_HEADER, 8, c->mmu);
 	header[0] = compact ? use : (header[0] & ~rfbm) | use;
 	header[1] = rfbm | XCOMP_COMPACT;
@@ -807,10 +833,7 @@ xrstor(struct soft_cpu *c, struct vec_op *op, gva_t a, bool supervisor)
 		check_mxcsr(c, mxcsr);
 	layout(c->vec, compact ? header[1] : rfbm, compact, off);
 	for (unsigned i = XC_AVX; i < XC_COUNT; i++) {
-		if (!(rfbm >> i & 1))
-			continue;
-		memset(ext[i], 0, sizeof(ext[i]));
-		if (header[0] >> i & 1)
+		if (rfbm & header[0] & 1u << i)
 			x86_load_bytes(c, a + off[i], ext[i], c->vec->component[i].size, c->mmu);
 	}
 	if (set_mxcsr)
@@ -818,7 +841,7 @@ xrstor(struct soft_cpu *c, struct vec_op *op, gva_t a, bool supervisor)
 	restore_legacy(c, op, area, rfbm, header[0]);
 	for (unsigned i = XC_AVX; i < XC_COUNT; i++)
 		if (rfbm >> i & 1)
-			move_component(c, i, ext[i], false);
+			put_component(c, i, header[0] >> i & 1 ? ext[i] : NULL);
 }
 
 static void
