@@ -17,17 +17,10 @@
 #include "base/log.h"
 #include "cpu/x86/vec.h"
 
-#define FCW_RESET 0x037f
 #define FSW_ES 0x0080
 #define FSW_B 0x8000
 #define FSW_EXCEPTIONS 0x003f
 #define FSW_TOP 0x3800
-#define FXSAVE_XMM 160
-#define XSAVE_HEADER 512
-#define XSAVE_EXTENDED 576
-#define XCOMP_COMPACT (1ull << 63)
-
-enum { XC_X87, XC_SSE, XC_AVX, XC_OPMASK = 5, XC_ZMM_HI256, XC_HI16_ZMM, XC_COUNT };
 
 /* ---- the host's x87 unit ---- */
 
@@ -262,8 +255,8 @@ vec_run_zero(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base)
 
 /* ---- MXCSR ---- */
 
-static void
-check_mxcsr(struct soft_cpu *c, uint32_t value)
+void
+fpu_check_mxcsr(struct soft_cpu *c, uint32_t value)
 {
 	if (value & ~c->vec->host.mxcsr_mask)
 		x86_gp(c, 0);
@@ -274,15 +267,15 @@ ldmxcsr(struct soft_cpu *c, gva_t a)
 {
 	uint32_t value = (uint32_t)x86_load(c, a, 4, c->mmu);
 
-	check_mxcsr(c, value);
+	fpu_check_mxcsr(c, value);
 	c->v.state.x87.mxcsr = value;
 }
 
 /* ---- the legacy area ---- */
 
 /* FCW to FDP (bytes 0-23) of the FXSAVE image; `wide`: 64-bit pointers. SDM 1 table 10-2. */
-static void
-put_environment(const struct x87_state *x, uint8_t *area, bool wide)
+void
+fpu_put_environment(const struct x87_state *x, uint8_t *area, bool wide)
 {
 	uint32_t ip = (uint32_t)x->fip, dp = (uint32_t)x->fdp;
 
@@ -315,8 +308,8 @@ canonical(uint64_t a)
 	return (uint64_t)((int64_t)(a << 16) >> 16);
 }
 
-static void
-get_environment(struct soft_cpu *c, const uint8_t *area, bool wide)
+void
+fpu_get_environment(struct soft_cpu *c, const uint8_t *area, bool wide)
 {
 	struct x87_state *x = &c->v.state.x87;
 	uint32_t ip, dp;
@@ -339,16 +332,16 @@ get_environment(struct soft_cpu *c, const uint8_t *area, bool wide)
 	c->vec->last_fop = x->fop;
 }
 
-static void
-put_registers(const struct x87_state *x, uint8_t *area)
+void
+fpu_put_registers(const struct x87_state *x, uint8_t *area)
 {
 	memcpy(area, x->st, 128);
 	for (unsigned i = 0; i < 8; i++)
 		memset(area + 16 * i + 10, 0, 6);
 }
 
-static void
-get_registers(struct x87_state *x, const uint8_t *area)
+void
+fpu_get_registers(struct x87_state *x, const uint8_t *area)
 {
 	for (unsigned i = 0; i < 8; i++) {
 		memcpy(x->st[i], area + 16 * i, 10);
@@ -356,8 +349,8 @@ get_registers(struct x87_state *x, const uint8_t *area)
 	}
 }
 
-static void
-init_x87(struct soft_cpu *c, bool registers)
+void
+fpu_init_x87(struct soft_cpu *c, bool registers)
 {
 	struct x87_state *x = &c->v.state.x87;
 
@@ -372,8 +365,8 @@ init_x87(struct soft_cpu *c, bool registers)
 	c->vec->last_fop = 0;
 }
 
-static unsigned
-xmm_count(struct soft_cpu *c)
+unsigned
+fpu_xmm_count(struct soft_cpu *c)
 {
 	return c->mode == X86_LONG64 ? 16 : 8;
 }
@@ -389,15 +382,15 @@ static void
 fxsave(struct soft_cpu *c, struct vec_op *op, gva_t a)
 {
 	struct x86_state *s = &c->v.state;
-	unsigned n = fast_fxsave(c) ? 0 : xmm_count(c);
+	unsigned n = fast_fxsave(c) ? 0 : fpu_xmm_count(c);
 	uint8_t area[512];
 
 	if (a & 15)
 		x86_gp(c, 0);
-	put_environment(&s->x87, area, op->opsize == 8);
+	fpu_put_environment(&s->x87, area, op->opsize == 8);
 	memcpy(area + 24, &s->x87.mxcsr, 4);
 	memcpy(area + 28, &c->vec->host.mxcsr_mask, 4);
-	put_registers(&s->x87, area + 32);
+	fpu_put_registers(&s->x87, area + 32);
 	for (unsigned i = 0; i < n; i++)
 		memcpy(area + FXSAVE_XMM + 16 * i, s->zmm[i], 16);
 	x86_store_bytes(c, a, area, FXSAVE_XMM + 16 * n, c->mmu);
@@ -407,7 +400,7 @@ static void
 fxrstor(struct soft_cpu *c, struct vec_op *op, gva_t a)
 {
 	struct x86_state *s = &c->v.state;
-	unsigned n = fast_fxsave(c) ? 0 : xmm_count(c);
+	unsigned n = fast_fxsave(c) ? 0 : fpu_xmm_count(c);
 	uint8_t area[512] __attribute__((aligned(16)));
 	uint32_t mxcsr;
 
@@ -416,13 +409,13 @@ fxrstor(struct soft_cpu *c, struct vec_op *op, gva_t a)
 	x86_load_bytes(c, a, area, 512, c->mmu);
 	memcpy(&mxcsr, area + 24, 4);
 	if (s->cr4 & CR4_OSFXSR) {
-		check_mxcsr(c, mxcsr);
+		fpu_check_mxcsr(c, mxcsr);
 		s->x87.mxcsr = mxcsr;
 	} else {
 		n = 0;
 	}
-	get_environment(c, area, op->opsize == 8);
-	get_registers(&s->x87, area + 32);
+	fpu_get_environment(c, area, op->opsize == 8);
+	fpu_get_registers(&s->x87, area + 32);
 	for (unsigned i = 0; i < n; i++)
 		memcpy(s->zmm[i], area + FXSAVE_XMM + 16 * i, 16);
 }
@@ -552,7 +545,7 @@ fnsave(struct soft_cpu *c, struct vec_op *op, gva_t a)
 	for (unsigned i = 0; i < 8; i++)
 		memcpy(out + n + 10 * i, c->v.state.x87.st[i], 10);
 	x86_store_bytes(c, a, out, n + 80, c->mmu);
-	init_x87(c, false);
+	fpu_init_x87(c, false);
 }
 
 static void
@@ -579,285 +572,6 @@ frstor(struct soft_cpu *c, struct vec_op *op, gva_t a)
 		memset(c->v.state.x87.st[i], 0, 16);
 		memcpy(c->v.state.x87.st[i], in + n + 10 * i, 10);
 	}
-}
-
-/* ---- XSAVE (SDM 1 chapter 13) ---- */
-
-/* `n` is a multiple of 16. */
-static bool
-all_zero(const uint8_t *p, unsigned n)
-{
-	uint64_t w[2];
-
-	for (unsigned i = 0; i < n; i += 16) {
-		memcpy(w, p + i, 16);
-		if (w[0] | w[1])
-			return false;
-	}
-	return true;
-}
-
-static bool
-x87_in_use(const struct x87_state *x)
-{
-	return x->fcw != FCW_RESET || x->fsw || x->ftw || x->fop || x->fip || x->fdp ||
-	       !all_zero(x->st[0], sizeof(x->st));
-}
-
-static bool
-zmm_in_use(const struct x86_state *s, unsigned first, unsigned count, unsigned from, unsigned to)
-{
-	for (unsigned i = first; i < first + count; i++)
-		if (!all_zero(s->zmm[i] + from, to - from))
-			return true;
-	return false;
-}
-
-uint64_t
-vec_xinuse(struct soft_cpu *c)
-{
-	const struct x86_state *s = &c->v.state;
-	uint64_t use = 0;
-
-	vec_sync(c);
-	use |= (uint64_t)x87_in_use(&s->x87) << XC_X87;
-	use |= (uint64_t)zmm_in_use(s, 0, 16, 0, 16) << XC_SSE;
-	use |= (uint64_t)zmm_in_use(s, 0, 16, 16, 32) << XC_AVX;
-	use |= (uint64_t)!all_zero((const uint8_t *)s->k, sizeof(s->k)) << XC_OPMASK;
-	use |= (uint64_t)zmm_in_use(s, 0, 16, 32, 64) << XC_ZMM_HI256;
-	use |= (uint64_t)zmm_in_use(s, 16, 16, 0, 64) << XC_HI16_ZMM;
-	return use & s->xcr0;
-}
-
-/* The registers that make up an extended component in this mode, as parts of zmm[]. */
-struct part {
-	unsigned first, count, from, size;
-};
-
-static struct part
-part_of(struct soft_cpu *c, unsigned component)
-{
-	unsigned n = xmm_count(c);
-
-	switch (component) {
-	case XC_AVX:
-		return (struct part){ 0, n, 16, 16 };
-	case XC_ZMM_HI256:
-		return (struct part){ 0, n, 32, 32 };
-	case XC_HI16_ZMM:
-		return (struct part){ 16, n == 16 ? 16 : 0, 0, 64 };
-	default:
-		return (struct part){ 0 };
-	}
-}
-
-/* From the state into `buf`; returns how many bytes there are in this mode. */
-static unsigned
-get_component(struct soft_cpu *c, unsigned i, uint8_t *buf)
-{
-	struct x86_state *s = &c->v.state;
-	struct part p = part_of(c, i);
-
-	if (i == XC_OPMASK) {
-		memcpy(buf, s->k, sizeof(s->k));
-		return sizeof(s->k);
-	}
-	for (unsigned r = 0; r < p.count; r++)
-		memcpy(buf + r * p.size, s->zmm[p.first + r] + p.from, p.size);
-	return p.count * p.size;
-}
-
-/* From `buf` into the state; NULL: the initial configuration. */
-static void
-put_component(struct soft_cpu *c, unsigned i, const uint8_t *buf)
-{
-	struct x86_state *s = &c->v.state;
-	struct part p = part_of(c, i);
-
-	if (i == XC_OPMASK && buf)
-		memcpy(s->k, buf, sizeof(s->k));
-	else if (i == XC_OPMASK)
-		memset(s->k, 0, sizeof(s->k));
-	for (unsigned r = 0; r < p.count; r++) {
-		if (buf)
-			memcpy(s->zmm[p.first + r] + p.from, buf + r * p.size, p.size);
-		else
-			memset(s->zmm[p.first + r] + p.from, 0, p.size);
-	}
-}
-
-/* Where each component of `bv` lies. */
-static void
-layout(struct vec_cache *vc, uint64_t bv, bool compact, uint32_t off[XC_COUNT])
-{
-	uint32_t at = XSAVE_EXTENDED;
-
-	for (unsigned i = XC_AVX; i < XC_COUNT; i++) {
-		const struct vec_component *k = &vc->component[i];
-		if (!(bv >> i & 1))
-			continue;
-		if (compact && k->align)
-			at = (at + 63) & ~63u;
-		off[i] = compact ? at : k->offset;
-		at += k->size;
-	}
-}
-
-static uint64_t
-requested(struct soft_cpu *c)
-{
-	const struct x86_state *s = &c->v.state;
-
-	return s->xcr0 & ((uint32_t)s->gpr[RAX] | s->gpr[RDX] << 32) & 0xff;
-}
-
-static void
-save_legacy(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t write, bool mxcsr)
-{
-	struct x86_state *s = &c->v.state;
-	uint8_t area[256];
-
-	if (write >> XC_X87 & 1) {
-		put_environment(&s->x87, area, op->opsize == 8);
-		x86_store_bytes(c, a, area, 24, c->mmu);
-		put_registers(&s->x87, area);
-		x86_store_bytes(c, a + 32, area, 128, c->mmu);
-	}
-	if (mxcsr)
-		x86_store(c, a + 24, s->x87.mxcsr | (uint64_t)c->vec->host.mxcsr_mask << 32, 8, c->mmu);
-	if (write >> XC_SSE & 1) {
-		for (unsigned i = 0; i < xmm_count(c); i++)
-			memcpy(area + 16 * i, s->zmm[i], 16);
-		x86_store_bytes(c, a + FXSAVE_XMM, area, 16 * xmm_count(c), c->mmu);
-	}
-}
-
-static void
-xsave(struct soft_cpu *c, struct vec_op *op, gva_t a, bool compact, bool optimise)
-{
-	uint64_t rfbm = requested(c), use, write, header[2];
-	uint32_t off[XC_COUNT] = { 0 };
-	uint8_t buf[1024];
-	bool mxcsr;
-
-	if (a & 63)
-		x86_gp(c, 0);
-	layout(c->vec, rfbm, compact, off);
-	x86_probe(c, a, XSAVE_EXTENDED, X86_WRITE, c->mmu);
-	for (unsigned i = XC_AVX; i < XC_COUNT; i++)
-		if (off[i])
-			x86_probe(c, a + off[i], c->vec->component[i].size, X86_WRITE, c->mmu);
-	use = vec_xinuse(c) & rfbm;
-	if (compact && rfbm >> XC_SSE & 1 && c->v.state.x87.mxcsr != 0x1f80)
-		use |= 1u << XC_SSE; /* SDM 1 section 13.10 */
-	write = optimise ? use : rfbm;
-	mxcsr = compact ? use >> XC_SSE & 1 : (rfbm & 6) != 0;
-	save_legacy(c, op, a, write, mxcsr);
-	for (unsigned i = XC_AVX; i < XC_COUNT; i++)
-		if (off[i] && write >> i & 1)
-			x86_store_bytes(c, a + off[i], buf, get_component(c, i, buf), c->mmu);
-	header[0] = x86_load(c, a + XSAVE_HEADER, 8, c->mmu);
-	header[0] = compact ? use : (header[0] & ~rfbm) | use;
-	header[1] = rfbm | XCOMP_COMPACT;
-	x86_store_bytes(c, a + XSAVE_HEADER, header, compact ? 16 : 8, c->mmu);
-}
-
-static void
-check_header(struct soft_cpu *c, const uint64_t h[8], bool supervisor)
-{
-	uint64_t xcr0 = c->v.state.xcr0;
-	uint64_t listed = h[1] & ~XCOMP_COMPACT;
-	bool compact = h[1] >> 63;
-
-	if (compact ? !c->vec->compaction : supervisor)
-		x86_gp(c, 0);
-	if (compact && (listed & ~xcr0 || h[0] & ~listed))
-		x86_gp(c, 0);
-	if (!compact && (h[0] & ~xcr0 || h[1]))
-		x86_gp(c, 0);
-	for (unsigned i = 2; i < (compact ? 8 : 3); i++)
-		if (h[i])
-			x86_gp(c, 0);
-}
-
-static void
-restore_legacy(struct soft_cpu *c, struct vec_op *op, const uint8_t *area, uint64_t rfbm, uint64_t bv)
-{
-	struct x86_state *s = &c->v.state;
-
-	if (rfbm >> XC_X87 & 1) {
-		if (bv >> XC_X87 & 1) {
-			get_environment(c, area, op->opsize == 8);
-			get_registers(&s->x87, area + 32);
-		} else {
-			init_x87(c, true);
-		}
-	}
-	if (rfbm >> XC_SSE & 1)
-		for (unsigned i = 0; i < xmm_count(c); i++) {
-			if (bv >> XC_SSE & 1)
-				memcpy(s->zmm[i], area + FXSAVE_XMM + 16 * i, 16);
-			else
-				memset(s->zmm[i], 0, 16);
-		}
-}
-
-/* What XRSTOR does to MXCSR: true, and the value; false: nothing. SDM 1 sections 13.8.1 and 13.8.2. */
-static bool
-restored_mxcsr(const uint8_t *area, uint64_t rfbm, uint64_t bv, bool compact, uint32_t *value)
-{
-	memcpy(value, area + 24, 4);
-	if (!compact)
-		return (rfbm & 6) != 0;
-	if (!(bv >> XC_SSE & 1))
-		*value = 0x1f80;
-	return rfbm >> XC_SSE & 1;
-}
-
-static void
-xrstor(struct soft_cpu *c, struct vec_op *op, gva_t a, bool supervisor)
-{
-	uint64_t rfbm = requested(c), header[8];
-	uint32_t off[XC_COUNT] = { 0 }, mxcsr;
-	uint8_t area[XSAVE_EXTENDED] __attribute__((aligned(16))), ext[XC_COUNT][1024];
-	bool compact, set_mxcsr;
-
-	if (a & 63)
-		x86_gp(c, 0);
-	x86_load_bytes(c, a, area, sizeof(area), c->mmu);
-	memcpy(header, area + XSAVE_HEADER, sizeof(header));
-	check_header(c, header, supervisor);
-	compact = header[1] >> 63;
-	set_mxcsr = restored_mxcsr(area, rfbm, header[0], compact, &mxcsr);
-	if (set_mxcsr)
-		check_mxcsr(c, mxcsr);
-	layout(c->vec, compact ? header[1] : rfbm, compact, off);
-	for (unsigned i = XC_AVX; i < XC_COUNT; i++) {
-		if (rfbm & header[0] & 1u << i)
-			x86_load_bytes(c, a + off[i], ext[i], c->vec->component[i].size, c->mmu);
-	}
-	if (set_mxcsr)
-		c->v.state.x87.mxcsr = mxcsr;
-	restore_legacy(c, op, area, rfbm, header[0]);
-	for (unsigned i = XC_AVX; i < XC_COUNT; i++)
-		if (rfbm >> i & 1)
-			put_component(c, i, header[0] >> i & 1 ? ext[i] : NULL);
-}
-
-static void
-xsaves(struct soft_cpu *c, struct vec_op *op, gva_t a)
-{
-	if (c->cpl)
-		x86_gp(c, 0);
-	xsave(c, op, a, true, true);
-}
-
-static void
-xrstors(struct soft_cpu *c, struct vec_op *op, gva_t a)
-{
-	if (c->cpl)
-		x86_gp(c, 0);
-	xrstor(c, op, a, true);
 }
 
 /* ---- dispatch ---- */
@@ -911,27 +625,27 @@ vec_run_fpu(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base)
 		break;
 	case ZYDIS_MNEMONIC_XSAVE:
 	case ZYDIS_MNEMONIC_XSAVE64:
-		xsave(c, op, a, false, false);
+		xsave_save(c, op, a, false, false);
 		break;
 	case ZYDIS_MNEMONIC_XSAVEOPT:
 	case ZYDIS_MNEMONIC_XSAVEOPT64:
-		xsave(c, op, a, false, true);
+		xsave_save(c, op, a, false, true);
 		break;
 	case ZYDIS_MNEMONIC_XSAVEC:
 	case ZYDIS_MNEMONIC_XSAVEC64:
-		xsave(c, op, a, true, true);
+		xsave_save(c, op, a, true, true);
 		break;
 	case ZYDIS_MNEMONIC_XSAVES:
 	case ZYDIS_MNEMONIC_XSAVES64:
-		xsaves(c, op, a);
+		xsave_save_supervisor(c, op, a);
 		break;
 	case ZYDIS_MNEMONIC_XRSTOR:
 	case ZYDIS_MNEMONIC_XRSTOR64:
-		xrstor(c, op, a, false);
+		xsave_restore(c, op, a, false);
 		break;
 	case ZYDIS_MNEMONIC_XRSTORS:
 	case ZYDIS_MNEMONIC_XRSTORS64:
-		xrstors(c, op, a);
+		xsave_restore_supervisor(c, op, a);
 		break;
 	case ZYDIS_MNEMONIC_FNSAVE:
 		fnsave(c, op, a);

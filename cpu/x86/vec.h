@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Private to vec*.c and fpu.c: host-executed instructions.
+ * Private to vec*.c, fpu.c and xsave.c: host-executed instructions.
  *
- *	vec.c       which instructions, their normal form, the operands; the cache; vec_run()
+ *	vec.c       which instructions CPUID offers; the cache; vec_compile(), vec_run()
+ *	vec_form.c  an instruction's operands and its normal form
+ *	vec_op.c    what else it needs, and what runs it
  *	vec_emit.c  the arena, the thunks in it, the host signals a thunk can cause
  *	vec_mem.c   memory operands: direct, bounced, masked, gathered, scattered
- *	fpu.c       x87 and MMX state, FXSAVE, XSAVE, FNSAVE and friends
+ *	fpu.c       x87 and MMX state, FXSAVE, FNSAVE and friends
+ *	xsave.c     XSAVE and friends
  */
 #ifndef CPU_X86_VEC_H
 #define CPU_X86_VEC_H
@@ -138,6 +141,37 @@ struct vec_cache {
 	unsigned ops;
 };
 
+/* ---- vec.c ---- */
+/* Does the guest's CPUID offer the instruction, and is it one of those that are run here? */
+bool vec_offered(struct soft_cpu *c, const ZydisDecodedInstruction *in);
+bool vec_is_x87(const ZydisDecodedInstruction *in);
+
+/* ---- vec_form.c ---- */
+#define NO_REG (-1)
+
+/* The guest's instruction on its way to its normal form. */
+struct vec_form {
+	const ZydisDecodedInstruction *in;
+	const ZydisDecodedOperand *operand;
+	const ZydisDecodedOperand *mem; /* or NULL */
+	int reg, rm, vvvv, is4;		/* host numbers of encoded registers, or NO_REG */
+	bool w, opsize, byte_reg;
+	bool gpr, mmx, xmm, k; /* kinds of registers used */
+	uint8_t rep;	       /* 0xf2, 0xf3 or 0 */
+};
+
+/* Note all operands in `op` and `f`; false: one that a thunk cannot have. */
+bool vec_form_operands(struct vec_op *op, struct vec_form *f);
+/* Make op->bytes. `check`: not from 64-bit code; false: it means something else there. */
+bool vec_form_normalise(struct vec_op *op, struct vec_form *f, const uint8_t *guest, bool check);
+/* Only the bytes, after a change in `f`. */
+void vec_form_encode(struct vec_op *op, const struct vec_form *f, const uint8_t *guest);
+
+/* ---- vec_op.c ---- */
+bool vec_is_bit_scan(const ZydisDecodedInstruction *in); /* LZCNT, TZCNT: run, as BSR and BSF, where not offered */
+/* Fill in everything else of `op`; false: not an instruction of this kind. */
+bool vec_describe(struct soft_cpu *c, struct vec_op *op, struct vec_form *f, const uint8_t *guest);
+
 /* ---- vec_emit.c ---- */
 void vec_host_detect(struct vec_host *h);
 /* Make op->thunk; drops all thunks when the arena is full. False: the host gives no executable memory. */
@@ -160,7 +194,26 @@ void vec_run_nothing(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t se
 /* Run the thunk on host memory; raises what it reports. */
 void vec_call(struct soft_cpu *c, struct vec_op *op, void *mem);
 
+/* ---- xsave.c ---- */
+void xsave_save(struct soft_cpu *c, struct vec_op *op, gva_t a, bool compact, bool optimise);
+void xsave_restore(struct soft_cpu *c, struct vec_op *op, gva_t a, bool supervisor);
+void xsave_save_supervisor(struct soft_cpu *c, struct vec_op *op, gva_t a);
+void xsave_restore_supervisor(struct soft_cpu *c, struct vec_op *op, gva_t a);
+
 /* ---- fpu.c ---- */
+#define FCW_RESET 0x037f
+#define FXSAVE_XMM 160 /* offset of XMM0 in the legacy area */
+
+/* Bytes 0-23 of the legacy area, FCW to FDP (SDM 1 table 10-2); `wide`: 64-bit pointers. */
+void fpu_put_environment(const struct x87_state *x, uint8_t *area, bool wide);
+void fpu_get_environment(struct soft_cpu *c, const uint8_t *area, bool wide);
+/* Its 128 bytes of ST0-ST7. */
+void fpu_put_registers(const struct x87_state *x, uint8_t *area);
+void fpu_get_registers(struct x87_state *x, const uint8_t *area);
+void fpu_init_x87(struct soft_cpu *c, bool registers);	  /* as FNINIT; `registers`: these become 0 too */
+void fpu_check_mxcsr(struct soft_cpu *c, uint32_t value); /* #GP for reserved bits */
+unsigned fpu_xmm_count(struct soft_cpu *c);		  /* 16 in 64-bit mode, else 8 */
+
 void vec_run_x87(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base);
 void vec_run_fwait(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base);
 void vec_run_emms(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base);
