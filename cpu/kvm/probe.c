@@ -302,8 +302,7 @@ too_slow(struct probe *p)
 		       : 0;
 	snprintf(p->reason, p->reason_size,
 		"/dev/kvm is here but emulates 64-bit supervisor code: %lu of a million instructions in %u ms, where "
-		"hardware "
-		"takes 1 ms",
+		"hardware takes 1 ms",
 		done, elapsed_us(p) / 1000);
 }
 
@@ -385,8 +384,8 @@ kvm_probe(struct cpu_probe *out)
 		snprintf(out->reason, sizeof(out->reason), "the host's KVM is too old: it lacks %s", missing);
 	else if (!make_vm(&p) && !set_cpuid(&p) && !set_registers(&p) && !start_timer(&p) && !run_code(&p)) {
 		out->usable = true;
-		snprintf(out->reason, sizeof(out->reason),
-			"KVM ran a million instructions of 64-bit supervisor code in %u us", elapsed_us(&p));
+		snprintf(out->reason, sizeof(out->reason), "a million instructions of kernel code took %u us",
+			elapsed_us(&p));
 	}
 	clean_up(&p);
 	out->microseconds = elapsed_us(&p);
