@@ -72,8 +72,8 @@ def run(cmd, **kw):
 class Image:
     """Debian on a disk and as files (bench/make-image), and what the rows need on a second disk."""
 
-    def __init__(self, out, tmp, scale, rows):
-        self.disk = os.path.join(out, "cache/bench.img")
+    def __init__(self, cache, tmp, scale, rows):
+        self.disk = os.path.join(cache, "bench.img")
         self.kernel, self.initrd, self.root = (self.disk + s for s in (".vmlinuz", ".initrd", ".root"))
         self.tmp, self.job = tmp, os.path.join(tmp, "job")
         recipe = os.path.join(HERE, "make-image")
@@ -169,7 +169,7 @@ class Tcg:
     def command(self, cpus, direct, job, port):
         cmd = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", str(MEMORY), "-smp", str(cpus), "-display", "none",
                "-serial", "stdio", "-monitor", "none", "-no-reboot",
-               "-drive", f"file={self.image.disk},if=virtio,format=raw,readonly=on"]
+               "-drive", f"file={self.image.disk},if=virtio,format=raw,readonly=on,file.locking=off"]
         if job:
             cmd += ["-drive", f"file={job},if=virtio,format=raw",
                     "-nic", f"user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:{port}-:{PORT}"]
@@ -274,14 +274,16 @@ class Suite:
     def __init__(self, out, args):
         self.tmp, self.log = tempfile.mkdtemp(prefix="lodge-guest."), None
         try:
-            self.image = Image(out, self.tmp, args.scale, args.rows)
+            self.image = Image(args.cache or os.path.join(out, "cache"), self.tmp, args.scale, args.rows)
         except BaseException:
             self.close()
             raise
         self.args = args
         self.log = open(os.path.join(out, "bench.log"), "w", buffering=1)  # every line of every guest, with its time
-        self.sides = [Lodge(self.image, os.path.join(out, "bin/lodge"), args.engine)]
-        if shutil.which("qemu-system-x86_64"):
+        self.sides = []
+        if "lodge" in args.sides:
+            self.sides.append(Lodge(self.image, os.path.join(out, "bin/lodge"), args.engine))
+        if "tcg" in args.sides and shutil.which("qemu-system-x86_64"):
             self.sides.append(Tcg(self.image))
         self.samples, self.sums, self.errors, self.drift = {}, {}, {}, {}
 
@@ -303,6 +305,8 @@ class Suite:
                     self.boot(side, 2, True, "make", {"make": "make-2"})
                 if bios:
                     self.boot(side, 1, False, None, {"user-space": "bios"})
+            if "native" not in self.args.sides:
+                continue
             self.say(n, "native")
             for _ in range(3 if rows else 0):
                 self.native("all", 1, {})
