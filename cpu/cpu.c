@@ -22,6 +22,8 @@
 
 #include "base/log.h"
 #include "base/str.h"
+#include "cpu/debug.h"
+#include "cpu/trace.h"
 #include "cpu/x86/x86.h"
 
 /* In the order in which `auto` tries them. */
@@ -183,8 +185,12 @@ park(struct vcpu *v)
 	v->sleeping = false;
 	c->parked_count--;
 	pthread_mutex_unlock(&c->park_lock);
-	if (!(v->requests & REQ_STOP))
-		v->engine->put_state(v);
+	if (v->requests & REQ_STOP)
+		return;
+	v->engine->put_state(v);
+	if (v->debug_changed && v->engine->debug && v->engine->debug(v))
+		log_error(v->m->name, "cpu%d: %s", v->index, v->error);
+	v->debug_changed = false;
 }
 
 static void
@@ -223,6 +229,10 @@ take_interrupt(struct vcpu *v)
 	if (vector < 0)
 		return;
 	v->count.interrupts++;
+	if (v->trace)
+		cpu_trace(v, CPU_TRACE_INTERRUPT, v->state.rip, (unsigned)vector);
+	/* a debugger's step out of HLT ends where the interrupt leads */
+	v->debug_stepped = v->run_state == VCPU_HALT && v->debug_step;
 	v->run_state = VCPU_RUN;
 	v->engine->inject(v, vector, false);
 }
@@ -245,7 +255,9 @@ take_requests(struct vcpu *v)
 		park(v);
 	if (v->run_state != VCPU_RUN && v->run_state != VCPU_HALT)
 		return;
+	r &= ~v->debug_hold;
 	if (r & REQ_NMI && !v->state.nmi_blocked && clear_request(v, REQ_NMI)) {
+		v->debug_stepped = v->run_state == VCPU_HALT && v->debug_step;
 		v->run_state = VCPU_RUN;
 		v->engine->inject(v, EXC_NMI, true);
 	} else if (r & REQ_INTR && v->engine->can_inject(v)) {
@@ -264,25 +276,44 @@ stopped_for_good(struct vcpu *v, enum machine_event what)
 	machine_unlock(v->m);
 }
 
+/* A debugger may look at the CPU before what happened to it takes its course. */
+static void
+show_debugger(struct vcpu *v, enum cpu_debug_reason why)
+{
+	if (!v->debug)
+		return;
+	cpu_debug_stop(v, why);
+	take_requests(v);
+}
+
 static void
 act_on_exit(struct vcpu *v, enum cpu_exit x)
 {
 	switch (x) {
 	case CPU_EXIT_HALT:
 		v->count.halts++;
+		if (v->trace)
+			cpu_trace(v, CPU_TRACE_HALT, v->state.rip, 0);
 		v->run_state = VCPU_HALT;
+		if (v->debug_step)
+			cpu_debug_stop(v, CPU_DEBUG_STEPPED);
+		break;
+	case CPU_EXIT_DEBUG:
+		if (v->debug)
+			cpu_debug_stop(v, (enum cpu_debug_reason)v->debug_reason);
 		break;
 	case CPU_EXIT_SHUTDOWN:
+		show_debugger(v, CPU_DEBUG_SHUTDOWN);
 		log_info(v->m->name, "cpu%d: triple fault at %04x:%llx", v->index, v->state.seg[SEG_CS].sel,
 			(unsigned long long)v->state.rip);
 		stopped_for_good(v, MACHINE_TRIPLE_FAULT);
 		break;
 	case CPU_EXIT_ERROR:
+		show_debugger(v, CPU_DEBUG_ERROR);
 		log_error(v->m->name, "cpu%d: %s", v->index, v->error);
 		stopped_for_good(v, MACHINE_ERROR);
 		break;
 	case CPU_EXIT_REQUEST:
-	case CPU_EXIT_DEBUG:
 	case CPU_EXIT_COUNT:
 		break;
 	}
@@ -429,6 +460,8 @@ cpus_resume(struct cpus *c)
 {
 	pthread_mutex_lock(&c->park_lock);
 	for (int i = 0; i < c->count; i++) {
+		if (c->cpu[i]->debug_frozen)
+			continue;
 		clear_request(c->cpu[i], REQ_PAUSE);
 		pthread_cond_signal(&c->cpu[i]->wake);
 	}
@@ -480,6 +513,8 @@ cpu_io_read(struct vcpu *v, uint16_t port, unsigned size)
 	uint32_t value;
 
 	v->count.exits_io++;
+	if (v->trace)
+		cpu_trace(v, CPU_TRACE_IN, cpu_trace_rip(v), port);
 	machine_lock(v->m);
 	value = io_read(&v->m->io, port, size);
 	machine_unlock(v->m);
@@ -490,6 +525,8 @@ void
 cpu_io_write(struct vcpu *v, uint16_t port, uint32_t value, unsigned size)
 {
 	v->count.exits_io++;
+	if (v->trace)
+		cpu_trace(v, CPU_TRACE_OUT, cpu_trace_rip(v), port);
 	machine_lock(v->m);
 	io_write(&v->m->io, port, value, size);
 	machine_unlock(v->m);
@@ -513,6 +550,8 @@ cpu_mmio_read(struct vcpu *v, gpa_t gpa, unsigned size)
 	uint64_t value;
 
 	v->count.exits_mmio++;
+	if (v->trace)
+		cpu_trace(v, CPU_TRACE_MMIO_READ, cpu_trace_rip(v), gpa);
 	machine_lock(v->m);
 	if (is_lapic_page(v, gpa)) {
 		/* Registers are 32 bits at 16-byte steps; narrower reads see their bytes of it (SDM 3A 10.4.1). */
@@ -530,6 +569,8 @@ void
 cpu_mmio_write(struct vcpu *v, gpa_t gpa, uint64_t value, unsigned size)
 {
 	v->count.exits_mmio++;
+	if (v->trace)
+		cpu_trace(v, CPU_TRACE_MMIO_WRITE, cpu_trace_rip(v), gpa);
 	machine_lock(v->m);
 	if (is_lapic_page(v, gpa)) {
 		if (!(gpa & 0xf) && size >= 4)

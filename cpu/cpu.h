@@ -58,6 +58,8 @@ enum vcpu_run_state { VCPU_WAIT_SIPI, VCPU_RUN, VCPU_HALT, VCPU_PARKED, VCPU_DEA
 
 struct cpus;
 struct cpu_engine;
+struct cpu_debug;
+struct cpu_trace;
 
 /* X(member, "text"): counters of one vCPU, written by its thread only; printed by --stats. */
 #define CPU_COUNTERS(X)                                                                                                \
@@ -95,7 +97,18 @@ struct vcpu {
 	_Atomic bool sleeping;
 	bool started; /* the thread exists */
 	struct cpu_counters count;
-	char error[256]; /* text of CPU_EXIT_ERROR */
+	char error[256];	 /* text of CPU_EXIT_ERROR */
+	struct cpu_trace *trace; /* cpu/trace.h; NULL: exits are not traced */
+
+	/* cpu/debug.h; written by the debugger while the CPU is parked, by its thread otherwise */
+	struct cpu_debug *debug; /* NULL: no debugger */
+	bool debug_frozen;	 /* stays parked when the others go on */
+	bool debug_step, debug_stepped;
+	bool debug_changed;   /* the engine's debug() is to be called */
+	uint8_t debug_reason; /* enum cpu_debug_reason */
+	uint8_t debug_watch;  /* kind of the watchpoint that was met */
+	uint32_t debug_hold;  /* requests held while stepping */
+	uint64_t debug_addr;  /* of the breakpoint or watchpoint that was met */
 };
 
 struct cpu_probe {
@@ -131,6 +144,13 @@ struct cpu_engine {
 	void (*flush)(struct vcpu *v);
 	/* The engine's own counters, one a line, for people. May be NULL. */
 	void (*print_stats)(struct vcpu *v, FILE *f);
+	/* What v->debug asks for has changed: forget what was made without it. On the CPU's own thread. 0, or -1 and
+	 * v->error. NULL: this engine cannot be debugged. */
+	int (*debug)(struct vcpu *v);
+	/* The address of the instruction that is being executed, from within cpu_io_read() and the like. */
+	uint64_t (*current_rip)(struct vcpu *v);
+	/* What the engine made of the code at linear address `a`, for people; the CPU is parked. May be NULL. */
+	void (*dump)(struct vcpu *v, gva_t a, FILE *f);
 };
 
 extern const struct cpu_engine cpu_engine_kvm, cpu_engine_jit, cpu_engine_interp;
@@ -141,6 +161,7 @@ struct cpus {
 	int count;
 	struct vcpu *cpu[CPUS_MAX];
 	void *engine_data;
+	struct cpu_debug *debug; /* cpu/debug.h; NULL: no debugger */
 	struct mem_listener listener;
 	pthread_mutex_t park_lock;
 	pthread_cond_t parked; /* signalled when a vCPU parks or ends */

@@ -16,6 +16,7 @@
 #include <stdio.h>
 
 #include "base/log.h"
+#include "cpu/debug.h"
 #include "cpu/interp/op.h"
 
 /*
@@ -47,7 +48,7 @@ held(struct interp_cpu *i)
 		hold |= REQ_INTR;
 	if (ST.nmi_blocked || i->ss_shadow)
 		hold |= REQ_NMI;
-	return hold;
+	return hold | i->c.v.debug_hold;
 }
 
 static inline void
@@ -132,9 +133,17 @@ wants_single(struct interp_cpu *i)
 
 /* ---- the loop ---- */
 
-static enum cpu_exit
-loop(struct interp_cpu *i)
+static inline gva_t
+linear_pc(const struct interp_cpu *i)
 {
+	return i->c.mode == X86_LONG64 ? ST.rip : (uint32_t)(ST.seg[SEG_CS].base + ST.rip);
+}
+
+/* Made twice: `debugged` is constant. */
+static inline __attribute__((always_inline)) enum cpu_exit
+loop(struct interp_cpu *i, const bool debugged)
+{
+	enum cpu_debug_next next = CPU_DEBUG_GO_ON;
 	struct soft_cpu *c = &i->c;
 	struct block *b;
 
@@ -146,7 +155,11 @@ loop(struct interp_cpu *i)
 		if (i->translatable && i->translatable(i))
 			return CPU_EXIT_COUNT;
 		refresh(i);
-		if (unlikely(wants_single(i))) {
+		if (debugged)
+			next = cpu_debug_before(&c->v, linear_pc(i));
+		if (debugged && next == CPU_DEBUG_STOP)
+			return CPU_EXIT_DEBUG;
+		if (unlikely(wants_single(i)) || (debugged && next == CPU_DEBUG_ONE)) {
 			step_one(i);
 		} else {
 			b = interp_find(i, false);
@@ -198,7 +211,7 @@ interp_run(struct vcpu *v)
 	while (setjmp(i->c.fault))
 		if (!land(i))
 			return CPU_EXIT_SHUTDOWN;
-	return loop(i);
+	return i->c.v.debug ? loop(i, true) : loop(i, false);
 }
 
 enum interp_result
@@ -304,6 +317,24 @@ engine_flush(struct vcpu *v)
 	interp_flush(i);
 }
 
+static int
+engine_debug(struct vcpu *v)
+{
+	struct interp_cpu *i = (struct interp_cpu *)v;
+
+	interp_flush(i); /* no block leads into a page with a breakpoint */
+	x86_update_mode(&i->c);
+	return 0;
+}
+
+uint64_t
+interp_current_rip(struct vcpu *v)
+{
+	struct interp_cpu *i = (struct interp_cpu *)v;
+
+	return HOT.complete ? ST.rip : HOT.block_rip + ((const struct op *)HOT.op)->off;
+}
+
 const struct cpu_engine cpu_engine_interp = {
 	.name = "interp",
 	.vcpu_size = sizeof(struct interp_cpu),
@@ -317,4 +348,6 @@ const struct cpu_engine cpu_engine_interp = {
 	.can_inject = engine_can_inject,
 	.inject = engine_inject,
 	.flush = engine_flush,
+	.debug = engine_debug,
+	.current_rip = interp_current_rip,
 };

@@ -73,5 +73,7 @@ void interp_flush(struct interp_cpu *i);
 enum interp_result interp_step(struct interp_cpu *i);
 /* The interpreter's run() for a translator: until there is a reason to stop, or `translatable` says so. */
 enum cpu_exit interp_run(struct vcpu *v);
+/* cpu_engine.current_rip */
+uint64_t interp_current_rip(struct vcpu *v);
 
 #endif

@@ -20,7 +20,9 @@
 
 #include "base/log.h"
 #include "base/str.h"
+#include "cpu/debug.h"
 #include "cpu/jit/jit.h"
+#include "cpu/trace.h"
 
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
@@ -64,7 +66,7 @@ held(struct jit_cpu *j)
 		hold |= REQ_INTR;
 	if (ST.nmi_blocked || j->i.ss_shadow)
 		hold |= REQ_NMI;
-	return hold;
+	return hold | j->i.c.v.debug_hold;
 }
 
 static inline bool
@@ -177,6 +179,8 @@ next_block(struct jit_cpu *j)
 	struct jit_block *b;
 
 	if (unlikely(!j->run_ok || !mode_translated(&j->i.c) || wants_single(j) || requested(j)))
+		return NULL;
+	if (unlikely(j->i.c.v.debug) && cpu_debug_page(&j->i.c.v, ST.rip))
 		return NULL;
 	ST.rflags &= ~(uint64_t)FLAG_RF; /* there are no code breakpoints */
 	b = block_here(j);
@@ -341,6 +345,8 @@ help_interp(struct jit_cpu *j, uint32_t site)
 	next = c->next_rip;
 	flags_out(j);
 	j->refused[SITE_REASON(site)]++;
+	if (unlikely(j->i.c.v.trace))
+		cpu_trace(&j->i.c.v, CPU_TRACE_INTERPRETED, ST.rip, SITE_REASON(site));
 	r = interp_step(&j->i);
 	flags_in(j);
 	if (unlikely(r != INTERP_OK)) {
@@ -457,6 +463,20 @@ run_code(struct jit_cpu *j)
 	return CPU_EXIT_COUNT;
 }
 
+/* The same with an eye on what a debugger wants. */
+static enum cpu_exit
+debugged(struct jit_cpu *j)
+{
+	switch (cpu_debug_before(&j->i.c.v, ST.rip)) {
+	case CPU_DEBUG_STOP:
+		return CPU_EXIT_DEBUG;
+	case CPU_DEBUG_ONE:
+		return step(j);
+	default:
+		return wants_single(j) ? step(j) : run_code(j);
+	}
+}
+
 static enum cpu_exit
 loop(struct jit_cpu *j)
 {
@@ -471,6 +491,8 @@ loop(struct jit_cpu *j)
 		j->i.c.code_written = false;
 		if (unlikely(!mode_translated(&j->i.c)))
 			x = interpret(j);
+		else if (unlikely(j->i.c.v.debug))
+			x = debugged(j);
 		else if (unlikely(wants_single(j)))
 			x = step(j);
 		else
@@ -632,6 +654,17 @@ engine_flush(struct vcpu *v)
 	jit_new_contexts(j);
 }
 
+static int
+engine_debug(struct vcpu *v)
+{
+	struct jit_cpu *j = (struct jit_cpu *)v;
+
+	jit_drop_all(j);
+	interp_flush(&j->i);
+	x86_update_mode(&j->i.c);
+	return 0;
+}
+
 const struct cpu_engine cpu_engine_jit = {
 	.name = "jit",
 	.vcpu_size = sizeof(struct jit_cpu),
@@ -646,4 +679,6 @@ const struct cpu_engine cpu_engine_jit = {
 	.inject = engine_inject,
 	.flush = engine_flush,
 	.print_stats = engine_print_stats,
+	.debug = engine_debug,
+	.current_rip = interp_current_rip,
 };

@@ -13,6 +13,7 @@
  */
 #include <string.h>
 
+#include "cpu/trace.h"
 #include "cpu/x86/desc.h"
 
 #define SEL_ERROR(sel) ((sel)&0xfffcu)
@@ -422,6 +423,8 @@ bool
 x86_deliver_exception(struct soft_cpu *c)
 {
 	c->v.count.exceptions++;
+	if (unlikely(c->v.trace))
+		cpu_trace(&c->v, CPU_TRACE_EXCEPTION, c->v.state.rip, (unsigned)c->exc_vector);
 	c->pending_db = 0;
 	c->event = 0;
 	return deliver_event(c, recorded(c));

@@ -29,6 +29,7 @@
 
 #include "base/str.h"
 #include "bus/machine.h"
+#include "cpu/debug.h"
 #include "cpu/x86/desc.h"
 
 enum { PTE_P = 1, PTE_W = 2, PTE_U = 4, PTE_A = 32, PTE_D = 64, PTE_PS = 128, PTE_G = 256 };
@@ -597,6 +598,8 @@ check_data_bp(struct soft_cpu *c, gva_t a, unsigned len, enum x86_access access)
 
 	if (access == X86_EXEC)
 		return;
+	if (c->dr_armed & DR_DEBUGGER)
+		cpu_debug_access(&c->v, a, len, access == X86_WRITE);
 	for (int i = 0; i < 4; i++) {
 		unsigned how = (dr7 >> (16 + 4 * i)) & 15, size = lengths[how >> 2];
 		gva_t at = c->v.state.dr[i] & ~(gva_t)(size - 1);

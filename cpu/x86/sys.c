@@ -10,6 +10,7 @@
  */
 #include <string.h>
 
+#include "cpu/debug.h"
 #include "cpu/x86/desc.h"
 
 /* ---- derived state ---- */
@@ -52,7 +53,7 @@ update_debug(struct soft_cpu *c)
 {
 	uint64_t dr7 = c->v.state.dr[7];
 
-	c->dr_armed = 0;
+	c->dr_armed = c->v.debug && c->v.debug->watch_count ? DR_DEBUGGER : 0;
 	c->code_bp = false;
 	for (int i = 0; i < 4; i++) {
 		unsigned how = (dr7 >> (16 + 4 * i)) & 3;
@@ -103,7 +104,7 @@ x86_update_mode(struct soft_cpu *c)
 	c->flat = 0;
 	for (int i = SEG_ES; i <= SEG_GS; i++)
 		c->flat |= (uint32_t)is_flat(c, (enum seg_name)i) << i;
-	if (unlikely(s->dr[7] & 0xff || c->dr_armed || c->code_bp))
+	if (unlikely(s->dr[7] & 0xff || c->dr_armed || c->code_bp || c->v.debug))
 		update_debug(c);
 	c->ac_check = c->cpl == 3 && s->cr0 & CR0_AM && s->rflags & FLAG_AC;
 	c->mode_key = key_of(c);

@@ -60,6 +60,8 @@ struct soft_tlb_meta {
 	gva_t global; /* (linear & ~0xfff) | tlb_global_gen for a global page: survives a change of tlb_gen */
 };
 
+#define DR_DEBUGGER 0x100u
+
 struct vec_cache;
 
 /* The interpreter's hottest words (cpu/interp/op.h); here because 16-bit offsets in its operations name them. */
@@ -99,10 +101,11 @@ struct soft_cpu {
 	uint32_t exc_error;
 
 	uint64_t next_rip;
-	bool code_written;   /* a page with PAGE_CODE was written by this CPU: the engine leaves its block and re-checks
-			      */
-	uint64_t dr_armed;   /* bit n: DRn is enabled as a data or I/O breakpoint (engine takes slow paths) */
-	bool code_bp;	     /* some DRn is enabled as an instruction breakpoint */
+	bool code_written; /* a page with PAGE_CODE was written by this CPU: the engine leaves its block and re-checks
+			    */
+	uint64_t dr_armed; /* bit n: DRn is enabled as a data or I/O breakpoint (engine takes slow paths); DR_DEBUGGER:
+			      watchpoints of cpu/debug.h */
+	bool code_bp;	   /* some DRn is enabled as an instruction breakpoint */
 	uint64_t pending_db; /* DR6 bits to report as #DB trap after the current instruction */
 	struct vec_cache *vec;
 	void *engine; /* the engine's own */
