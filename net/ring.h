@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A wire made of shared memory: two rings of frames, one each way, between a machine and its switch.
+ *
+ *	memfd of WIRE_BYTES     struct wire_shared: [0] machine to switch, [1] switch to machine
+ *	two eventfds            one bell a side; rung only when that side has said that it waits
+ *
+ * A ring has one producer and one consumer. Positions count bytes and never wrap to zero but with their 32 bits; a
+ * record is a 4-byte length and the frame, padded to 8 bytes, never split: a length of RING_SKIP says "go on at the
+ * start". Nothing is allocated, and no system call made, per frame.
+ *
+ * The two sides do not trust each other: positions are looked at once and checked, lengths are copied and checked,
+ * frames are copied out before anyone looks at them. A side that breaks the rules is told apart (ring_get() returns
+ * -1) and unplugged. Each side is used by one thread at a time.
+ */
+#ifndef NET_RING_H
+#define NET_RING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+#define RING_BYTES (256u << 10) /* a power of two */
+#define RING_SKIP UINT32_MAX
+
+struct ring_shared {
+	_Atomic uint32_t tail; /* the producer's; on cache lines of their own */
+	_Atomic uint32_t want_room;
+	uint8_t pad0[56];
+	_Atomic uint32_t head; /* the consumer's */
+	_Atomic uint32_t want_data;
+	uint8_t pad1[56];
+	uint8_t bytes[RING_BYTES];
+};
+
+struct wire_shared {
+	struct ring_shared ring[2];
+};
+#define WIRE_BYTES sizeof(struct wire_shared)
+
+/* One end of one ring. */
+struct ring {
+	struct ring_shared *s;
+	uint32_t at;	/* our own position: tail of a producer, head of a consumer */
+	uint32_t other; /* the other's, as last seen */
+};
+
+/* ---- producing ---- */
+
+/* Add a frame; false when there is no room. It is seen by the other side after ring_publish(). */
+bool ring_put(struct ring *r, const uint8_t *frame, size_t len);
+/* Show what was put. True: the other side waits, ring its bell. */
+bool ring_publish(struct ring *r);
+/* Ask for the bell when there is room. True: there is some already. */
+bool ring_await_room(struct ring *r);
+
+/* ---- consuming ---- */
+
+/* Copy the oldest frame to `buf` and go on to the next. Its length; 0: there is none; -1: the other side broke a rule.
+ */
+int ring_get(struct ring *r, uint8_t *buf, size_t size);
+/* Give the room of what was taken back. True: the other side waits for it, ring its bell. */
+bool ring_release(struct ring *r);
+/* About to sleep: ask for the bell. True: something has come already, do not sleep. */
+bool ring_await_data(struct ring *r);
+/* Awake: no bell needed. */
+void ring_awake(struct ring *r);
+
+/* ---- both rings and their bells ---- */
+
+struct wire {
+	struct wire_shared *shared; /* NULL: not there */
+	struct ring out, in;
+	int bell_in, bell_out; /* ours to wait on, theirs to ring */
+};
+
+/* The switch's side: new memory and bells. fds: memory, the machine's bell, the switch's bell, to be sent along. */
+int wire_create(struct wire *w, int fds[3], struct err *e);
+/* The machine's side, from these descriptors, which it takes over, also when it fails. */
+int wire_open(struct wire *w, const int fds[3], struct err *e);
+void wire_close(struct wire *w);
+void wire_ring(const struct wire *w); /* the other's bell */
+void wire_hush(const struct wire *w); /* our own */
+
+#endif
