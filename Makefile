@@ -33,7 +33,7 @@ CFLAGS_cpu_x86_sys := $(GENERAL)
 CFLAGS_cpu_x86_seg := $(GENERAL)
 CFLAGS_bus_mem := $(GENERAL)
 
-DIRS  := base bus block net cpu dev machine display vm host
+DIRS  := base bus block net cpu dev machine display state vm host
 # What an archive needs to link: itself and the layers below it (doc/architecture.md).
 LAYERS_base    := base
 LAYERS_bus     := bus base
@@ -43,13 +43,15 @@ LAYERS_cpu     := cpu bus base
 LAYERS_dev     := dev bus block net base
 LAYERS_display := display bus base
 LAYERS_machine := machine display dev cpu bus block net base
-LAYERS_vm      := vm machine display dev cpu bus block net base
+LAYERS_state   := state machine display dev cpu bus block net base
+LAYERS_vm      := vm state machine display dev cpu bus block net base
 LAYERS_host    := host block net base
 
 LIBS_block := -lz
 LIBS_net   := $(shell pkg-config --libs slirp 2>/dev/null || echo -lslirp)
 LIBS_cpu   := -lZydis -lZycore
 LIBS_display := -lpng -lz -lcrypto
+LIBS_state := $(shell pkg-config --libs libzstd 2>/dev/null || echo -lzstd)
 LIBS_vm    := -lseccomp -ljansson
 LIBS_host  := -lsqlite3 -ljansson
 LIBS_base  := -lm

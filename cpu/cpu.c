@@ -411,6 +411,8 @@ cpus_open(
 	pthread_mutex_init(&c->park_lock, NULL);
 	pthread_cond_init(&c->parked, NULL);
 	x86_model_init(&c->model, o->model ? o->model : "host", software, o->count, m->clock.tsc_hz);
+	if (o->saved && x86_model_take(&c->model, o->saved, e))
+		goto fail;
 	m->intc.cpus = o->count;
 	if (engine->open_machine && engine->open_machine(c, e))
 		goto fail;

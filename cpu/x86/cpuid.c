@@ -558,6 +558,58 @@ find(const struct cpu_model *m, uint32_t leaf, uint32_t sub)
 	return NULL;
 }
 
+/* Where a guest finds features it then relies on. What tells of speculation only (7 EDX 26-31, 0x80000008 EBX, 0x80000021)
+ * may differ: the registers that go with it are there in all engines. */
+static const struct feature_word {
+	uint32_t leaf, sub;
+	size_t reg; /* in struct cpuid_leaf */
+	const char *name;
+	uint32_t mask;
+} feature_words[] = {
+	{ 1, 0, offsetof(struct cpuid_leaf, ecx), "1 ECX", ~B(C1_OSXSAVE) },
+	{ 1, 0, offsetof(struct cpuid_leaf, edx), "1 EDX", UINT32_MAX },
+	{ 7, 0, offsetof(struct cpuid_leaf, ebx), "7 EBX", UINT32_MAX },
+	{ 7, 0, offsetof(struct cpuid_leaf, ecx), "7 ECX", UINT32_MAX },
+	{ 7, 0, offsetof(struct cpuid_leaf, edx), "7 EDX", ~(F7D_SPECULATION | B(10) | B(14)) },
+	{ 7, 1, offsetof(struct cpuid_leaf, eax), "7.1 EAX", UINT32_MAX },
+	{ 0xd, 1, offsetof(struct cpuid_leaf, eax), "0xd.1 EAX", UINT32_MAX },
+	{ 0x80000001, 0, offsetof(struct cpuid_leaf, ecx), "0x80000001 ECX", UINT32_MAX },
+	{ 0x80000001, 0, offsetof(struct cpuid_leaf, edx), "0x80000001 EDX", UINT32_MAX },
+};
+
+static uint32_t
+word_of(const struct cpu_model *m, const struct feature_word *w)
+{
+	const struct cpuid_leaf *l = find(m, w->leaf, w->sub);
+	uint32_t value = 0;
+
+	if (l)
+		memcpy(&value, (const uint8_t *)l + w->reg, sizeof(value));
+	return value & w->mask;
+}
+
+int
+x86_model_take(struct cpu_model *m, const struct cpu_model *saved, struct err *e)
+{
+	for (size_t i = 0; i < ARRAY_LEN(feature_words); i++) {
+		const struct feature_word *w = &feature_words[i];
+		uint32_t more = word_of(saved, w) & ~word_of(m, w);
+
+		if (more)
+			return err_set(e, ERR_HOST,
+				"the saved machine uses a processor feature that this host or engine does not have "
+				"(CPUID leaf %s, bit %d)",
+				w->name, __builtin_ctz(more));
+	}
+	if (saved->xcr0_supported & ~m->xcr0_supported || saved->cr4_supported & ~m->cr4_supported ||
+		saved->efer_supported & ~m->efer_supported || saved->phys_bits > m->phys_bits ||
+		saved->virt_bits > m->virt_bits)
+		return err_set(e, ERR_HOST,
+			"the saved machine uses processor registers or addresses that this host or engine does not have");
+	*m = *saved;
+	return 0;
+}
+
 static bool
 has_subleaves(uint32_t leaf)
 {

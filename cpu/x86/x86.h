@@ -255,6 +255,8 @@ void x86_set_ac(struct soft_cpu *c, bool ac); /* STAC, CLAC after their checks (
 
 /* What CPUID shows: from the host, less what an engine cannot carry. `software`: for interp and jit. */
 void x86_model_init(struct cpu_model *m, const char *name, bool software, int cpus, uint64_t tsc_hz);
+/* Replace `m`, what this host and engine can do, by `saved`, what a guest was told elsewhere, if that is not more. */
+int x86_model_take(struct cpu_model *m, const struct cpu_model *saved, struct err *e);
 bool x86_model_known(const char *name); /* "host", "x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4" */
 /* One CPUID lookup with the per-CPU parts (APIC ID, OSXSAVE, XCR0 sizes, APIC present) filled in. Any engine. */
 void x86_cpuid_lookup(const struct cpu_model *m, const struct x86_state *s, int index, int cpus, bool apic_on,
