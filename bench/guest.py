@@ -4,12 +4,15 @@
 A boot runs all rows of bench/guest/rows; the guest says on its serial port where a row begins and ends, and the host's
 clock measures. All that differs between the sides is who runs the guest.
 """
+import collections
+import ctypes
 import fnmatch
 import glob
 import os
 import re
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -20,39 +23,63 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 PORT = 8097  # of the web server: in the guest, and on the host when the row runs natively
 MEMORY = 512
 
-# name: (what it is, ahead of TCG at least, stretch); the order is that of the table
-ROWS = {
-    "direct": ("power-on to user space, direct boot", 2.5, 5),
-    "bios": ("power-on to user space, BIOS and GRUB", 2, 4),
-    "shell-loop": ("shell loop (dash)", 5, 10),
-    "processes": ("fork + exec + wait", 3, 6),
-    "syscalls": ("1-byte read and write", 3, 5),
-    "switches": ("context switches (a byte through two pipes)", None, None),
-    "page-faults": ("page faults (fresh anonymous memory)", None, None),
-    "sha256sum": ("sha256sum", 4, 8),
-    "md5sum": ("md5sum", 4, 8),
-    "gzip": ("gzip -6", 4, 8),
-    "xz": ("xz -2", 4, 8),
-    "openssl-aes": ("openssl speed aes-128-gcm, 100 MB", 4, 8),
-    "openssl-rsa": ("openssl speed rsa2048, 100 signatures", 4, 8),
-    "7z-b": ("7z b (at size 1: 7z a, 7z t)", 4, 8),
-    "python3": ("python3", 4, 8),
-    "perl": ("perl", 4, 8),
-    "sqlite-memory": ("sqlite3, in memory", 4, 8),
-    "sqlite-disk": ("sqlite3, on disk", 4, 8),
-    "gcc": ("gcc -O2 of stb_image_write", 4, 8),
-    "matrix": ("matrix product, scalar", 8, 15),
-    "matrix-avx2": ("matrix product, AVX2", 8, 15),
-    "nbody": ("n-body, scalar", 8, 15),
-    "nbody-avx2": ("n-body, AVX2", 8, 15),
-    "stride-sort": ("sort with long strides", 1.5, 2.5),
-    "random-list": ("random list", 1.5, 2.5),
-    "web": ("web server through NAT, 1000 requests", 3, 6),
-    "make-1": ("make -j2, 1 CPU", None, None),
-    "make-2": ("make -j2, 2 CPUs", None, None),
+# goal, stretch: times as fast as TCG at least. computes: user code, whose time is also compared with the bare host's.
+Row = collections.namedtuple("Row", "what goal stretch computes", defaults=(None, None, False))
+ROWS = {  # in the order of the table
+    "direct": Row("power-on to user space, direct boot", 2.5, 5),
+    "bios": Row("power-on to user space, BIOS and GRUB", 2, 4),
+    "shell-loop": Row("shell loop (dash)", 5, 10, True),
+    "processes": Row("fork + exec + wait", 3, 6),
+    "syscalls": Row("1-byte read and write", 3, 5),
+    "switches": Row("context switches (a byte through two pipes)"),
+    "page-faults": Row("page faults (fresh anonymous memory)"),
+    "interrupts": Row("timer interrupts, 10,000"),
+    "ipis": Row("interrupts between 2 CPUs (membarrier)"),
+    "sha256sum": Row("sha256sum", 4, 8, True),
+    "md5sum": Row("md5sum", 4, 8, True),
+    "gzip": Row("gzip -6", 4, 8, True),
+    "xz": Row("xz -2", 4, 8, True),
+    "openssl-aes": Row("openssl speed aes-128-gcm, 100 MB", 4, 8, True),
+    "openssl-rsa": Row("openssl speed rsa2048, 100 signatures", 4, 8, True),
+    "7z-b": Row("7z b, for 1000 of its million instructions", 4, 8, True),
+    "python3": Row("python3", 4, 8, True),
+    "perl": Row("perl", 4, 8, True),
+    "sqlite-memory": Row("sqlite3, in memory", 4, 8, True),
+    "sqlite-disk": Row("sqlite3, on disk", 4, 8),
+    "gcc": Row("gcc -O2 of stb_image_write", 4, 8, True),
+    "matrix": Row("matrix product, scalar", 8, 15, True),
+    "matrix-avx2": Row("matrix product, AVX2", 8, 15, True),
+    "nbody": Row("n-body, scalar", 8, 15, True),
+    "nbody-avx2": Row("n-body, AVX2", 8, 15, True),
+    "stride-sort": Row("sort with long strides", 1.5, 2.5, True),
+    "random-list": Row("random list", 1.5, 2.5, True),
+    "web": Row("web server through NAT, 1000 requests", 3, 6),
+    "make-1": Row("make -j2, 1 CPU"),
+    "make-2": Row("make -j2, 2 CPUs"),
 }
+NATIVE_GOAL, NATIVE_STRETCH = 2, 1.2  # times slower than native at most, where a row computes
+MEAN_GOAL, MEAN_STRETCH = 4, 8
+CPU_GOAL = 1.6  # what a second CPU makes of the parallel make
 # A RATE line becomes the seconds that this much of it takes.
-RATE_AMOUNT = {"openssl-aes": 100e6, "openssl-rsa": 100}
+RATE_AMOUNT = {"openssl-aes": 100e6, "openssl-rsa": 100, "7z-b": 1000, "interrupts": 10000}
+# What one event of a row is called in the table of costs.
+EVENTS = {
+    "syscalls": "system call (1 byte read or written)",
+    "switches": "context switch (and the byte through the pipe)",
+    "page-faults": "page fault (a fresh page)",
+    "interrupts": "timer interrupt (the kernel's profiling timer; median of the gaps in a loop)",
+    "ipis": "interrupt of another CPU, until it has answered (membarrier, 2 CPUs)",
+    "processes": "fork, exec and wait",
+}
+# What is booted for which rows. Making has boots of its own, so that both find nothing translated before.
+Part = collections.namedtuple("Part", "what cpus rows")
+PARTS = {
+    "make-1": Part("make with 1 CPU", 1, {"make-1"}),
+    "make-2": Part("make and interrupts with 2 CPUs", 2, {"make-2", "ipis"}),
+    "bios": Part("BIOS and GRUB", 1, {"bios"}),
+}
+PARTS = {"all": Part("most rows", 1, set(ROWS).difference(*(p.rows for p in PARTS.values()))), **PARTS}
+LONG = 8  # how much longer than TCG the others run the rows in which TCG is more than a hundred times slower
 
 
 class Failed(Exception):
@@ -91,14 +118,14 @@ class Image:
             f.write(self.text(4 << 20))
         self.options = f"SCALE={scale}\nROWS='{' '.join(rows)}'\n"
         # The image's own compiler makes what all sides run.
-        self.inside("gcc -O2 -fno-math-errno -static -o /bench/work /bench/work.c -lm")
+        self.inside("gcc -O2 -fno-math-errno -static -pthread -o /bench/work /bench/work.c -lm")
 
     def write_sources(self):
         """Real C files for the compiler: Debian's libstb-dev, whose headers hold whole libraries."""
-        units = {"image_write": "IMAGE_WRITE", "rect_pack": "RECT_PACK", "sprintf": "SPRINTF", "dxt": "DXT"}
-        for name, macro in units.items():
+        units = ("image", "image_write", "image_resize", "sprintf", "rect_pack", "dxt")
+        for name in units:
             with open(f"{self.job}/src/{name}.c", "w") as f:
-                f.write(f"#define STB_{macro}_IMPLEMENTATION\n#include <stb/stb_{name}.h>\n")
+                f.write(f"#define STB_{name.upper()}_IMPLEMENTATION\n#include <stb/stb_{name}.h>\n")
         with open(self.job + "/src/Makefile", "w") as f:
             f.write("all:" + "".join(f" $(O)/{name}.o" for name in units) +
                     "\n$(O)/%.o: %.c\n\t@mkdir -p $(O)\n\tgcc -w -c -o $@ $<\n")
@@ -108,10 +135,13 @@ class Image:
         parts = (open(p, "rb").read() for p in sorted(glob.glob(self.root + "/usr/lib/python3*/**/*.py", recursive=True)))
         return b"".join(parts)[:size]
 
-    def job_disk(self, part):
-        """The second disk: an ext4 that has the rows and is written to. A new one for every boot."""
+    def configure(self, part, long):
         with open(self.job + "/config", "w") as f:
-            f.write(f"PART={part}\n" + self.options)
+            f.write(f"PART={part}\nLONG={long}\n" + self.options)
+
+    def job_disk(self, part, long):
+        """The second disk: an ext4 that has the rows and is written to. A new one for every boot."""
+        self.configure(part, long)
         path = os.path.join(self.tmp, "job.img")
         if os.path.exists(path):
             os.unlink(path)
@@ -147,21 +177,22 @@ def free_port():
 
 
 class Lodge:
-    key = "lodge"
+    key, long = "lodge", LONG
+    counters = True  # printed when the machine ends
 
     def __init__(self, image, binary, engine):
         self.image, self.binary, self.engine = image, binary, engine
 
     def command(self, cpus, direct, job, port):
         cmd = [self.binary, "boot", "--engine", self.engine, "--memory", str(MEMORY), "--cpus", str(cpus), "--display", "none",
-               "--serial", "stdio", "--disk", f"{self.image.disk},bus=virtio,readonly=on"]
+               "--stats", "--serial", "stdio", "--disk", f"{self.image.disk},bus=virtio,readonly=on"]
         if job:
             cmd += ["--disk", f"{job},bus=virtio", "--nic", f"nat,model=virtio,hostfwd=tcp:127.0.0.1:{port}-:{PORT}"]
         return cmd + (["--kernel", self.image.kernel, "--initrd", self.image.initrd, "--append", LINE] if direct else [])
 
 
 class Tcg:
-    key = "tcg"
+    key, long, counters = "tcg", 1, False
 
     def __init__(self, image):
         self.image = image
@@ -184,15 +215,24 @@ LINE = "root=LABEL=lodge-bench ro console=ttyS0,115200 quiet init=/bench-init"
 # ---- one run: lines with the time at which they came ----
 
 
+def die_with_parent():
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: nothing stays when the benchmark is killed
+
+
 class Lines:
     """The lines of a process, each with the host's clock; Failed when none comes for `patience` seconds."""
 
-    def __init__(self, cmd, patience, log, **kw):
-        self.patience, self.log = patience, log
+    def __init__(self, cmd, patience, log, prepare=lambda: None):
+        self.patience, self.log, self.tail = patience, log, []
         log.write(f"# {' '.join(cmd)}\n")
+
+        def before_exec():
+            die_with_parent()
+            prepare()
+
         self.start = time.monotonic()
-        self.process = subprocess.Popen(cmd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **kw)
-        self.tail = []
+        self.process = subprocess.Popen(cmd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                        preexec_fn=before_exec)
 
     def __iter__(self):
         rest, fd = b"", self.process.stdout.fileno()
@@ -216,22 +256,45 @@ class Lines:
         self.process.stdout.close()
 
 
+class Counters:
+    """What `lodge boot --stats` prints: NAME NUMBER TEXT, of every CPU; whatever the names are."""
+
+    def __init__(self):
+        self.begun, self.lines = False, {}
+
+    def read(self, text):
+        if re.match(r"engine \w+ \(", text):
+            self.begun = True
+        m = re.match(r"(\S.*?)\s+(\d+(?:\.\d+)?)(?:\s+(.*))?$", text)
+        if self.begun and m:
+            key = m[1], m[3] or ""
+            self.lines[key] = self.lines.get(key, 0) + (float(m[2]) if "." in m[2] else int(m[2]))
+
+    def as_list(self):
+        return [{"name": k[0], "text": k[1], "value": v} for k, v in self.lines.items()]
+
+
 class Guest:
     """What one run of the rows said."""
 
     def __init__(self, image, seconds):
         self.image, self.web_seconds = image, seconds
         self.rows, self.sums, self.errors, self.drift = {}, {}, {}, 0.0
+        self.events, self.times, self.counters = {"interrupts": RATE_AMOUNT["interrupts"]}, {}, Counters()
 
-    def follow(self, lines, port, last="BENCH off"):
-        began = {}
+    def follow(self, lines, port, last="BENCH off", counters=False):
+        """Up to the line `last`; with counters, up to the end of the machine, which prints them."""
+        began, off = {}, False
         for now, text in lines:
-            word = re.search(r"(BENCH|BEGIN|END|RATE|SUM) (\S+) ?(.*)", text)
+            if off:
+                self.counters.read(text)
+                continue
+            word = re.search(r"(BENCH|BEGIN|END|RATE|SUM|EVENTS|TIMES) (\S+) ?(.*)", text)
             if not word:
                 continue
             kind, name, rest = word.groups()
             if kind == "BENCH" and name == "user-space":
-                self.rows["user-space"] = now - lines.start
+                self.rows["direct"] = now - lines.start
             elif kind == "BEGIN":
                 began[name] = now, float(rest)
                 if name == "web":
@@ -242,10 +305,26 @@ class Guest:
                 self.errors[name] = "did not begin"
             elif kind == "SUM":
                 self.sums[name] = rest
-            elif kind == "RATE" and name in RATE_AMOUNT:
-                self.rows[name] = RATE_AMOUNT[name] / float(rest)
-            if text.startswith(last) or f"{kind} {name}" == last:
-                return
+            elif kind == "EVENTS":
+                self.events[name] = int(rest)
+            elif kind == "TIMES":
+                self.times[name] = int(rest)
+            elif kind == "RATE":
+                self.rate(name, rest)
+            if f"{kind} {name}" == last:
+                if name == "off" and rest != "0":
+                    self.errors["rows"] = f"their script ended with status {rest}"
+                off, lines.patience = True, 30
+                if not counters:
+                    break
+        for name in set(self.times) & set(self.rows):
+            self.rows[name] /= self.times[name]
+
+    def rate(self, name, rest):
+        try:
+            self.rows[name] = RATE_AMOUNT[name] / float(rest)
+        except (ValueError, ZeroDivisionError):
+            self.errors[name] = f"it said '{rest}' instead of how fast it is"
 
     def end(self, name, now, begin, rest):
         guest, status = float(rest[0]), int(rest[1])
@@ -286,6 +365,7 @@ class Suite:
         if "tcg" in args.sides and shutil.which("qemu-system-x86_64"):
             self.sides.append(Tcg(self.image))
         self.samples, self.sums, self.errors, self.drift = {}, {}, {}, {}
+        self.events, self.counters = {}, []
 
     def close(self):
         if self.log:
@@ -293,25 +373,17 @@ class Suite:
         shutil.rmtree(self.tmp, ignore_errors=True)
 
     def measure(self):
-        apart = {"bios", "make-1", "make-2"}
-        rows, make, bios = self.wanted(*(set(ROWS) - apart)), self.wanted("make-1", "make-2"), self.wanted("bios")
+        parts = [name for name, part in PARTS.items() if self.wanted(*part.rows)]
         for n in range(self.args.rounds):
             for side in self.sides[:: 1 if n % 2 == 0 else -1]:
-                self.say(n, side.key)
-                if rows:
-                    self.boot(side, 1, True, "all", {"user-space": "direct"})
-                if make:
-                    self.boot(side, 1, True, "make", {"make": "make-1"})
-                    self.boot(side, 2, True, "make", {"make": "make-2"})
-                if bios:
-                    self.boot(side, 1, False, None, {"user-space": "bios"})
-            if "native" not in self.args.sides:
-                continue
-            self.say(n, "native")
-            for _ in range(3 if rows else 0):
-                self.native("all", 1, {})
-            for cpus in (1, 2) if make else ():
-                self.native("make", cpus, {"make": f"make-{cpus}"})
+                for part in parts:
+                    self.say(n, f"{side.key}: {PARTS[part].what}")
+                    self.boot(side, part)
+            for part in parts if "native" in self.args.sides else ():
+                if part != "bios":
+                    self.say(n, f"native: {PARTS[part].what}")
+                    for _ in range(2 if part == "all" else 1):
+                        self.native(part)
 
     def say(self, n, text):
         print(f"  (round {n + 1} of {self.args.rounds}, {time.strftime('%H:%M:%S')}: {text})", flush=True)
@@ -319,41 +391,57 @@ class Suite:
     def wanted(self, *names):
         return not self.args.rows or any(fnmatch.fnmatch(n, p) for n in names for p in self.args.rows)
 
-    def boot(self, side, cpus, direct, part, rename):
-        job, port = (self.image.job_disk(part) if part else None), free_port()
+    def boot(self, side, part):
+        cpus, bios, port = PARTS[part].cpus, part == "bios", free_port()
+        job = None if bios else self.image.job_disk(part, side.long)
         guest = Guest(self.image, self.args.web_seconds)
-        lines = Lines(side.command(cpus, direct, job, port), self.args.patience, self.log)
+        lines = Lines(side.command(cpus, not bios, job, port), self.args.patience, self.log)
         try:
-            guest.follow(lines, port, "BENCH off" if part else "BENCH user-space")
+            if bios:
+                guest.follow(lines, port, "BENCH user-space")
+                guest.rows = {"bios": guest.rows["direct"]} if guest.rows else {}
+            else:
+                guest.follow(lines, port, counters=side.counters)
         except (Failed, OSError) as e:
-            guest.errors["boot"] = f"{part or 'bios'}, {cpus} CPUs: {e}"
+            guest.errors["boot"] = f"{part}: {e}"
         finally:
             lines.close()
-        if "user-space" not in guest.rows:
-            guest.errors["boot"] = f"{part or 'bios'}, {cpus} CPUs: no user space; last lines: {lines.tail[-3:]}"
-        self.collect(side.key, guest, rename)
+        if not guest.rows:
+            guest.errors["boot"] = f"{part}: no user space; status {lines.process.returncode}; last lines: {lines.tail[-3:]}"
+        if cpus > 1:
+            guest.rows.pop("direct", None)
+        if part == "all" and side.counters:
+            self.counters = guest.counters.as_list()
+        self.say_missing(part, guest)
+        self.collect(side.key, guest)
 
-    def native(self, part, cpus, rename):
-        with open(self.image.job + "/config", "w") as f:
-            f.write(self.image.options)
-        mine = sorted(os.sched_getaffinity(0))[-cpus:]
-        script = f". /bench/config; export SCALE ROWS; sh /bench/rows {part}; echo BENCH off"
+    def say_missing(self, part, guest):
+        for name in sorted(PARTS[part].rows):
+            if self.wanted(name) and name not in {**guest.rows, **guest.errors} and "boot" not in guest.errors:
+                guest.errors[name] = "was not measured (see bench.log)"
+
+    def native(self, part):
+        self.image.configure(part, LONG)
+        mine = sorted(os.sched_getaffinity(0))[-PARTS[part].cpus:]
+        script = ". /bench/config; export PART SCALE ROWS LONG; sh /bench/rows; echo BENCH off $?"
         guest = Guest(self.image, self.args.web_seconds)
-        lines = Lines(self.image.native_command(script), self.args.patience, self.log,
-                      preexec_fn=lambda: os.sched_setaffinity(0, mine))
+        lines = Lines(self.image.native_command(script), self.args.patience, self.log, lambda: os.sched_setaffinity(0, mine))
         try:
             guest.follow(lines, PORT)
         except (Failed, OSError) as e:
             guest.errors["native"] = str(e)
         finally:
             lines.close()
-        self.collect("native", guest, rename)
+        guest.rows["direct"] = None
+        self.say_missing(part, guest)
+        del guest.rows["direct"]
+        self.collect("native", guest)
 
-    def collect(self, key, guest, rename):
+    def collect(self, key, guest):
         for name, seconds in guest.rows.items():
-            name = rename.get(name, name)
-            if name in ROWS:
+            if name in ROWS and self.wanted(name):
                 self.samples.setdefault(name, {}).setdefault(key, []).append(seconds)
+        self.events.update(guest.events)
         for name, said in guest.sums.items():
             if self.sums.setdefault(name, said) != said:
                 guest.errors[name] = "its result is not that of the first side"

@@ -24,9 +24,10 @@ def spread(samples):
     return (max(samples) - min(samples)) / statistics.median(samples) if len(samples) > 1 else None
 
 
-def guest_row(name, what, goal, stretch, samples):
+def guest_row(name, about, native_goal, samples):
     """One row of the guest's table from {side: samples}; what was not measured is None, never a guess."""
-    row = {"name": name, "what": what, "unit": "s", "goal": goal, "stretch": stretch, "samples": samples}
+    row = {"name": name, "what": about.what, "unit": "s", "goal": about.goal, "stretch": about.stretch,
+           "native_goal": native_goal, "samples": samples}
     for side in ("lodge", "tcg", "native"):
         row[side] = statistics.median(samples[side]) if samples.get(side) else None
     row["ahead_of_tcg"] = row["tcg"] / row["lodge"] if row["tcg"] and row["lodge"] else None
@@ -43,20 +44,50 @@ def guest_summary(rows):
     return {"geometric_mean_ahead_of_tcg": geometric_mean(ahead), "rows_in_mean": len(ahead), "gain_of_second_cpu": gain}
 
 
+def event_costs(rows, texts, counts):
+    """Microseconds of a single event, out of the rows that are about such events."""
+    by, costs = {r["name"]: r for r in rows}, []
+    for name, text in texts.items():
+        if name in by and counts.get(name):
+            cost = {side: 1e6 * by[name][side] / counts[name] if by[name][side] else None for side in ("lodge", "tcg", "native")}
+            costs.append({"row": name, "what": text, "events": counts[name], "unit": "us", **cost})
+    return costs
+
+
+def code_size(counters):
+    """Translated bytes per guest byte, if the engine counts them."""
+    by = {c["name"]: c["value"] for c in counters}
+    guest, host = by.get("guest bytes"), by.get("host bytes")
+    return (host + by.get("cold bytes", 0)) / guest if guest and host else None
+
+
 def number(v, suffix=""):
     return "-" if v is None else f"{v:.3g}{suffix}" if v < 100 else f"{v:.0f}{suffix}"
 
 
-def print_guest(rows, summary):
-    print(f"\n  {'guest work (s)':<44} {'Lodge':>9} {'QEMU TCG':>9} {'native':>9} {'x TCG':>7} {'/native':>8}  goal")
-    for r in rows:
-        goal = f">= {r['goal']}" if r["goal"] else ""
-        print(f"  {r['what']:<44} {number(r['lodge']):>9} {number(r['tcg']):>9} {number(r['native']):>9} "
-              f"{number(r['ahead_of_tcg']):>7} {number(r['behind_native']):>8}  {goal}")
-    print(f"  {'geometric mean of the rows with a goal':<44} {'':>29} "
-          f"{number(summary['geometric_mean_ahead_of_tcg']):>7} {'':>8}  >= 4")
-    for side, gain in summary["gain_of_second_cpu"].items():
-        print(f"  a second CPU makes the parallel make {gain:.2f} times as fast ({side})")
+def print_guest(g):
+    s, goals = g["summary"], g["goals"]
+    print(f"\n  {'guest work (s)':<46} {'Lodge':>8} {'QEMU TCG':>8} {'native':>8} {'x TCG':>7} {'goal':>5} {'stretch':>7} "
+          f"{'/native':>8} {'goal':>5}")
+    for r in g["rows"]:
+        print(f"  {r['what']:<46} {number(r['lodge']):>8} {number(r['tcg']):>8} {number(r['native']):>8} "
+              f"{number(r['ahead_of_tcg']):>7} {number(r['goal']):>5} {number(r['stretch']):>7} "
+              f"{number(r['behind_native']):>8} {number(r['native_goal']):>5}")
+    print(f"  {'geometric mean of the rows with a goal':<46} {'':>26} {number(s['geometric_mean_ahead_of_tcg']):>7} "
+          f"{goals['mean']:>5} {goals['mean_stretch']:>7}")
+    for side, gain in s["gain_of_second_cpu"].items():
+        print(f"  a second CPU makes the parallel make {gain:.2f} times as fast ({side}); goal {goals['second_cpu']}")
+    if g["events"]:
+        print(f"\n  {'cost of one event (us)':<76} {'Lodge':>8} {'QEMU TCG':>8} {'native':>8}")
+    for e in g["events"]:
+        print(f"  {e['what']:<76} {number(e['lodge']):>8} {number(e['tcg']):>8} {number(e['native']):>8}")
+    if g["counters"]:
+        print("\n  what the engine counted in the last round's boot with most rows")
+    for c in g["counters"]:
+        if c["value"]:
+            print(f"  {c['name']:<20} {c['value']:>16} {c['text']}")
+    if code_size(g["counters"]):
+        print(f"  bytes of translated code per byte of the guest's: {code_size(g['counters']):.2f}")
 
 
 def machine():
@@ -95,22 +126,43 @@ def markdown(doc):
         f"{100 * n['stolen']:.0f} % of the processor time stolen by what is below. Guest: 1 CPU (but where 2 are named), "
         f"{g['memory_mib']} MiB.",
         "",
-        "| guest work | Lodge | QEMU TCG | native | ahead of TCG | goal | of native | spread |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| guest work | Lodge | QEMU TCG | native | ahead of TCG | goal | stretch | of native | goal | spread |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for r in g["rows"]:
         lines.append("| " + " | ".join([
             r["what"], number(r["lodge"], " s"), number(r["tcg"], " s"), number(r["native"], " s"),
-            number(r["ahead_of_tcg"], " ×"), number(r["goal"], " ×"), number(r["behind_native"], " ×"),
+            number(r["ahead_of_tcg"], " ×"), number(r["goal"], " ×"), number(r["stretch"], " ×"),
+            number(r["behind_native"], " ×"), number(r["native_goal"], " ×"),
             "-" if r["spread"] is None else f"{100 * r['spread']:.0f} %"]) + " |")
     s = g["summary"]
-    lines += [f"| geometric mean of the rows with a goal | | | | {number(s['geometric_mean_ahead_of_tcg'], ' ×')} | 4 × | | |", ""]
+    goals = g["goals"]
+    lines += [f"| geometric mean of the rows with a goal | | | | {number(s['geometric_mean_ahead_of_tcg'], ' ×')} "
+              f"| {goals['mean']} × | {goals['mean_stretch']} × | | | |", ""]
     if s["gain_of_second_cpu"]:
         gains = ", ".join(f"{v:.2f} × ({k})" for k, v in s["gain_of_second_cpu"].items())
-        lines += [f"A second CPU makes the parallel make faster by: {gains}.", ""]
+        lines += [f"A second CPU makes the parallel make faster by: {gains}; the goal is {goals['second_cpu']} ×.", ""]
+    lines += markdown_events(g["events"]) + markdown_counters(g["counters"])
     for side, errors in g["errors"].items():
         lines += [f"Failed or differed ({side}): {', '.join(sorted({e.split(':')[0] for e in errors}))}.", ""]
     return "\n".join(lines)
+
+
+def markdown_events(events):
+    lines = ["| cost of one event, in µs | Lodge | QEMU TCG | native |", "|---|--:|--:|--:|"] if events else []
+    lines += [f"| {e['what']} | {number(e['lodge'])} | {number(e['tcg'])} | {number(e['native'])} |" for e in events]
+    return lines + [""]
+
+
+def markdown_counters(counters):
+    if not counters:
+        return []
+    lines = ["What the engine counted in the last round's boot with most rows, as `lodge boot --stats` names it (what is 0 is "
+             "left out):", "", "| counter | value | |", "|---|--:|---|"]
+    lines += [f"| {c['name']} | {c['value']} | {c['text'].replace('|', '/')} |" for c in counters if c["value"]]
+    if code_size(counters):
+        lines += ["", f"Bytes of translated code per byte of the guest's: {code_size(counters):.2f}."]
+    return lines + [""]
 
 
 # ---- the chart ----
@@ -120,7 +172,7 @@ def chart(rows, title, width=860):
     """Bars of how many times as fast as TCG, on a logarithmic scale around 1, as SVG."""
     rows = [r for r in rows if r["ahead_of_tcg"]]
     left, right, step, top = 300, 70, 22, 54
-    reach = max([2.0] + [max(r["ahead_of_tcg"], 1 / r["ahead_of_tcg"], r["goal"] or 1) for r in rows])
+    reach = max([2.0] + [max(r["ahead_of_tcg"], 1 / r["ahead_of_tcg"], r["stretch"] or 1) for r in rows])
     decades = math.log(reach)
     zero, half = left + (width - left - right) / 2, (width - left - right) / 2
 
@@ -132,8 +184,9 @@ def chart(rows, title, width=860):
            'font-family="sans-serif" font-size="12">',
            f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
            f'<text x="12" y="22" font-size="15" font-weight="bold">{html.escape(title)}</text>',
-           '<text x="12" y="40" fill="#555">times as fast as QEMU TCG (logarithmic); the tick on a row is its goal</text>']
-    for v in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100):
+           '<text x="12" y="40" fill="#555">times as fast as QEMU TCG (logarithmic); ticks on a row: its goal (black) and its '
+           'stretch goal (grey)</text>']
+    for v in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000):
         if 1 / reach <= v <= reach:
             out.append(f'<line x1="{x(v):.1f}" x2="{x(v):.1f}" y1="{top - 6}" y2="{height - 28}" '
                        f'stroke="{"#444" if v == 1 else "#ddd"}"/>'
@@ -145,9 +198,10 @@ def chart(rows, title, width=860):
         out.append(f'<text x="{left - 8}" y="{y + 12}" text-anchor="end">{html.escape(r["what"])}</text>'
                    f'<rect x="{a:.1f}" y="{y + 1}" width="{max(b - a, 1):.1f}" height="{step - 8}" fill="{colour}"/>'
                    f'<text x="{width - right + 8}" y="{y + 12}">{number(v)} ×</text>')
-        if r["goal"]:
-            out.append(f'<line x1="{x(r["goal"]):.1f}" x2="{x(r["goal"]):.1f}" y1="{y - 2}" y2="{y + step - 4}" '
-                       'stroke="#000" stroke-width="2"/>')
+        for mark, ink in ((r["goal"], "#000"), (r["stretch"], "#888")):
+            if mark:
+                out.append(f'<line x1="{x(mark):.1f}" x2="{x(mark):.1f}" y1="{y - 2}" y2="{y + step - 4}" '
+                           f'stroke="{ink}" stroke-width="2"/>')
     return "\n".join(out + ["</svg>"]) + "\n"
 
 
