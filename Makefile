@@ -33,18 +33,19 @@ CFLAGS_cpu_x86_sys := $(GENERAL)
 CFLAGS_cpu_x86_seg := $(GENERAL)
 CFLAGS_bus_mem := $(GENERAL)
 
-DIRS  := base bus block net cpu dev machine display state vm host
+DIRS  := base bus block net cpu debug dev machine display state vm host
 # What an archive needs to link: itself and the layers below it (doc/architecture.md).
 LAYERS_base    := base
 LAYERS_bus     := bus base
 LAYERS_block   := block base
 LAYERS_net     := net base
 LAYERS_cpu     := cpu bus base
+LAYERS_debug   := debug cpu bus base
 LAYERS_dev     := dev bus block net base
 LAYERS_display := display bus base
 LAYERS_machine := machine display dev cpu bus block net base
 LAYERS_state   := state machine display dev cpu bus block net base
-LAYERS_vm      := vm state machine display dev cpu bus block net base
+LAYERS_vm      := vm debug state machine display dev cpu bus block net base
 LAYERS_host    := host block net base
 
 LIBS_block := -lz

@@ -419,3 +419,41 @@ cpu_view_disassemble(struct cpu_view *w, gva_t a, char *text, size_t size)
 	}
 	return cpu_disassemble(cpu_view_bits(w), code, n, a, text, size);
 }
+
+/* ---- the software TLB ---- */
+
+static void
+print_tlb_of(const struct soft_cpu *c, int mmu, FILE *f)
+{
+	static const char *const eyes[] = { [MMU_USER] = "user", [MMU_KERNEL] = "kernel", [MMU_KERNEL_SMAP] = "smap" };
+
+	for (unsigned i = 0; i < SOFT_TLB_SIZE; i++) {
+		const struct soft_tlb_entry *e = &c->tlb[mmu][i];
+		gva_t tags[] = { e->read, e->write, e->exec }, page = 0;
+		char rights[4] = "---";
+		bool any = false;
+
+		for (int k = 0; k < 3; k++)
+			if (tags[k] != SOFT_TLB_NEVER && (tags[k] & SOFT_TLB_GEN) == c->tlb_gen) {
+				rights[k] = "rwx"[k];
+				page = tags[k] & ~(gva_t)PAGE_MASK;
+				any = true;
+			}
+		if (any)
+			fprintf(f, "  %016llx -> %012llx  %s  %s%s\n", (unsigned long long)page,
+				(unsigned long long)e->gpa, rights, eyes[mmu],
+				e->flags && *e->flags & PAGE_CODE ? "  has translated code" : "");
+	}
+}
+
+void
+cpu_debug_print_tlb(struct vcpu *v, FILE *f)
+{
+	if (v->engine == &cpu_engine_kvm) {
+		fprintf(f, "cpu%d: the TLB is the hardware's and cannot be read\n", v->index);
+		return;
+	}
+	fprintf(f, "cpu%d: linear page, physical page, rights, for whom\n", v->index);
+	for (int mmu = 0; mmu < MMU_COUNT; mmu++)
+		print_tlb_of((const struct soft_cpu *)v, mmu, f);
+}

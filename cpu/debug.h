@@ -130,6 +130,8 @@ bool cpu_view_set_control(struct cpu_view *w, int n, uint64_t value);
  * `text` says so).
  */
 unsigned cpu_view_disassemble(struct cpu_view *w, gva_t a, char *text, size_t size);
+/* The software TLB of `v`: linear page, physical page, whose eyes, rights. 0 entries for KVM, whose TLB is hardware. */
+void cpu_debug_print_tlb(struct vcpu *v, FILE *f);
 /* Disassemble `code` in a 16-, 32- or 64-bit mode as if it stood at `a`. */
 unsigned cpu_disassemble(unsigned bits, const uint8_t *code, size_t avail, uint64_t a, char *text, size_t size);
 

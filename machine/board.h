@@ -20,7 +20,10 @@ struct pc {
 	struct machine m;
 	struct cpus cpus;
 	const struct pc_config *c;
-	bool paused, started;
+	pthread_mutex_t run_lock; /* of the four below */
+	bool paused, held;	  /* somebody wants the machine to stand still */
+	bool still;		  /* it does */
+	bool started;
 
 	struct ram *ram, *bios;
 	uint32_t ram_below_4g;

@@ -113,6 +113,10 @@ int pc_build(struct pc *p, const struct pc_config *c, struct err *e);
 int pc_power_on(struct pc *p, struct err *e);
 void pc_pause(struct pc *p);
 void pc_resume(struct pc *p);
+/* The same for a debugger: the machine runs when neither of the two keeps it. Any thread but a CPU's or the loop's;
+ * these four and pc_reset() may be called at the same time. */
+void pc_hold(struct pc *p);
+void pc_release(struct pc *p);
 /* All devices and CPUs to power-on state, kernel loaded again; leaves the machine as it was, running or paused. */
 int pc_reset(struct pc *p, struct err *e);
 void pc_dismantle(struct pc *p); /* also after pc_build() has failed */

@@ -166,7 +166,8 @@ pc_open(const char *name, struct err *e)
 		free(p);
 		return NULL;
 	}
-	p->paused = true;
+	p->paused = p->still = true;
+	pthread_mutex_init(&p->run_lock, NULL);
 	return p;
 }
 
@@ -224,44 +225,74 @@ pc_power_on(struct pc *p, struct err *e)
 	return 0;
 }
 
+/* The machine stands still while somebody wants it to. `run_lock` is held. */
+static void
+settle(struct pc *p, bool still)
+{
+	if (still == p->still)
+		return;
+	if (still)
+		cpus_pause(&p->cpus);
+	machine_lock(&p->m);
+	if (still)
+		clock_stop(&p->m.clock);
+	else
+		clock_start(&p->m.clock);
+	machine_unlock(&p->m);
+	if (!still)
+		cpus_resume(&p->cpus);
+	p->still = still;
+}
+
+static void
+change(struct pc *p, bool *reason, bool value)
+{
+	pthread_mutex_lock(&p->run_lock);
+	*reason = value;
+	settle(p, p->paused || p->held);
+	pthread_mutex_unlock(&p->run_lock);
+}
+
 void
 pc_resume(struct pc *p)
 {
-	if (!p->paused)
-		return;
-	machine_lock(&p->m);
-	clock_start(&p->m.clock);
-	machine_unlock(&p->m);
-	cpus_resume(&p->cpus);
-	p->paused = false;
+	change(p, &p->paused, false);
 }
 
 void
 pc_pause(struct pc *p)
 {
-	if (p->paused)
-		return;
-	cpus_pause(&p->cpus);
-	machine_lock(&p->m);
-	clock_stop(&p->m.clock);
-	machine_unlock(&p->m);
-	p->paused = true;
+	change(p, &p->paused, true);
+}
+
+void
+pc_hold(struct pc *p)
+{
+	change(p, &p->held, true);
+}
+
+void
+pc_release(struct pc *p)
+{
+	change(p, &p->held, false);
 }
 
 int
 pc_reset(struct pc *p, struct err *e)
 {
-	bool paused = p->paused;
 	int r;
 
-	pc_pause(p);
+	pthread_mutex_lock(&p->run_lock);
+	settle(p, true);
 	machine_lock(&p->m);
 	device_drain_all(&p->m);
 	cpus_reset(&p->cpus);
 	r = begin(p, e);
 	machine_unlock(&p->m);
-	if (!paused && !r)
-		pc_resume(p);
+	if (r)
+		p->paused = true;
+	settle(p, p->paused || p->held);
+	pthread_mutex_unlock(&p->run_lock);
 	return r;
 }
 
@@ -283,6 +314,7 @@ pc_close(struct pc *p)
 	if (!p)
 		return;
 	machine_close(&p->m);
+	pthread_mutex_destroy(&p->run_lock);
 	kernel_free(p->kernel);
 	free(p);
 }

@@ -314,7 +314,9 @@ static const struct step {
 	{ "build the parts", build_parts, dismantle },
 	{ "open the console", open_console, close_console },
 	{ "open the control socket", open_control, close_control },
+	{ "open the debugger", vm_debug_open, vm_debug_close },
 	{ "enter the sandbox", enter_sandbox, NULL },
+	{ "start the debugger", vm_debug_start, NULL },
 	{ "start the loop", start_loop, stop_loop },
 	{ "start the CPUs", start_cpus, stop_cpus },
 };

@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <signal.h>
 
+#include "debug/debug.h"
 #include "display/display.h"
 #include "vm/vm.h"
 
@@ -80,6 +81,8 @@ struct vm {
 	struct vm_job *jobs, **jobs_tail;
 	unsigned events_queued; /* bit n: machine_event n is in `jobs`; a guest cannot queue it twice */
 	struct vm_asker poweroff_asker;
+	struct gdb *gdb; /* NULL: not served */
+	FILE *trace_lines;
 };
 
 /* ---- jobs.c ---- */
@@ -95,6 +98,13 @@ void vm_jobs_drop(struct vm *v);
 /* Open or close the console server as configured. Machine lock held. */
 int vm_console_open(struct vm *v, struct err *e);
 void vm_console_close(struct vm *v);
+
+/* ---- debug.c ---- */
+int vm_debug_open(struct vm *v, struct err *e);
+int vm_debug_start(struct vm *v, struct err *e);
+void vm_debug_close(struct vm *v);
+/* "debug" of vm/protocol.h: its result. Owner's thread, without the machine lock. */
+json_t *vm_debug(struct vm *v, const json_t *params, struct err *e);
 
 /* ---- parts.c: from the configuration to pc_config and back ends ---- */
 int vm_open_disks(struct vm *v, struct err *e);

@@ -14,6 +14,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "base/err.h"
 #include "machine/machine.h"
@@ -42,6 +43,10 @@ struct vm_options {
 	bool end_on_reset;
 	bool firmware_log;
 	uint64_t timeout_ms; /* 0: none */
+	const char *gdb;     /* serve gdb: a port on 127.0.0.1 or a path; NULL: not */
+	bool gdb_wait;	     /* the CPUs do not start before gdb says so */
+	bool trace_exits;
+	const char *trace_file; /* of one line an exit; NULL: counts only */
 	/* Called on the owner's thread when the CPUs have stopped, before anything is taken apart. May be NULL. */
 	void (*ending)(struct vm *v, void *opaque);
 	void *opaque;
@@ -70,6 +75,9 @@ int vm_screenshot(struct vm *v, uint8_t **png, size_t *len, unsigned *width, uns
 /* The text screen as lines of UTF-8, NUL-terminated; its length, 0 in graphics modes. Any thread without the machine
  * lock. */
 size_t vm_screen_text(struct vm *v, char *buf, size_t size);
+
+/* The counts of trace_exits, if there are any. The CPUs stand still. */
+void vm_print_trace(struct vm *v, FILE *f);
 
 const char *vm_state_text(enum vm_state s);
 

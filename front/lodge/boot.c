@@ -34,6 +34,7 @@ struct boot {
 	struct vm_config *c;
 	struct vm_options o;
 	char *png, *text;
+	char *block;
 	bool stats, quiet;
 	bool dvd_first;
 	uint64_t started;
@@ -458,6 +459,37 @@ opt_stats(struct boot *b, char *arg)
 }
 
 static int
+opt_gdb(struct boot *b, char *arg)
+{
+	b->o.gdb = arg;
+	return 0;
+}
+
+static int
+opt_gdb_wait(struct boot *b, char *arg)
+{
+	b->o.gdb_wait = true;
+	return 0;
+}
+
+static int
+opt_trace_exits(struct boot *b, char *arg)
+{
+	if (strcmp(arg, "exits") && (!str_starts(arg, "exits:") || !arg[6]))
+		return bad(b, "--trace", arg);
+	b->o.trace_exits = true;
+	b->o.trace_file = arg[5] ? arg + 6 : NULL;
+	return 0;
+}
+
+static int
+opt_dump_block(struct boot *b, char *arg)
+{
+	set_text(&b->block, arg);
+	return 0;
+}
+
+static int
 opt_verbose(struct boot *b, char *arg)
 {
 	log_set_level(LOG_INFO);
@@ -527,6 +559,11 @@ static const struct boot_option {
 	{ "display", "none|vnc:PORT|png:F|text:F", opt_display,
 		"serve the screen on 127.0.0.1, or save it when the machine ends" },
 	{ "stats", NULL, opt_stats, "print the CPUs' counters when the machine ends" },
+	{ "gdb", "PORT|PATH", opt_gdb, "serve gdb on 127.0.0.1 or a unix socket: gdb -ex 'target remote :PORT'" },
+	{ "gdb-wait", NULL, opt_gdb_wait, "do not start the CPUs before gdb says so" },
+	{ "trace", "exits[:F]", opt_trace_exits,
+		"count where code leaves full speed and print it at the end; each event to F" },
+	{ "dump-block", "ADDR[,F]", opt_dump_block, "when the machine ends, print what the translator made of ADDR" },
 	{ "timeout", "SECONDS", opt_timeout, "end the machine after this time" },
 	{ "no-reset", NULL, opt_no_reset, "end instead of resetting when the guest asks for a reset" },
 	{ "no-hpet", NULL, opt_no_hpet, "leave the HPET out" },
@@ -652,6 +689,28 @@ print_stats(struct boot *b, struct vm *v)
 		fprintf(stderr, "%.1f million instructions a second over all\n", (double)insns / seconds / 1e6);
 }
 
+/* "ADDR[,FILE]", on every CPU that has something there. */
+static void
+dump_block(struct boot *b, struct vm *v)
+{
+	struct cpus *c = pc_cpus(vm_pc(v));
+	char *rest = b->block, *address = next_part(&rest);
+	FILE *f = rest ? fopen(rest, "w") : stderr;
+	uint64_t a;
+
+	if (!f)
+		fprintf(stderr, "lodge: cannot write %s\n", rest);
+	else if (!str_to_u64(address, 0, UINT64_MAX, &a))
+		fprintf(stderr, "lodge: --dump-block: '%s' is not an address\n", address);
+	else if (!c->engine->dump)
+		fprintf(stderr, "lodge: the engine '%s' makes no translations\n", c->engine->name);
+	else
+		for (int i = 0; i < c->count; i++)
+			c->engine->dump(c->cpu[i], a, f);
+	if (f && f != stderr)
+		fclose(f);
+}
+
 static void
 ending(struct vm *v, void *opaque)
 {
@@ -663,6 +722,9 @@ ending(struct vm *v, void *opaque)
 		save_text(b, v);
 	if (b->stats)
 		print_stats(b, v);
+	if (b->block)
+		dump_block(b, v);
+	vm_print_trace(v, stderr);
 }
 
 static int
@@ -728,6 +790,11 @@ lodge_boot(int argc, char **argv)
 		b.c->boot[0] = VM_BOOT_DVD;
 		b.c->boot[1] = VM_BOOT_DISK;
 	}
+	if (b.o.gdb_wait && !b.o.gdb) {
+		fprintf(stderr, "lodge: --gdb-wait needs --gdb\n");
+		status = STATUS_USAGE;
+		goto out;
+	}
 	if (vm_config_check(b.c, &b.e)) {
 		fprintf(stderr, "lodge: %s\n", b.e.text);
 		status = STATUS_USAGE;
@@ -737,6 +804,7 @@ lodge_boot(int argc, char **argv)
 out:
 	vm_config_free(b.c);
 	free(b.png);
+	free(b.block);
 	free(b.text);
 	return status;
 }
