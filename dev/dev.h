@@ -234,6 +234,54 @@ int ahci_attach(struct ahci *a, int port, const struct drive_config *cfg, struct
 int ahci_detach(struct ahci *a, int port);
 int ahci_change_medium(struct ahci *a, int port, struct block *medium, bool force);
 
+/*
+ * NVM Express 1.4 controller (80ee:4e56) in PCI `slot` (-1: any free one): port n is namespace n + 1. The serial number
+ * and the model are the controller's. Attaching and detaching work while the machine runs: the guest gets the event
+ * "namespace attributes changed". There are no CD-ROM drives. Otherwise as AHCI's.
+ */
+#define NVME_NAMESPACES 64
+struct nvme;
+struct nvme *nvme_create(struct machine *m, int slot, int ports, struct err *e);
+int nvme_attach(struct nvme *n, int port, const struct drive_config *cfg, struct err *e);
+int nvme_detach(struct nvme *n, int port);
+
+/*
+ * LSI Logic SCSI controller with the Fusion-MPT interface: 53C1030 (1000:0030), parallel SCSI with 15 targets, or
+ * SAS1068 (1000:0054) with `ports` devices. PCI `slot` (-1: any free one). Parallel SCSI knows no hot plug: attach
+ * before power-on. Otherwise as AHCI's.
+ */
+#define LSILOGIC_TARGETS 16
+struct lsilogic;
+struct lsilogic *lsilogic_create(struct machine *m, int slot, struct err *e);
+int lsilogic_attach(struct lsilogic *l, int target, const struct drive_config *cfg, struct err *e);
+int lsilogic_change_medium(struct lsilogic *l, int target, struct block *medium, bool force);
+
+/* ---- floppy drives, and what they need ---- */
+
+/*
+ * The pair of 8237A DMA controllers of a PC with its page registers: channels 0-3 move bytes, 5-7 words, below 16 MiB.
+ * i8237_transfer() is the device's side: move up to `len` bytes between `buf` and the memory that the guest has
+ * programmed for `channel`, in the direction the guest has programmed. Returns bytes moved (less: the channel is
+ * masked, the transfer goes the other way, or its count ran out) and sets *tc when the count ran out. `write`: to
+ * memory.
+ */
+struct i8237;
+struct i8237 *i8237_create(struct machine *m);
+size_t i8237_transfer(struct i8237 *d, int channel, void *buf, size_t len, bool write, bool *tc);
+
+/*
+ * 82077AA floppy controller at 0x3f0-0x3f5 and 0x3f7 with two drives for 3.5" disks, on DMA channel 2. `irq6`: edge.
+ * The drives are there from the beginning, fdc_set_drive() says with what in them (NULL: nothing), before power-on;
+ * fdc_change_medium() at any time: when it returns the old image is not used any more. -ENOENT: no such drive. -EINVAL:
+ * the image is of no size that a floppy disk has.
+ */
+struct fdc;
+struct fdc *fdc_create(struct machine *m, struct irq irq6, struct i8237 *dma);
+int fdc_set_drive(struct fdc *f, int unit, struct block *medium, struct err *e);
+int fdc_change_medium(struct fdc *f, int unit, struct block *medium);
+/* The drive's type as CMOS byte 0x10 has it (a nibble): 4 is 1.44 MB, 5 is 2.88 MB, 0 no drive. */
+uint8_t fdc_drive_type(const struct fdc *f, int unit);
+
 /* ---- virtio, over PCI ---- */
 
 /*
@@ -246,6 +294,17 @@ enum { VIRTIO_MODERN = 1 };
 struct block;
 struct device *virtio_blk_create(
 	struct machine *m, int slot, unsigned flags, struct block *b, const char *serial, struct err *e);
+
+/*
+ * A SCSI host with `targets` (1 to VIRTIO_SCSI_TARGETS) ports. Attaching and detaching work while the machine runs: the
+ * guest is told. Otherwise as AHCI's.
+ */
+#define VIRTIO_SCSI_TARGETS 64
+struct virtio_scsi;
+struct virtio_scsi *virtio_scsi_create(struct machine *m, int slot, unsigned flags, int targets, struct err *e);
+int virtio_scsi_attach(struct virtio_scsi *d, int target, const struct drive_config *cfg, struct err *e);
+int virtio_scsi_detach(struct virtio_scsi *d, int target);
+int virtio_scsi_change_medium(struct virtio_scsi *d, int target, struct block *medium, bool force);
 
 /* A network adapter; the link, with its MAC address, stays the caller's and must outlive the device. */
 struct device *virtio_net_create(struct machine *m, int slot, unsigned flags, struct net_link *link, struct err *e);

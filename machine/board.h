@@ -37,6 +37,8 @@ struct pc {
 	struct hpet *hpet;
 	struct piix4pm *pm;
 	struct mc146818 *rtc;
+	struct i8237 *dma;
+	struct fdc *floppy; /* NULL: none */
 	struct i8042 *keyboard;
 	struct vga *vga;
 	struct fwcfg *fwcfg;

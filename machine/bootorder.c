@@ -5,7 +5,10 @@
  *
  *	/pci@i0cf8/ide@1,1/drive@CHANNEL/disk@UNIT
  *	/pci@i0cf8/sata@SLOT/drive@PORT/disk@0
- *	/pci@i0cf8/scsi@SLOT/disk@0,0
+ *	/pci@i0cf8/scsi@SLOT/disk@0,0                       virtio-blk
+ *	/pci@i0cf8/scsi@SLOT/channel@0/disk@TARGET,0        virtio-scsi, lsilogic
+ *	/pci@i0cf8/nvme@SLOT/namespace@NUMBER,0
+ *	/pci@i0cf8/isa@SLOT/fdc@03f0/floppy@UNIT
  *	/pci@i0cf8/ethernet@SLOT/ethernet-phy@0
  *	HALT
  *
@@ -15,6 +18,8 @@
 
 #include <string.h>
 
+#include "machine/board.h"
+
 static void
 add_drive(struct str *out, const struct pc_device *d, const struct pc_drive *drive)
 {
@@ -23,8 +28,22 @@ add_drive(struct str *out, const struct pc_device *d, const struct pc_drive *dri
 			(unsigned)d->pci_function, (unsigned)drive->unit / 2, (unsigned)drive->unit % 2);
 	else if (!strcmp(d->type, "ahci"))
 		str_addf(out, "/pci@i0cf8/sata@%x/drive@%x/disk@0\n", (unsigned)d->pci_slot, (unsigned)drive->unit);
-	else
+	else if (!strcmp(d->type, "nvme"))
+		str_addf(out, "/pci@i0cf8/nvme@%x/namespace@%x,0\n", (unsigned)d->pci_slot, (unsigned)drive->unit + 1);
+	else if (!strcmp(d->type, "floppy"))
+		str_addf(out, "/pci@i0cf8/isa@%x/fdc@03f0/floppy@%x\n", SLOT_PIIX, (unsigned)drive->unit);
+	else if (!strcmp(d->type, "virtio-blk"))
 		str_addf(out, "/pci@i0cf8/scsi@%x/disk@0,0\n", (unsigned)d->pci_slot);
+	else
+		str_addf(out, "/pci@i0cf8/scsi@%x/channel@0/disk@%x,0\n", (unsigned)d->pci_slot, (unsigned)drive->unit);
+}
+
+static enum pc_boot
+kind_of(const struct pc_device *d, const struct pc_drive *drive)
+{
+	if (!strcmp(d->type, "floppy"))
+		return PC_BOOT_FLOPPY;
+	return drive->dvd ? PC_BOOT_DVD : PC_BOOT_DISK;
 }
 
 static void
@@ -35,7 +54,7 @@ add_kind(struct str *out, const struct pc_device *d, enum pc_boot kind)
 	if (kind == PC_BOOT_NET && d->link)
 		str_addf(out, "/pci@i0cf8/ethernet@%x/ethernet-phy@0\n", (unsigned)d->pci_slot);
 	for (int i = 0; i < d->drive_count; i++)
-		if ((kind == PC_BOOT_DVD && d->drives[i].dvd) || (kind == PC_BOOT_DISK && !d->drives[i].dvd))
+		if (kind == kind_of(d, &d->drives[i]))
 			add_drive(out, d, &d->drives[i]);
 }
 

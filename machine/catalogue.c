@@ -55,37 +55,157 @@ drive_config(const struct pc_drive *d)
 	};
 }
 
+/* ---- controllers: how drives are put on them, before power-on and while the machine runs ---- */
+
+static int
+attach_to_ide(void *made, int unit, const struct drive_config *c, struct err *e)
+{
+	return ide_attach(made, unit / 2, unit % 2, c, e);
+}
+
+static int
+attach_to_ahci(void *made, int unit, const struct drive_config *c, struct err *e)
+{
+	return ahci_attach(made, unit, c, e);
+}
+
+static int
+attach_to_virtio_scsi(void *made, int unit, const struct drive_config *c, struct err *e)
+{
+	return virtio_scsi_attach(made, unit, c, e);
+}
+
+static int
+attach_to_nvme(void *made, int unit, const struct drive_config *c, struct err *e)
+{
+	return nvme_attach(made, unit, c, e);
+}
+
+static int
+attach_to_floppy(void *made, int unit, const struct drive_config *c, struct err *e)
+{
+	return fdc_set_drive(made, unit, c->block, e);
+}
+
+static int
+detach_from_ahci(void *made, int unit)
+{
+	return ahci_detach(made, unit);
+}
+
+static int
+detach_from_virtio_scsi(void *made, int unit)
+{
+	return virtio_scsi_detach(made, unit);
+}
+
+static int
+detach_from_nvme(void *made, int unit)
+{
+	return nvme_detach(made, unit);
+}
+
+static int
+change_in_ide(void *made, int unit, struct block *medium, bool force)
+{
+	return ide_change_medium(made, unit / 2, unit % 2, medium, force);
+}
+
+static int
+change_in_ahci(void *made, int unit, struct block *medium, bool force)
+{
+	return ahci_change_medium(made, unit, medium, force);
+}
+
+static int
+change_in_virtio_scsi(void *made, int unit, struct block *medium, bool force)
+{
+	return virtio_scsi_change_medium(made, unit, medium, force);
+}
+
+static int
+change_in_floppy(void *made, int unit, struct block *medium, bool force)
+{
+	return fdc_change_medium(made, unit, medium);
+}
+
+static const struct controller_type {
+	const char *name;
+	int (*attach)(void *made, int unit, const struct drive_config *c, struct err *e);
+	int (*detach)(void *made, int unit);				       /* NULL: no hot plug */
+	int (*change)(void *made, int unit, struct block *medium, bool force); /* NULL: no media that come and go */
+} controllers[] = {
+	{ "ide", attach_to_ide, NULL, change_in_ide },
+	{ "ahci", attach_to_ahci, detach_from_ahci, change_in_ahci },
+	{ "virtio-scsi", attach_to_virtio_scsi, detach_from_virtio_scsi, change_in_virtio_scsi },
+	{ "nvme", attach_to_nvme, detach_from_nvme, NULL },
+	{ "floppy", attach_to_floppy, NULL, change_in_floppy },
+};
+
+static const struct controller_type *
+controller_type(const struct pc_device *d)
+{
+	for (size_t i = 0; i < ARRAY_LEN(controllers); i++)
+		if (!strcmp(d->type, controllers[i].name))
+			return &controllers[i];
+	return NULL;
+}
+
+static int
+attach_drives(struct pc_device *d, struct err *e)
+{
+	const struct controller_type *t = controller_type(d);
+
+	for (int i = 0; d->made && i < d->drive_count; i++) {
+		struct drive_config c = drive_config(&d->drives[i]);
+
+		if (t->attach(d->made, d->drives[i].unit, &c, e))
+			return -1;
+	}
+	return d->made ? 0 : -1;
+}
+
 static int
 make_ide(struct pc *p, struct pc_device *d, struct err *e)
 {
-	struct ide_wires wires = { .irq = { isairq_input(p->isa, 14), isairq_input(p->isa, 15) } };
-	struct ide *ide = ide_create(&p->m, SLOT_PIIX, 1, &wires);
+	struct ide_wires wires = { .irq = { isairq_input(p->isa, 14), isairq_input(p->isa, 15) },
+		.piix3 = d->variant && !strcmp(d->variant, "PIIX3") };
 
-	d->made = ide;
-	if (!ide)
+	d->made = ide_create(&p->m, SLOT_PIIX, 1, &wires);
+	if (!d->made)
 		return err_set(e, ERR_INVALID, "a machine can have one IDE controller");
-	for (int i = 0; i < d->drive_count; i++) {
-		struct drive_config c = drive_config(&d->drives[i]);
-
-		if (ide_attach(ide, d->drives[i].unit / 2, d->drives[i].unit % 2, &c, e))
-			return -1;
-	}
-	return 0;
+	return attach_drives(d, e);
 }
 
 static int
 make_ahci(struct pc *p, struct pc_device *d, struct err *e)
 {
-	struct ahci *ahci = ahci_create(&p->m, d->slot, d->ports, e);
+	d->made = ahci_create(&p->m, d->slot, d->ports, e);
+	return attach_drives(d, e);
+}
 
-	d->made = ahci;
-	for (int i = 0; ahci && i < d->drive_count; i++) {
-		struct drive_config c = drive_config(&d->drives[i]);
+static int
+make_virtio_scsi(struct pc *p, struct pc_device *d, struct err *e)
+{
+	d->made = virtio_scsi_create(&p->m, d->slot, 0, d->ports, e);
+	return attach_drives(d, e);
+}
 
-		if (ahci_attach(ahci, d->drives[i].unit, &c, e))
-			return -1;
-	}
-	return ahci ? 0 : -1;
+static int
+make_nvme(struct pc *p, struct pc_device *d, struct err *e)
+{
+	d->made = nvme_create(&p->m, d->slot, d->ports, e);
+	return attach_drives(d, e);
+}
+
+static int
+make_floppy(struct pc *p, struct pc_device *d, struct err *e)
+{
+	if (p->floppy)
+		return err_set(e, ERR_INVALID, "a machine can have one floppy controller");
+	p->floppy = fdc_create(&p->m, isairq_input(p->isa, 6), p->dma);
+	d->made = p->floppy;
+	return attach_drives(d, e);
 }
 
 static int
@@ -141,6 +261,9 @@ static const struct device_type {
 	{ "vga", make_vga },
 	{ "ide", make_ide },
 	{ "ahci", make_ahci },
+	{ "virtio-scsi", make_virtio_scsi },
+	{ "nvme", make_nvme },
+	{ "floppy", make_floppy },
 	{ "e1000", make_e1000 },
 	{ "virtio-blk", make_virtio_blk },
 	{ "virtio-net", make_virtio_net },
@@ -196,13 +319,49 @@ catalogue_build(struct pc *p, struct err *e)
 int
 pc_change_medium(struct pc *p, struct pc_device *d, int unit, struct block *medium, bool force, struct err *e)
 {
-	int r = -ENOENT;
+	const struct controller_type *t = controller_type(d);
+	int r = t && t->change ? t->change(d->made, unit, medium, force) : -ENOENT;
 
-	if (!strcmp(d->type, "ide"))
-		r = ide_change_medium(d->made, unit / 2, unit % 2, medium, force);
-	else if (!strcmp(d->type, "ahci"))
-		r = ahci_change_medium(d->made, unit, medium, force);
 	if (r == -EBUSY)
 		return err_set(e, ERR_IN_USE, "the guest has locked the drive; try again, or force it");
-	return r ? err_set(e, ERR_NOT_FOUND, "there is no DVD drive at place %d of this controller", unit) : 0;
+	if (r == -EINVAL)
+		return err_set(e, ERR_INVALID, "'%s' has a size that no floppy disk has", block_path(medium));
+	return r ? err_set(e, ERR_NOT_FOUND, "there is no drive with a medium to change at place %d of this controller",
+			   unit)
+		 : 0;
+}
+
+/* ---- hot plug ---- */
+
+int
+pc_attach_drive(struct pc *p, struct pc_device *d, const struct pc_drive *drive, struct err *e)
+{
+	const struct controller_type *t = controller_type(d);
+	struct drive_config c = drive_config(drive);
+
+	if (!t || !t->detach)
+		return err_set(e, ERR_VM_STATE, "this controller does not support hot-plugging");
+	if (d->drive_count == PC_DRIVES_MAX)
+		return err_set(e, ERR_INVALID, "the controller has too many drives");
+	if (t->attach(d->made, drive->unit, &c, e))
+		return -1;
+	d->drives[d->drive_count++] = *drive;
+	return 0;
+}
+
+int
+pc_detach_drive(struct pc *p, struct pc_device *d, int unit, struct err *e)
+{
+	const struct controller_type *t = controller_type(d);
+	int i = 0;
+
+	if (!t || !t->detach)
+		return err_set(e, ERR_VM_STATE, "this controller does not support hot-plugging");
+	if (t->detach(d->made, unit))
+		return err_set(e, ERR_NOT_FOUND, "there is no drive at place %d of this controller", unit);
+	while (i < d->drive_count && d->drives[i].unit != unit)
+		i++;
+	if (i < d->drive_count)
+		memmove(&d->drives[i], &d->drives[i + 1], (size_t)(--d->drive_count - i) * sizeof(d->drives[0]));
+	return 0;
 }

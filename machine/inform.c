@@ -21,6 +21,16 @@ set_cmos16(struct pc *p, uint8_t index, uint64_t value)
 	mc146818_cmos_set(p->rtc, index + 1, (uint8_t)(value >> 8));
 }
 
+/* Types of the drives, and the equipment byte: FPU, PS/2 mouse, floppy drives. */
+static void
+fill_floppies(struct pc *p)
+{
+	uint8_t a = p->floppy ? fdc_drive_type(p->floppy, 0) : 0, b = p->floppy ? fdc_drive_type(p->floppy, 1) : 0;
+
+	mc146818_cmos_set(p->rtc, 0x10, (uint8_t)(a << 4 | b));
+	mc146818_cmos_set(p->rtc, 0x14, (uint8_t)(0x06 | (a || b ? 1 : 0) | (a && b ? 0x40 : 0)));
+}
+
 static void
 fill_cmos(struct pc *p)
 {
@@ -33,7 +43,7 @@ fill_cmos(struct pc *p)
 	set_cmos16(p, 0x34, p->ram_below_4g > 16u << 20 ? (p->ram_below_4g - (16u << 20)) >> 16 : 0);
 	set_cmos16(p, 0x5b, above & 0xffff);
 	mc146818_cmos_set(p->rtc, 0x5d, (uint8_t)(above >> 16));
-	mc146818_cmos_set(p->rtc, 0x14, 0x06); /* equipment: FPU, PS/2 mouse; no floppy */
+	fill_floppies(p);
 	mc146818_cmos_set(p->rtc, 0x39, 0x55); /* LBA translation for all disks */
 	mc146818_cmos_set(p->rtc, 0x3d, (uint8_t)(c->boot[0] | c->boot[1] << 4));
 	mc146818_cmos_set(p->rtc, 0x38, (uint8_t)(c->boot[2] << 4 | 1)); /* bit 0: no floppy signature check */

@@ -29,7 +29,7 @@
 #include "net/net.h"
 
 #define PC_MODULES_MAX 16
-#define PC_DRIVES_MAX 32
+#define PC_DRIVES_MAX 64
 #define PC_DEVICES_MAX 64
 #define PC_SERIAL_MAX 4
 #define PC_RAM_BELOW_4G 0xe0000000u /* memory above this size continues at 4 GiB */
@@ -44,10 +44,10 @@ struct smbios_strings {
 /* As VirtualBox has them; guests and provisioning tools look at the product's name. */
 void smbios_defaults(struct smbios_strings *s);
 
-/* A drive at place `unit` of a controller (IDE: channel * 2 + device; AHCI: the port; virtio-blk: 0). */
+/* A drive at place `unit` of a controller (IDE: channel * 2 + device; virtio-blk: 0; others: port or target). */
 struct pc_drive {
 	int unit;
-	struct block *block; /* NULL: an empty DVD drive */
+	struct block *block; /* NULL: an empty DVD or floppy drive */
 	bool dvd, nonrotational, discard;
 	char serial[21]; /* "": one is made up */
 	/* The guest has put the disc out; the block is not used any more. Machine lock held. May be NULL. */
@@ -126,7 +126,15 @@ struct machine *pc_machine(struct pc *p);
 struct cpus *pc_cpus(struct pc *p);
 
 /*
- * Put `medium` (NULL: nothing) into the DVD drive at `unit` of `d`. On 0 the old one is not used any more. -1 and *e:
+ * Hot plug: a drive comes to, or goes from, place `unit` of the controller `d` while the machine runs. When the second
+ * returns 0 its image is not used any more. -1 and *e: this kind of controller cannot do that, the place is taken, or
+ * empty. Machine lock held.
+ */
+int pc_attach_drive(struct pc *p, struct pc_device *d, const struct pc_drive *drive, struct err *e);
+int pc_detach_drive(struct pc *p, struct pc_device *d, int unit, struct err *e);
+
+/*
+ * Put `medium` (NULL: nothing) into the DVD or floppy drive at `unit` of `d`. On 0 the old one is not used any more. -1 and *e:
  * there is no such drive, or the guest has locked its door and `force` is false. Machine lock held.
  */
 int pc_change_medium(struct pc *p, struct pc_device *d, int unit, struct block *medium, bool force, struct err *e);

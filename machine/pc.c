@@ -107,6 +107,7 @@ build_board(struct pc *p)
 	}
 	i8254_create(m, irq0);
 	p->rtc = mc146818_create(m, irq8, c->rtc_local, c->rtc_offset_s);
+	p->dma = i8237_create(m);
 	p->keyboard = i8042_create(m, isairq_input(p->isa, 1), isairq_input(p->isa, 12));
 	for (int i = 0; i < PC_SERIAL_MAX; i++)
 		if (c->serial[i].base)

@@ -629,9 +629,9 @@ write_backend(const void *object)
 
 /* ---- the objects ---- */
 
-static const char *const drive_names[] = { "disk", "dvd", NULL };
+static const char *const drive_names[] = { "disk", "dvd", "floppy", NULL };
 static const struct key attachment_keys[] = {
-	KEY(struct vm_attachment, "port", port, K_INT, 0, 29),
+	KEY(struct vm_attachment, "port", port, K_INT, 0, VM_ATTACHMENTS_MAX - 1),
 	KEY(struct vm_attachment, "device", device, K_INT, 0, 1),
 	KEY_ENUM(struct vm_attachment, "type", type, drive_names),
 	KEY(struct vm_attachment, "path", path, K_PATH, 0, 4095),
@@ -653,11 +653,12 @@ attachment_init(void *element)
 	a->serial = xstrdup("");
 }
 
-static const char *const controller_names[] = { "ide", "ahci", "virtio", NULL };
+static const char *const controller_names[] = { "ide", "ahci", "virtio", "virtio-scsi", "nvme", "lsilogic", "floppy",
+	NULL };
 static const struct key controller_keys[] = {
 	KEY(struct vm_controller, "name", name, K_STRING, 1, 255),
 	KEY_ENUM(struct vm_controller, "type", type, controller_names),
-	KEY(struct vm_controller, "ports", ports, K_INT, 1, 30),
+	KEY(struct vm_controller, "ports", ports, K_INT, 1, VM_ATTACHMENTS_MAX),
 	KEY(struct vm_controller, "bootable", bootable, K_BOOL, 0, 0),
 	KEY_LIST(struct vm_controller, "attachments", attachments, attachment_count, attachment_keys, attachment_init),
 	{ 0 },
@@ -730,6 +731,8 @@ static const struct key config_keys[] = {
 	KEY(struct vm_config, "sandbox", sandbox, K_BOOL, 0, 0),
 	KEY(struct vm_config, "user", user, K_STRING, 0, 63),
 	KEY(struct vm_config, "log", log, K_PATH, 0, 4095),
+	KEY(struct vm_config, "state", state, K_PATH, 0, 4095),
+	KEY(struct vm_config, "snapshot_dir", snapshot_dir, K_PATH, 0, 4095),
 	KEY_ENUM(struct vm_config, "triple_fault", triple_fault, triple_fault_names),
 	KEY_OWN("boot", read_boot, write_boot),
 	KEY(struct vm_config, "boot_menu", boot_menu, K_BOOL, 0, 0),
@@ -761,6 +764,8 @@ vm_config_new(const char *name)
 	c->hpet = c->rtc_utc = c->sandbox = true;
 	c->user = xstrdup("");
 	c->log = xstrdup("");
+	c->state = xstrdup("");
+	c->snapshot_dir = xstrdup("");
 	c->boot_count = 2;
 	c->boot[0] = VM_BOOT_DISK;
 	c->boot[1] = VM_BOOT_DVD;
@@ -922,7 +927,16 @@ check_controller(const struct vm_controller *c, struct err *e)
 {
 	static const struct {
 		int ports, devices;
-	} limits[] = { [VM_IDE] = { 2, 2 }, [VM_AHCI] = { 30, 1 }, [VM_VIRTIO] = { 30, 1 } };
+		bool dvd;
+	} limits[] = {
+		[VM_IDE] = { 2, 2, true },
+		[VM_AHCI] = { 30, 1, true },
+		[VM_VIRTIO] = { 30, 1, false },
+		[VM_VIRTIO_SCSI] = { 64, 1, true },
+		[VM_NVME] = { 64, 1, false },
+		[VM_LSILOGIC] = { 16, 1, true },
+		[VM_FLOPPY] = { 1, 2, false },
+	};
 
 	if (!c->name[0])
 		return err_set(e, ERR_INVALID, "machine configuration: a storage controller has no name");
@@ -935,8 +949,12 @@ check_controller(const struct vm_controller *c, struct err *e)
 		if (a->type == VM_DISK && !a->path[0])
 			return err_set(
 				e, ERR_INVALID, "controller '%s', port %d: a disk needs a path", c->name, a->port);
-		if (a->type == VM_DVD && c->type == VM_VIRTIO)
-			return err_set(e, ERR_UNSUPPORTED, "controller '%s': virtio has no DVD drives", c->name);
+		if (a->type == VM_DVD && !limits[c->type].dvd)
+			return err_set(e, ERR_UNSUPPORTED, "controller '%s': %s has no DVD drives", c->name,
+				controller_names[c->type]);
+		if ((a->type == VM_FLOPPY_DRIVE) != (c->type == VM_FLOPPY))
+			return err_set(
+				e, ERR_INVALID, "controller '%s': floppy drives are for floppy controllers", c->name);
 		for (int k = 0; k < i; k++)
 			if (c->attachments[k].port == a->port && c->attachments[k].device == a->device)
 				return err_set(e, ERR_INVALID, "controller '%s': port %d, device %d is taken twice",
@@ -956,10 +974,12 @@ check_places(const struct vm_config *c, struct err *e)
 		for (int k = 0; k < i; k++)
 			if (c->serial[i].port == c->serial[k].port || c->serial[i].base == c->serial[k].base)
 				return err_set(e, ERR_INVALID, "serial port %d is there twice", c->serial[i].port);
-	for (int i = 0, ide = 0; i < c->controller_count; i++) {
+	for (int i = 0, ide = 0, floppy = 0; i < c->controller_count; i++) {
 		ide += c->controllers[i].type == VM_IDE;
-		if (ide > 1)
-			return err_set(e, ERR_INVALID, "a machine can have one IDE controller");
+		floppy += c->controllers[i].type == VM_FLOPPY;
+		if (ide > 1 || floppy > 1)
+			return err_set(
+				e, ERR_INVALID, "a machine can have one %s controller", ide > 1 ? "IDE" : "floppy");
 	}
 	return 0;
 }

@@ -23,8 +23,8 @@
 #define VM_DEVICES_MAX 16
 
 enum vm_boot { VM_BOOT_NONE, VM_BOOT_DISK, VM_BOOT_DVD, VM_BOOT_NET, VM_BOOT_FLOPPY };
-enum vm_controller_type { VM_IDE, VM_AHCI, VM_VIRTIO };
-enum vm_drive_type { VM_DISK, VM_DVD };
+enum vm_controller_type { VM_IDE, VM_AHCI, VM_VIRTIO, VM_VIRTIO_SCSI, VM_NVME, VM_LSILOGIC, VM_FLOPPY };
+enum vm_drive_type { VM_DISK, VM_DVD, VM_FLOPPY_DRIVE };
 enum vm_nic_model { VM_E1000, VM_VIRTIO_NET, VM_82543GC, VM_82545EM };
 enum vm_nic_backend { VM_NET_NONE, VM_NET_NAT };
 enum vm_triple_fault { VM_TRIPLE_FAULT_STOP, VM_TRIPLE_FAULT_RESET };
@@ -91,6 +91,7 @@ struct vm_config {
 	enum vm_triple_fault triple_fault;
 	int64_t rtc_offset_ms;
 	char *user, *log;
+	char *state, *snapshot_dir;
 	int boot_count;
 	enum vm_boot boot[VM_BOOT_MAX];
 	char *firmware;

@@ -88,7 +88,7 @@ vm_change_medium(struct vm *v, struct vm_disk *d, const char *path, bool force, 
 		if (!b)
 			return -1;
 	}
-	if (pc_change_medium(v->pc, d->device, d->device->drives[d->drive].unit, b, force, e)) {
+	if (pc_change_medium(v->pc, d->device, d->unit, b, force, e)) {
 		if (b)
 			block_close(b);
 		return -1;
@@ -110,6 +110,13 @@ disc_ejected(void *opaque)
 	log_info(d->v->c->name, "the guest has ejected a disc");
 }
 
+/* The place of an attachment as machine/ counts. */
+static int
+drive_unit(const struct vm_controller *c, const struct vm_attachment *a)
+{
+	return c->type == VM_IDE ? a->port * 2 + a->device : c->type == VM_FLOPPY ? a->device : a->port;
+}
+
 static void
 add_drive(struct vm_disk *d, struct pc_device *p, const struct vm_attachment *a, int unit)
 {
@@ -126,7 +133,8 @@ add_drive(struct vm_disk *d, struct pc_device *p, const struct vm_attachment *a,
 	};
 	snprintf(drive->serial, sizeof(drive->serial), "%s", a->serial);
 	d->device = p;
-	d->drive = p->drive_count++;
+	d->unit = unit;
+	p->drive_count++;
 }
 
 /* ---- networks ---- */
@@ -334,17 +342,22 @@ list_nics(struct vm *v)
 	}
 }
 
-/* One PCI device for all drives of an IDE or AHCI controller. */
+/* One device for all drives of a controller that is not virtio-blk. */
 static int
 list_controller(struct vm *v, int n, struct err *e)
 {
+	static const char *const types[] = {
+		[VM_IDE] = "ide",
+		[VM_AHCI] = "ahci",
+		[VM_VIRTIO_SCSI] = "virtio-scsi",
+		[VM_NVME] = "nvme",
+		[VM_LSILOGIC] = "lsilogic",
+		[VM_FLOPPY] = "floppy",
+	};
 	struct vm_controller *c = &v->c->controllers[n];
 	struct pc_device *d;
 
-	if (c->type == VM_IDE)
-		d = add_device(v, "ide", -1);
-	else
-		d = add_device(v, "ahci", slot_taken(v, AHCI_SLOT) ? -1 : AHCI_SLOT);
+	d = add_device(v, types[c->type], c->type == VM_AHCI && !slot_taken(v, AHCI_SLOT) ? AHCI_SLOT : -1);
 	if (!d)
 		return err_set(e, ERR_INVALID, "the machine has too many devices");
 	d->ports = c->ports ? c->ports : 1;
@@ -353,7 +366,7 @@ list_controller(struct vm *v, int n, struct err *e)
 		struct vm_attachment *a = &c->attachments[v->disks[i].attachment];
 
 		if (v->disks[i].controller == n)
-			add_drive(&v->disks[i], d, a, c->type == VM_IDE ? a->port * 2 + a->device : a->port);
+			add_drive(&v->disks[i], d, a, drive_unit(c, a));
 	}
 	return 0;
 }

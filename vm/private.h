@@ -40,7 +40,7 @@ struct vm_disk {
 	struct vm *v;
 	int controller, attachment; /* places in the configuration */
 	struct pc_device *device;
-	int drive; /* in device->drives */
+	int unit; /* its place there */
 };
 
 #define VM_DISKS_MAX (VM_CONTROLLERS_MAX * 32)

@@ -164,7 +164,15 @@ opt_module(struct boot *b, char *arg)
 static struct vm_controller *
 controller(struct boot *b, const char *bus)
 {
-	static const char *const names[] = { [VM_IDE] = "ide", [VM_AHCI] = "ahci", [VM_VIRTIO] = "virtio" };
+	static const char *const names[] = {
+		[VM_IDE] = "ide",
+		[VM_AHCI] = "ahci",
+		[VM_VIRTIO] = "virtio",
+		[VM_VIRTIO_SCSI] = "virtio-scsi",
+		[VM_NVME] = "nvme",
+		[VM_LSILOGIC] = "lsilogic",
+		[VM_FLOPPY] = "floppy",
+	};
 	struct vm_config *c = b->c;
 
 	for (int i = 0; i < c->controller_count; i++)
@@ -179,7 +187,8 @@ controller(struct boot *b, const char *bus)
 			n->bootable = true;
 			return n;
 		}
-	err_set(&b->e, ERR_USAGE, "there is no bus '%s'; there are ide, ahci and virtio", bus);
+	err_set(&b->e, ERR_USAGE, "there is no bus '%s'; there are ide, ahci, virtio, virtio-scsi, nvme and lsilogic",
+		bus);
 	return NULL;
 }
 
@@ -195,8 +204,8 @@ add_drive(struct boot *b, const char *bus, enum vm_drive_type type, const char *
 		return NULL;
 	n = c->attachment_count++;
 	a = &c->attachments[n];
-	a->port = c->type == VM_IDE ? n / 2 : n;
-	a->device = c->type == VM_IDE ? n % 2 : 0;
+	a->port = c->type == VM_IDE ? n / 2 : c->type == VM_FLOPPY ? 0 : n;
+	a->device = c->type == VM_IDE ? n % 2 : c->type == VM_FLOPPY ? n : 0;
 	a->type = type;
 	a->path = xstrdup("");
 	a->format = xstrdup("");
@@ -248,9 +257,15 @@ opt_cdrom(struct boot *b, char *arg)
 }
 
 static int
+opt_floppy(struct boot *b, char *arg)
+{
+	return drive(b, "--floppy", VM_FLOPPY_DRIVE, "floppy", arg);
+}
+
+static int
 opt_boot(struct boot *b, char *arg)
 {
-	static const char *const names[] = { "none", "disk", "dvd", "net" };
+	static const char *const names[] = { "none", "disk", "dvd", "net", "floppy" };
 	char *part;
 
 	b->dvd_first = false;
@@ -544,10 +559,11 @@ static const struct boot_option {
 	{ "initrd", "F", opt_initrd, "its initial RAM disk" },
 	{ "append", "S", opt_append, "its command line" },
 	{ "module", "\"F ARGS\"", opt_module, "a multiboot or PVH module; may be repeated" },
-	{ "disk", "F[,bus=ahci|ide|virtio][,readonly=on][,format=raw|vdi][,serial=S]", opt_disk,
-		"a disk image; may be repeated" },
-	{ "cdrom", "F[,bus=ide|ahci]", opt_cdrom, "a CD image; may be repeated" },
-	{ "boot", "LIST", opt_boot, "what firmware tries, of disk, dvd, net (dvd,disk with --cdrom)" },
+	{ "disk", "F[,bus=ahci|ide|virtio|virtio-scsi|nvme|lsilogic][,readonly=on][,format=raw|vdi][,serial=S]",
+		opt_disk, "a disk image; may be repeated" },
+	{ "cdrom", "F[,bus=ide|ahci|virtio-scsi|lsilogic]", opt_cdrom, "a CD image; may be repeated" },
+	{ "floppy", "F[,readonly=on]", opt_floppy, "a floppy image; may be repeated" },
+	{ "boot", "LIST", opt_boot, "what firmware tries, of disk, dvd, net, floppy (dvd,disk with --cdrom)" },
 	{ "boot-menu", NULL, opt_boot_menu, "firmware offers its boot menu" },
 	{ "firmware", "F", opt_firmware, "a firmware image instead of the host's SeaBIOS" },
 	{ "nic", "nat[,model=e1000|virtio][,hostfwd=tcp:127.0.0.1:8080-:80]...[,net=CIDR][,tftp=DIR][,bootfile=F]",
