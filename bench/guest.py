@@ -104,7 +104,8 @@ class Image:
         self.kernel, self.initrd, self.root = (self.disk + s for s in (".vmlinuz", ".initrd", ".root"))
         self.tmp, self.job = tmp, os.path.join(tmp, "job")
         recipe = os.path.join(HERE, "make-image")
-        if not os.path.exists(self.disk) or os.path.getmtime(self.disk) < os.path.getmtime(recipe):
+        made_by = max(os.path.getmtime(f) for f in (recipe, os.path.join(HERE, "../tools/make-disk")))
+        if not os.path.exists(self.disk) or os.path.getmtime(self.disk) < made_by:
             print("  (making the guest's image out of Debian's packages: some minutes, once)", flush=True)
             os.makedirs(os.path.dirname(self.disk), exist_ok=True)
             run([recipe, self.disk])
