@@ -151,6 +151,8 @@ struct cpu_engine {
 	uint64_t (*current_rip)(struct vcpu *v);
 	/* What the engine made of the code at linear address `a`, for people; the CPU is parked. May be NULL. */
 	void (*dump)(struct vcpu *v, gva_t a, FILE *f);
+	/* The name of a reason for interpreting an instruction, in the trace of exits. May be NULL. */
+	const char *(*refusal)(unsigned reason);
 };
 
 extern const struct cpu_engine cpu_engine_kvm, cpu_engine_jit, cpu_engine_interp;

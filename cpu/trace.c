@@ -75,6 +75,17 @@ find(struct cpu_trace *t, enum cpu_trace_kind kind, uint64_t rip, uint64_t objec
 	return NULL;
 }
 
+static void
+print_object(const struct cpu_engine *g, int kind, uint64_t object, FILE *f)
+{
+	if (kind == CPU_TRACE_INTERPRETED && g->refusal)
+		fprintf(f, "%s\n", g->refusal((unsigned)object));
+	else if (kinds[kind].object[0])
+		fprintf(f, "%s %llx\n", kinds[kind].object, (unsigned long long)object);
+	else
+		fputc('\n', f);
+}
+
 void
 cpu_trace(struct vcpu *v, enum cpu_trace_kind kind, uint64_t rip, uint64_t object)
 {
@@ -86,11 +97,15 @@ cpu_trace(struct vcpu *v, enum cpu_trace_kind kind, uint64_t rip, uint64_t objec
 		r->count++;
 	else
 		t->lost++;
-	if (t->lines && t->written++ < CPU_TRACE_LINES_MAX)
-		fprintf(t->lines, "%llu.%06llu cpu%d %-11s rip %016llx %s %llx\n",
-			(unsigned long long)(clock_now(&v->m->clock) / 1000000000u),
-			(unsigned long long)(clock_now(&v->m->clock) / 1000u % 1000000u), v->index, kinds[kind].text,
-			(unsigned long long)rip, kinds[kind].object, (unsigned long long)object);
+	if (t->lines && t->written < CPU_TRACE_LINES_MAX) {
+		uint64_t now = clock_now(&v->m->clock);
+
+		t->written++;
+		fprintf(t->lines, "%llu.%06llu cpu%d %-11s rip %016llx ", (unsigned long long)(now / 1000000000u),
+			(unsigned long long)(now / 1000u % 1000000u), v->index, kinds[kind].text,
+			(unsigned long long)rip);
+		print_object(v->engine, kind, object, t->lines);
+	}
 }
 
 uint64_t
@@ -176,9 +191,10 @@ cpu_trace_print(struct cpus *c, unsigned most, FILE *f)
 	print_totals(c, f);
 	all = gather(c, &n);
 	fprintf(f, "exits by place\n");
-	for (size_t i = 0; all && i < n && i < most; i++)
-		fprintf(f, "  %16llu  %-11s rip %016llx  %s %llx\n", (unsigned long long)all[i].count,
-			kinds[all[i].kind].text, (unsigned long long)all[i].rip, kinds[all[i].kind].object,
-			(unsigned long long)all[i].object);
+	for (size_t i = 0; all && i < n && i < most; i++) {
+		fprintf(f, "  %16llu  %-11s rip %016llx  ", (unsigned long long)all[i].count, kinds[all[i].kind].text,
+			(unsigned long long)all[i].rip);
+		print_object(c->engine, all[i].kind, all[i].object, f);
+	}
 	free(all);
 }

@@ -11,6 +11,7 @@
  *	system.c     frequent system instructions
  *	string.c     string instructions
  *	encode.c     one guest instruction with other registers and another memory operand
+ *	dump.c       blocks and counters, for people
  *
  * Registers in translated code. GS base: struct jit_cpu. RSP: the host stack, 16-byte aligned. RCX, R11 and R15 are
  * temporaries: T_CX, T_A (address), T_B. The guest's registers: see jit_host_reg; R9, R10, R11 and R15 live in v.state.
@@ -204,6 +205,7 @@ struct jit_cpu {
 	struct mem_listener listener;
 	uint64_t refused[JIT_REFUSAL_COUNT];
 	uint64_t guest_bytes, host_bytes, cold_bytes, missed, looked_up, fp_loads;
+	uint64_t translate_ticks; /* of the host's TSC */
 };
 
 #define JIT_OFF(member) ((uint32_t)offsetof(struct jit_cpu, member))
@@ -269,6 +271,11 @@ void jit_system(struct jit_cpu *j, uint32_t site);
 
 /* ---- string.c ---- */
 bool jit_string(struct jit_cpu *j, uint32_t site);
+
+/* ---- dump.c: struct cpu_engine ---- */
+void jit_print_stats(struct vcpu *v, FILE *f);
+void jit_dump(struct vcpu *v, gva_t a, FILE *f);
+const char *jit_refusal(unsigned reason);
 
 /* ---- encode.c ---- */
 struct jit_form {

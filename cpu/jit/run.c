@@ -31,12 +31,6 @@
 #define ARENA_TOTAL (64u << 20)
 #define ARENA_MAX (32u << 20)
 
-static const char *const refusal_text[] = {
-#define ROW(name, text) [name] = text,
-	JIT_REFUSALS(ROW)
-#undef ROW
-};
-
 /* ---- flags ---- */
 
 static inline void
@@ -145,6 +139,7 @@ block_here(struct jit_cpu *j)
 	struct soft_tlb_entry *e = x86_tlb_slot(c, a, c->mmu);
 	gva_t tag = (a & ~(gva_t)PAGE_MASK) | c->tlb_gen;
 	struct jit_block *b;
+	uint64_t start;
 
 	if (unlikely(!x86_canonical(a)))
 		x86_gp(c, 0);
@@ -159,7 +154,10 @@ block_here(struct jit_cpu *j)
 	if (likely(b != NULL))
 		return b;
 	jit_fp_home(j);
-	return jit_translate(j, a, e, c->mode_key);
+	start = __builtin_ia32_rdtsc();
+	b = jit_translate(j, a, e, c->mode_key);
+	j->translate_ticks += __builtin_ia32_rdtsc() - start;
+	return b;
 }
 
 static inline void
@@ -587,22 +585,6 @@ engine_close(struct vcpu *v)
 }
 
 static void
-engine_print_stats(struct vcpu *v, FILE *f)
-{
-	struct jit_cpu *j = (struct jit_cpu *)v;
-
-	for (int n = 0; n < JIT_REFUSAL_COUNT; n++)
-		fprintf(f, "  interpreted      %16llu  %s\n", (unsigned long long)j->refused[n], refusal_text[n]);
-	fprintf(f, "  guest bytes      %16llu  translated\n", (unsigned long long)j->guest_bytes);
-	fprintf(f, "  host bytes       %16llu  made of them\n", (unsigned long long)j->host_bytes);
-	fprintf(f, "  cold bytes       %16llu  beside them\n", (unsigned long long)j->cold_bytes);
-	fprintf(f, "  full             %16llu  times code memory was full\n", (unsigned long long)j->drops - 1);
-	fprintf(f, "  missed           %16llu  memory accesses left to C\n", (unsigned long long)j->missed);
-	fprintf(f, "  loaded           %16llu  times the vector registers\n", (unsigned long long)j->fp_loads);
-	fprintf(f, "  looked up        %16llu  jumps found in C\n", (unsigned long long)j->looked_up);
-}
-
-static void
 engine_kick(struct vcpu *v)
 {
 	((struct jit_cpu *)v)->run_ok = 0;
@@ -678,7 +660,9 @@ const struct cpu_engine cpu_engine_jit = {
 	.can_inject = engine_can_inject,
 	.inject = engine_inject,
 	.flush = engine_flush,
-	.print_stats = engine_print_stats,
+	.print_stats = jit_print_stats,
+	.dump = jit_dump,
+	.refusal = jit_refusal,
 	.debug = engine_debug,
 	.current_rip = interp_current_rip,
 };
