@@ -6,11 +6,11 @@
  * reads them (its comment, or the tables in op.h). What is not named there and touches only vector, FPU or general
  * registers and flags is left to cpu/x86/vec.c; the rest is #UD.
  */
-#include <Zydis/Zydis.h>
 #include <cpuid.h>
 #include <stdio.h>
 
 #include "cpu/interp/op.h"
+#include "cpu/x86/decode.h"
 
 struct decoding {
 	struct interp_cpu *i;
@@ -1132,7 +1132,7 @@ interp_decode(struct interp_cpu *i, const uint8_t *code, unsigned avail, struct 
 
 	*traits = (struct op_traits){ .condition = 0xff };
 	make_decoder(i, &z);
-	s = ZydisDecoderDecodeFull(&z, code, avail < 15 ? avail : 15, &d.in, d.o);
+	s = x86_decode(&z, code, avail < 15 ? avail : 15, &d.in, d.o);
 	if (s == ZYDIS_STATUS_NO_MORE_DATA && avail < 15)
 		return DECODE_MORE;
 	if (ZYAN_FAILED(s)) {
@@ -1162,7 +1162,7 @@ interp_disassemble(struct interp_cpu *i, const uint8_t *code, unsigned avail, ch
 
 	make_decoder(i, &z);
 	ZydisFormatterInit(&f, ZYDIS_FORMATTER_STYLE_INTEL);
-	if (ZYAN_FAILED(ZydisDecoderDecodeFull(&z, code, avail, &in, o)) ||
+	if (ZYAN_FAILED(x86_decode(&z, code, avail, &in, o)) ||
 		ZYAN_FAILED(ZydisFormatterFormatInstruction(
 			&f, &in, o, in.operand_count_visible, text, size, i->c.v.state.rip, NULL)))
 		snprintf(text, size, "(bad)");

@@ -554,6 +554,15 @@ HANDLER(das)
 
 /* ---- instructions that run on the host ---- */
 
+static void
+check_first(struct interp_cpu *i, const struct op *op, const struct vec_op *v)
+{
+	HOT.op = op;
+	ST.rip = HOT.block_rip + op->off;
+	i->c.next_rip = op_next_rip(i, op);
+	vec_check_first(&i->c, v);
+}
+
 HANDLER(vec)
 {
 	const struct vec_op *v = (const struct vec_op *)(uintptr_t)op->imm;
@@ -565,9 +574,13 @@ HANDLER(vec)
 		if (op->seg >= SEG_FS || i->c.mode != X86_LONG64)
 			seg_base = ST.seg[op->seg].base;
 		if (size) {
+			if (unlikely(i->c.mode != X86_LONG64 && !(i->c.flat >> op->seg & 1)))
+				check_first(i, op, v);
 			a = interp_ea(i, op, size, vec_mem_write(v) ? X86_WRITE : X86_READ);
-			if (unlikely(!x86_canonical(a)))
+			if (unlikely(!x86_canonical(a)) && !vec_touches_nothing(&i->c, v)) {
+				check_first(i, op, v);
 				interp_check_canonical(i, op, op->seg, a, size);
+			}
 		}
 	}
 	HOT.op = op;

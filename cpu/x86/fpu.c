@@ -103,8 +103,8 @@ ignore_pending(struct soft_cpu *c)
 		c->v.state.x87.fsw &= ~(FSW_ES | FSW_B | FSW_EXCEPTIONS);
 }
 
-static void
-check_pending(struct soft_cpu *c)
+void
+vec_check_pending(struct soft_cpu *c)
 {
 	uint16_t fsw = c->vec->x87_live ? host_fsw() : c->v.state.x87.fsw;
 
@@ -175,9 +175,11 @@ vec_run_x87(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base)
 	if (!vc->x87_live)
 		x87_enter(c);
 	if (!op->x87_nowait)
-		check_pending(c);
+		vec_check_pending(c);
 	else if (op->mnemonic == ZYDIS_MNEMONIC_FNCLEX && host_fsw() & FSW_ES)
 		commit_pointers(c);
+	if (c->ac_check && op->mem_size)
+		vec_check_aligned(c, op, a);
 	if (op->mem_write)
 		store_x87(c, op, a);
 	else if (op->mem_size)
@@ -201,7 +203,7 @@ vec_run_x87(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base)
 void
 vec_run_fwait(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base)
 {
-	check_pending(c);
+	vec_check_pending(c);
 }
 
 /* ---- MMX ---- */
@@ -210,7 +212,7 @@ void
 vec_mmx_check(struct soft_cpu *c)
 {
 	vec_sync(c);
-	check_pending(c);
+	vec_check_pending(c);
 }
 
 /* st[] counts from TOP: the registers stay where they are when TOP changes. */
@@ -553,7 +555,7 @@ fldenv(struct soft_cpu *c, struct vec_op *op, gva_t a)
 {
 	uint8_t in[28];
 
-	check_pending(c);
+	vec_check_pending(c);
 	x86_load_bytes(c, a, in, op->opsize == 2 ? 14 : 28, c->mmu);
 	set_top(&c->v.state.x87, in[op->opsize == 2 ? 3 : 5] >> 3 & 7); /* of the new status word */
 	get_env(c, op, in);
@@ -565,7 +567,7 @@ frstor(struct soft_cpu *c, struct vec_op *op, gva_t a)
 	uint8_t in[108];
 	unsigned n;
 
-	check_pending(c);
+	vec_check_pending(c);
 	x86_load_bytes(c, a, in, op->opsize == 2 ? 94 : 108, c->mmu);
 	n = get_env(c, op, in);
 	for (unsigned i = 0; i < 8; i++) {

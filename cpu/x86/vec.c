@@ -334,14 +334,27 @@ check_gate(struct soft_cpu *c, const struct vec_gate *g)
 		x86_raise(c, EXC_NM);
 }
 
-void
-vec_run(struct soft_cpu *c, const struct vec_op *op, gva_t a, uint64_t seg_base)
+static inline void
+pass_gate(struct soft_cpu *c, const struct vec_gate *g)
 {
 	const struct x86_state *s = &c->v.state;
-	const struct vec_gate *g = &op->gate;
 
 	if ((s->cr0 & (g->cr0_ud | g->cr0_nm | g->cr0_mp)) | (~s->cr4 & g->cr4_need) | (~s->xcr0 & g->xcr0_need))
 		check_gate(c, g);
+}
+
+void
+vec_check_first(struct soft_cpu *c, const struct vec_op *op)
+{
+	pass_gate(c, &op->gate);
+	if ((op->x87 && !op->x87_nowait) || op->mmx)
+		vec_check_pending(c);
+}
+
+void
+vec_run(struct soft_cpu *c, const struct vec_op *op, gva_t a, uint64_t seg_base)
+{
+	pass_gate(c, &op->gate);
 	op->run(c, (struct vec_op *)op, a, seg_base);
 }
 

@@ -191,6 +191,10 @@ void vec_run_scatter(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t se
 void vec_run_movdir64b(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base);
 void vec_run_touch(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base);
 void vec_run_nothing(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base);
+/* Raise #MF if an unmasked x87 exception is pending. */
+void vec_check_pending(struct soft_cpu *c);
+/* Raise #AC for a misaligned operand; alignment checks are on (c->ac_check). */
+void vec_check_aligned(struct soft_cpu *c, const struct vec_op *op, gva_t a);
 /* Run the thunk on host memory; raises what it reports. */
 void vec_call(struct soft_cpu *c, struct vec_op *op, void *mem);
 

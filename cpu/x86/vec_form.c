@@ -282,11 +282,19 @@ vec_form_encode(struct vec_op *op, const struct vec_form *f, const uint8_t *gues
 	op->len = (uint8_t)(b.p - op->bytes);
 }
 
+static ZydisRegister
+whole(ZydisRegister r)
+{
+	ZydisRegister w = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, r);
+
+	return w == ZYDIS_REGISTER_NONE ? r : w;
+}
+
 static bool
 same_operand(const ZydisDecodedOperand *a, const ZydisDecodedOperand *b)
 {
 	if (a->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN)
-		return a->type != ZYDIS_OPERAND_TYPE_REGISTER || a->reg.value == b->reg.value ||
+		return a->type != ZYDIS_OPERAND_TYPE_REGISTER || whole(a->reg.value) == whole(b->reg.value) ||
 		       ZydisRegisterGetClass(a->reg.value) == ZYDIS_REGCLASS_FLAGS;
 	return a->type == b->type && a->size == b->size && a->actions == b->actions;
 }

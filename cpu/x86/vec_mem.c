@@ -64,6 +64,16 @@ vec_run_touch(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base)
 	x86_probe(c, a, 1, X86_READ, c->mmu);
 }
 
+/* Scalar and MMX operands are checked for alignment, vectors of 16 bytes and more are not (SDM 1 14.4.1). */
+void
+vec_check_aligned(struct soft_cpu *c, const struct vec_op *op, gva_t a)
+{
+	gva_t mask = op->mem_size == 10 ? 7 : op->mem_size <= 8 ? op->mem_size - 1u : 0;
+
+	if (a & mask && op->mnemonic != ZYDIS_MNEMONIC_VCVTPH2PS)
+		x86_raise_error(c, EXC_AC, 0);
+}
+
 static void
 store_operand(struct soft_cpu *c, struct vec_op *op, gva_t a)
 {
@@ -99,6 +109,8 @@ vec_run_mem(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base)
 		vec_mmx_check(c);
 	if (a & op->align_mask)
 		x86_gp(c, 0);
+	if (c->ac_check)
+		vec_check_aligned(c, op, a);
 	if (op->mem_write) {
 		store_operand(c, op, a);
 		return;
@@ -132,9 +144,9 @@ sign_bits(const uint8_t *reg, unsigned size, unsigned count)
 
 /* Which elements of the memory operand are touched. */
 static uint64_t
-touched(struct soft_cpu *c, struct vec_op *op)
+touched(struct soft_cpu *c, const struct vec_op *op)
 {
-	struct x86_state *s = &c->v.state;
+	const struct x86_state *s = &c->v.state;
 	uint64_t k = s->k[op->mask_reg & 7] & low_bits(op->mask_bits), m = 0;
 
 	switch (op->mask) {
@@ -157,7 +169,9 @@ each_element(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t mask,
 {
 	for (; mask; mask &= mask - 1) {
 		unsigned off = (unsigned)__builtin_ctzll(mask) * op->elem_size;
-		fn(c, a + off, c->vec->bounce + off, op->elem_size);
+		gva_t at = c->mode == X86_LONG64 ? a + off : (uint32_t)(a + off);
+
+		fn(c, at, c->vec->bounce + off, op->elem_size);
 	}
 }
 
@@ -193,6 +207,12 @@ masked_bounced(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t mask)
 	if (op->mxcsr)
 		each_element(c, op, a, mask, probe_element);
 	each_element(c, op, a, mask, store_element);
+}
+
+bool
+vec_touches_nothing(struct soft_cpu *c, const struct vec_op *op)
+{
+	return op->run == vec_run_masked && !op->mask_probe && !touched(c, op);
 }
 
 void
@@ -357,9 +377,9 @@ vec_run_movdir64b(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_b
 
 	if (op->vsib.addr_size < 8)
 		off &= low_bits(op->vsib.addr_size * 8u);
+	x86_load_bytes(c, a, c->vec->bounce, 64, c->mmu);
 	to = x86_linear(c, SEG_ES, off, 64, X86_WRITE);
 	if (to & 63)
 		x86_gp(c, 0);
-	x86_load_bytes(c, a, c->vec->bounce, 64, c->mmu);
 	x86_store_bytes(c, to, c->vec->bounce, 64, c->mmu);
 }

@@ -278,8 +278,12 @@ const struct vec_op *vec_compile(
  * #NM, #UD, #MF, #XM, #GP (alignment), #PF. v.state.rflags holds the flags before and after.
  */
 void vec_run(struct soft_cpu *c, const struct vec_op *op, gva_t a, uint64_t seg_base);
+/* Raises what comes before exceptions of the address: #UD, #NM, #MF. For the caller whose segment checks will fail. */
+void vec_check_first(struct soft_cpu *c, const struct vec_op *op);
 unsigned vec_mem_size(const struct vec_op *op); /* 0: no memory operand */
 bool vec_mem_write(const struct vec_op *op);
+/* A masked access with an empty mask: its address may be anything, also non-canonical. */
+bool vec_touches_nothing(struct soft_cpu *c, const struct vec_op *op);
 bool vec_uses_flags(const struct vec_op *op); /* reads or writes arithmetic flags: materialise them first */
 /*
  * `a` belongs to the first memory operand in the decoder's list, hidden ones included (MASKMOVDQU: [RDI]).
