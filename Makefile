@@ -119,9 +119,10 @@ $(foreach d,$(DIRS),$(eval $(call unit,$(d))))
 unit: $(UNIT_BIN) ## build and run the unit tests
 	@tools/run-tests $(UNIT_BIN)
 
-# ---- instructions on the bare CPU and under an engine: test/isa/<name>.c, each with the harness diff.c ----
-ISA_BIN := $(patsubst test/isa/%.c,$(OUT)/isa/%,$(filter-out %/diff.c,$(wildcard test/isa/*.c)))
-$(OUT)/isa/%: $(OUT)/obj/test/isa/%.o $(OUT)/obj/test/isa/diff.o $(call archives,$(LAYERS_cpu))
+# ---- instructions on the bare CPU and under engines: test/isa/<name>.c, each with the harness ----
+ISA_HARNESS := test/isa/diff.c test/isa/generate.c
+ISA_BIN := $(patsubst test/isa/%.c,$(OUT)/isa/%,$(filter-out $(ISA_HARNESS),$(wildcard test/isa/*.c)))
+$(OUT)/isa/%: $(OUT)/obj/test/isa/%.o $(call obj,$(ISA_HARNESS)) $(call archives,$(LAYERS_cpu))
 	$(call link,$(filter %.o,$^),$(LAYERS_cpu))
 
 # ---- benchmarks written in C: bench/<name>.c ----

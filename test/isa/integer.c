@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Random integer programs on the bare CPU and under the interpreter.
+ * Random integer programs on the bare CPU and under the interpreter and the translator; encodings.c is wider, this one
+ * goes deeper where compilers go.
  *
  *	isa/integer [--bits 32|64] [--count N] [--seed S] [--insns N] [--engine interp|jit]
  *
- * Each program has its own seed, printed when it fails, together with the shortest prefix that does; `--seed S --count
- * 1` runs it again. Registers that programs do not overwrite: RSP, RBP, R14 and R15 point into memory, R13 is a small
- * index.
+ * Without --bits both widths, without --engine both engines. Each program has its own seed, printed when it fails,
+ *together with the shortest prefix that does; `--seed S --count 1` runs it again. Registers that programs do not
+ *overwrite: RSP, RBP, R14 and R15 point into memory, R13 is a small index.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +19,6 @@
 #define INSNS_MAX 64
 
 struct program {
-	bool dead_flags; /* are undefined after a fault */
 	uint64_t seed;
 	int bits;
 	uint8_t code[INSNS_MAX * 40];
@@ -699,72 +699,95 @@ generate(struct program *p, uint64_t seed, int bits, unsigned insns)
 
 /* ---- running ---- */
 
+struct options {
+	uint64_t seed, count;
+	unsigned insns;
+	int bits; /* 0: both */
+	const struct cpu_engine *engine;
+};
+
 static bool
-same(struct isa *t, struct program *p, unsigned len, uint64_t seed, FILE *f)
+same(struct isa *t, struct program *p, unsigned len, uint64_t seed, bool jit, FILE *f)
 {
 	static struct isa_state in, bare, engine;
 
-	isa_random_state(&in, seed, p->bits);
+	isa_random_state(&in, seed, p->bits == 64 ? ISA_USER64 : ISA_USER32);
+	in.gpr[RBP] = ISA_DATA + 4000 + (isa_random(&seed) & 127);
+	if (p->bits == 64) {
+		in.gpr[R13] = isa_random(&seed) & 31;
+		in.gpr[R14] = ISA_DATA + 4000 + (isa_random(&seed) & 127);
+		in.gpr[R15] = ISA_DATA + 1000 + (isa_random(&seed) & 127);
+	}
 	isa_run_bare(t, p->code, len, &in, &bare);
-	isa_run_engine(t, p->code, len, &in, &engine);
+	isa_run_engine(t, 0, p->code, len, &in, &engine);
 	/* The translator does not keep arithmetic flags that are overwritten before they are read, for a fault between.
 	 */
-	if (p->dead_flags && bare.vector != EXC_UD)
+	if (jit && bare.vector != EXC_UD)
 		return isa_equal(&bare, &engine, ISA_VECTORS, FLAG_DF, f);
 	return isa_equal(&bare, &engine, ISA_VECTORS, ISA_FLAGS, f);
 }
 
 static void
-explain(struct isa *t, struct program *p, uint64_t seed)
+explain(struct isa *t, struct program *p, uint64_t seed, bool jit)
 {
 	unsigned n;
 
 	for (n = 0; n + 1 < p->insns; n++)
-		if (!same(t, p, p->end[n], seed, NULL))
+		if (!same(t, p, p->end[n], seed, jit, NULL))
 			break;
 	printf("seed %llu (%d bits): after %u of %u instructions:\n", (unsigned long long)seed, p->bits, n + 1,
 		p->insns);
-	same(t, p, p->end[n], seed, stdout);
-	isa_disassemble(p->code, p->end[n], p->bits, stdout);
+	same(t, p, p->end[n], seed, jit, stdout);
+	isa_disassemble(p->code, p->end[n], ISA_CODE, p->bits, stdout);
+}
+
+static uint64_t
+run(const struct options *o, const struct cpu_engine *engine, int bits)
+{
+	struct program p = { 0 };
+	struct isa *t = isa_open(bits == 64 ? ISA_USER64 : ISA_USER32, &engine, 1);
+	bool jit = engine == &cpu_engine_jit;
+	uint64_t failures = 0;
+
+	if (!t)
+		return 1;
+	for (uint64_t s = o->seed; s < o->seed + o->count && failures < 8; s++) {
+		generate(&p, s, bits, o->insns);
+		if (!same(t, &p, p.len, s, jit, NULL)) {
+			explain(t, &p, s, jit);
+			failures++;
+		}
+	}
+	printf("integer, %d bits, %s: %llu programs from seed %llu: %llu differ\n", bits, engine->name,
+		(unsigned long long)o->count, (unsigned long long)o->seed, (unsigned long long)failures);
+	isa_close(t);
+	return failures;
 }
 
 int
 main(int argc, char **argv)
 {
-	const struct cpu_engine *engine = &cpu_engine_interp;
-	uint64_t seed = 1, count = 2000, failures = 0;
-	unsigned insns = 24;
-	int bits = 64;
-	struct program p = { 0 };
-	struct isa *t;
+	static const struct cpu_engine *const engines[] = { &cpu_engine_interp, &cpu_engine_jit };
+	struct options o = { .seed = 1, .count = 10000, .insns = 24 };
+	uint64_t failures = 0;
 
 	for (int i = 1; i + 1 < argc; i += 2) {
 		if (!strcmp(argv[i], "--seed"))
-			seed = strtoull(argv[i + 1], NULL, 0);
+			o.seed = strtoull(argv[i + 1], NULL, 0);
 		else if (!strcmp(argv[i], "--count"))
-			count = strtoull(argv[i + 1], NULL, 0);
+			o.count = strtoull(argv[i + 1], NULL, 0);
 		else if (!strcmp(argv[i], "--engine"))
-			engine = !strcmp(argv[i + 1], "jit") ? &cpu_engine_jit : &cpu_engine_interp;
+			o.engine = !strcmp(argv[i + 1], "jit") ? &cpu_engine_jit : &cpu_engine_interp;
 		else if (!strcmp(argv[i], "--bits"))
-			bits = atoi(argv[i + 1]);
+			o.bits = atoi(argv[i + 1]);
 		else if (!strcmp(argv[i], "--insns"))
-			insns = (unsigned)atoi(argv[i + 1]);
+			o.insns = (unsigned)atoi(argv[i + 1]);
 	}
-	if (insns > INSNS_MAX)
-		insns = INSNS_MAX;
-	t = isa_open(engine, bits);
-	if (!t)
-		return 1;
-	for (uint64_t s = seed; s < seed + count && failures < 8; s++) {
-		generate(&p, s, bits, insns);
-		p.dead_flags = engine == &cpu_engine_jit;
-		if (!same(t, &p, p.len, s, NULL)) {
-			explain(t, &p, s);
-			failures++;
-		}
-	}
-	printf("integer, %d bits: %llu programs from seed %llu: %llu differ\n", bits, (unsigned long long)count,
-		(unsigned long long)seed, (unsigned long long)failures);
-	isa_close(t);
+	if (o.insns > INSNS_MAX)
+		o.insns = INSNS_MAX;
+	for (int bits = 64; bits >= 32; bits -= 32)
+		for (unsigned e = 0; e < ARRAY_LEN(engines); e++)
+			if ((!o.bits || bits == o.bits) && (!o.engine || engines[e] == o.engine))
+				failures += run(&o, engines[e], bits);
 	return failures != 0;
 }
