@@ -33,12 +33,14 @@ CFLAGS_cpu_x86_sys := $(GENERAL)
 CFLAGS_cpu_x86_seg := $(GENERAL)
 CFLAGS_bus_mem := $(GENERAL)
 
-DIRS  := base bus block net cpu debug dev machine display state vm host
+DIRS  := base bus block net switch nethelper cpu debug dev machine display state vm host
 # What an archive needs to link: itself and the layers below it (doc/architecture.md).
 LAYERS_base    := base
 LAYERS_bus     := bus base
 LAYERS_block   := block base
 LAYERS_net     := net base
+LAYERS_switch  := switch net base
+LAYERS_nethelper := nethelper base
 LAYERS_cpu     := cpu bus base
 LAYERS_debug   := debug cpu bus base
 LAYERS_dev     := dev bus block net base
@@ -50,6 +52,7 @@ LAYERS_host    := host block net base
 
 LIBS_block := -lz
 LIBS_net   := $(shell pkg-config --libs slirp 2>/dev/null || echo -lslirp)
+LIBS_switch := -ljansson -lseccomp
 LIBS_cpu   := -lZydis -lZycore
 LIBS_display := -lpng -lz -lcrypto
 LIBS_state := $(shell pkg-config --libs libzstd 2>/dev/null || echo -lzstd)
@@ -62,7 +65,8 @@ obj = $(patsubst %.c,$(OUT)/obj/%.o,$(1))
 archives = $(foreach d,$(1),$(OUT)/lib$(d).a)
 syslibs = $(foreach d,$(1),$(LIBS_$(d)))
 
-PROGRAMS := $(OUT)/bin/lodge $(OUT)/bin/VBoxManage $(OUT)/bin/vboxmanage $(OUT)/bin/lodge-vm
+PROGRAMS := $(OUT)/bin/lodge $(OUT)/bin/VBoxManage $(OUT)/bin/vboxmanage $(OUT)/bin/lodge-vm \
+	$(patsubst %,$(OUT)/bin/lodge-%,$(patsubst %/main.c,%,$(wildcard switch/main.c nethelper/main.c)))
 
 .PHONY: all help demo check check-long bench lint clean install deps deps-demo deps-test format fuzz unit units libs print-fuzz-flags bench-programs
 all: $(PROGRAMS)
@@ -105,6 +109,11 @@ $(OUT)/bin/lodge: $(call obj,$(wildcard front/lodge/*.c)) $(call archives,$(LODG
 $(OUT)/bin/lodge-vm: $(call obj,vm/main.c) $(call archives,$(LAYERS_vm))
 	$(call link,$(filter %.o,$^),$(LAYERS_vm))
 
+$(OUT)/bin/lodge-switch: $(call obj,switch/main.c) $(call archives,$(LAYERS_switch))
+	$(call link,$(filter %.o,$^),$(LAYERS_switch))
+$(OUT)/bin/lodge-nethelper: $(call obj,nethelper/main.c) $(call archives,$(LAYERS_nethelper))
+	$(call link,$(filter %.o,$^),$(LAYERS_nethelper))
+
 # ---- unit tests: test/unit/<dir>/<name>.c links the layers of <dir> ----
 UNIT_SRC := $(wildcard test/unit/*/*.c)
 UNIT_BIN := $(patsubst test/unit/%.c,$(OUT)/unit/%,$(UNIT_SRC))
@@ -127,8 +136,8 @@ $(OUT)/isa/%: $(OUT)/obj/test/isa/%.o $(call obj,$(ISA_HARNESS)) $(call archives
 
 # ---- benchmarks written in C: bench/<name>.c ----
 BENCH_BIN := $(patsubst bench/%.c,$(OUT)/bench/%,$(wildcard bench/*.c))
-$(OUT)/bench/%: $(OUT)/obj/bench/%.o $(call archives,$(LAYERS_machine))
-	$(call link,$<,$(LAYERS_machine))
+$(OUT)/bench/%: $(OUT)/obj/bench/%.o $(call archives,switch $(LAYERS_machine))
+	$(call link,$<,switch $(LAYERS_machine))
 
 # ---- what people and CI call ----
 
@@ -177,7 +186,7 @@ install: all ## install under PREFIX (default /usr/local); DESTDIR is honoured
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/lodge
 	install -m 755 $(OUT)/bin/lodge $(OUT)/bin/VBoxManage $(DESTDIR)$(PREFIX)/bin/
 	ln -sf VBoxManage $(DESTDIR)$(PREFIX)/bin/vboxmanage
-	install -m 755 $(OUT)/bin/lodge-vm $(DESTDIR)$(PREFIX)/libexec/lodge/
+	install -m 755 $(OUT)/bin/lodge-vm $(OUT)/bin/lodge-switch $(OUT)/bin/lodge-nethelper $(DESTDIR)$(PREFIX)/libexec/lodge/
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	for m in doc/man/*.1; do [ ! -f "$$m" ] || install -m 644 "$$m" $(DESTDIR)$(PREFIX)/share/man/man1/; done
 	for c in front/*/completion.bash; do [ ! -f "$$c" ] || install -m 644 "$$c" \
@@ -185,7 +194,7 @@ install: all ## install under PREFIX (default /usr/local); DESTDIR is honoured
 
 libs: $(call archives,$(DIRS))
 print-fuzz-flags:
-	@echo $(call syslibs,$(LAYERS_vm) host)
+	@echo $(call syslibs,$(LAYERS_vm) switch host)
 
 clean: ## remove everything that was built
 	rm -rf $(OUT)

@@ -5,6 +5,9 @@
  * wait in a bounded queue, in order, until net_adapter_ready(). A full queue drops the newest frame, as a wire does:
  * TCP slows down on its own.
  *
+ * A link may share a limit of bytes a second with others. What is above it waits in a queue of the same kind, from
+ * which a timer sends; a full one drops the newest frame too.
+ *
  * The queue is one ring of bytes, allocated when it is first needed: a record is a 4-byte length and the frame, padded
  * to 4 bytes, never split; a length of QUEUE_WRAP says "go on at the start". No allocation per frame.
  */
@@ -83,6 +86,133 @@ queue_drop(struct net_queue *q, size_t len)
 		q->head = q->tail = 0;
 }
 
+/* ---- limits: a bucket of tokens, a tenth of a second deep, that all links of a limit draw from ---- */
+
+#define LIMIT_BURST 65536
+#define LIMIT_SLICE_NS UINT64_C(5000000)
+
+struct net_limit {
+	struct loop_timer timer;
+	uint64_t rate; /* bytes a second, 0: no limit */
+	int64_t tokens;
+	uint64_t filled; /* when tokens were counted last */
+	struct net_link *links;
+};
+
+static void send_now(struct net_link *l, const uint8_t *frame, size_t len);
+
+static void
+limit_fill(struct net_limit *m)
+{
+	uint64_t now = loop_now(), passed = MIN(now - m->filled, UINT64_C(1000000000));
+	int64_t depth = MAX((int64_t)(m->rate / 10), (int64_t)LIMIT_BURST);
+	int64_t more = (int64_t)(passed / 1000 * m->rate / 1000000);
+
+	if (!more && passed < UINT64_C(1000000000))
+		return; /* keep counting from where we were */
+	m->tokens = MIN(m->tokens + more, depth);
+	m->filled = now;
+}
+
+/* True: send it now. */
+static bool
+limit_take(struct net_limit *m, struct net_link *l, size_t len)
+{
+	if (!m->rate)
+		return true;
+	limit_fill(m);
+	if (m->tokens > 0 && (!l->held || l->held->head == l->held->tail)) {
+		m->tokens -= (int64_t)len;
+		return true;
+	}
+	if (!loop_timer_armed(&m->timer))
+		loop_timer_arm(&m->timer, loop_now() + LIMIT_SLICE_NS);
+	return false;
+}
+
+/* One held frame of this link, if there is one. */
+static bool
+limit_send(struct net_limit *m, struct net_link *l)
+{
+	const uint8_t *frame;
+	size_t len;
+
+	frame = l->held ? queue_peek(l->held, &len) : NULL;
+	if (!frame)
+		return false;
+	m->tokens -= (int64_t)len;
+	if (net_link_up(l))
+		send_now(l, frame, len);
+	else
+		l->stats.dropped++;
+	queue_drop(l->held, len);
+	return true;
+}
+
+/* Held frames, one of each link in turn, as far as the tokens go. */
+static void
+limit_run(void *opaque)
+{
+	struct net_limit *m = opaque;
+	bool any = true;
+
+	limit_fill(m);
+	while (any && (m->tokens > 0 || !m->rate)) {
+		any = false;
+		for (struct net_link *l = m->links; l; l = l->limit_next)
+			any |= (m->tokens > 0 || !m->rate) && limit_send(m, l);
+	}
+	for (struct net_link *l = m->links; l; l = l->limit_next)
+		if (l->held && l->held->head != l->held->tail && !loop_timer_armed(&m->timer))
+			loop_timer_arm(&m->timer, loop_now() + LIMIT_SLICE_NS);
+}
+
+struct net_limit *
+net_limit_open(struct loop *loop, uint64_t rate)
+{
+	struct net_limit *m = xcalloc(1, sizeof(*m));
+
+	loop_timer_init(&m->timer, loop, limit_run, m);
+	m->filled = loop_now();
+	m->rate = rate;
+	return m;
+}
+
+void
+net_limit_set(struct net_limit *m, uint64_t rate)
+{
+	limit_fill(m);
+	m->rate = rate;
+	m->tokens = MIN(m->tokens, 0);
+	if (!loop_timer_armed(&m->timer))
+		loop_timer_arm(&m->timer, loop_now());
+}
+
+void
+net_limit_close(struct net_limit *m)
+{
+	loop_timer_cancel(&m->timer);
+	free(m);
+}
+
+void
+net_link_limit(struct net_link *l, struct net_limit *m)
+{
+	if (l->limit) {
+		struct net_link **at = &l->limit->links;
+
+		while (limit_send(l->limit, l))
+			;
+		while (*at != l)
+			at = &(*at)->limit_next;
+		*at = l->limit_next;
+	}
+	l->limit = m;
+	l->limit_next = m ? m->links : NULL;
+	if (m)
+		m->links = l;
+}
+
 /* ---- the link ---- */
 
 void
@@ -93,16 +223,51 @@ net_link_init(struct net_link *l, const uint8_t mac[6])
 }
 
 void
+net_unplug(struct net_link *l)
+{
+	if (!l->class)
+		return;
+	l->class->close(l->backend);
+	l->class = NULL;
+	l->backend = NULL;
+	if (l->queue && !l->queue->flushing)
+		l->queue->head = l->queue->tail = 0;
+	if (l->held)
+		l->held->head = l->held->tail = 0;
+	if (l->adapter.link_changed)
+		l->adapter.link_changed(l->adapter.opaque, net_link_up(l));
+}
+
+void
 net_link_close(struct net_link *l)
 {
 	if (l->class)
 		l->class->close(l->backend);
 	l->class = NULL;
 	l->backend = NULL;
+	net_link_limit(l, NULL);
 	pcap_close(l->trace);
 	l->trace = NULL;
 	free(l->queue);
 	l->queue = NULL;
+	free(l->held);
+	l->held = NULL;
+}
+
+bool
+net_link_waiting(const struct net_link *l)
+{
+	return l->queue && l->queue->head != l->queue->tail;
+}
+
+static void
+send_now(struct net_link *l, const uint8_t *frame, size_t len)
+{
+	l->stats.tx_frames++;
+	l->stats.tx_bytes += len;
+	if (l->trace)
+		pcap_frame(l->trace, frame, len);
+	l->class->send(l->backend, frame, len);
 }
 
 void
@@ -112,11 +277,14 @@ net_send(struct net_link *l, const uint8_t *frame, size_t len)
 		l->stats.dropped++;
 		return;
 	}
-	l->stats.tx_frames++;
-	l->stats.tx_bytes += len;
-	if (l->trace)
-		pcap_frame(l->trace, frame, len);
-	l->class->send(l->backend, frame, len);
+	if (l->limit && !limit_take(l->limit, l, len)) {
+		if (!l->held)
+			l->held = xcalloc(1, sizeof(*l->held));
+		if (!queue_put(l->held, frame, len))
+			l->stats.dropped++;
+		return;
+	}
+	send_now(l, frame, len);
 }
 
 static bool

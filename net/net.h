@@ -54,6 +54,9 @@ struct net_link {
 	uint8_t mac[6];
 	struct net_stats stats;
 	struct net_queue *queue; /* frames the adapter had no room for; bounded, then dropped */
+	struct net_limit *limit; /* NULL: none */
+	struct net_queue *held;	 /* frames that wait for the limit; bounded, then dropped */
+	struct net_link *limit_next;
 };
 
 void net_link_init(struct net_link *l, const uint8_t mac[6]);
@@ -62,6 +65,10 @@ void net_send(struct net_link *l, const uint8_t *frame, size_t len);	/* adapter 
 void net_deliver(struct net_link *l, const uint8_t *frame, size_t len); /* backend calls */
 void net_adapter_ready(struct net_link *l);				/* adapter calls */
 void net_set_cable(struct net_link *l, bool plugged);
+/* Frames wait for the adapter: do not deliver more than cannot wait elsewhere. */
+bool net_link_waiting(const struct net_link *l);
+/* Take out what is plugged in, if anything; something else may be plugged in then. */
+void net_unplug(struct net_link *l);
 static inline bool
 net_link_up(const struct net_link *l)
 {
@@ -90,6 +97,7 @@ struct nat_options {
 	bool localhost_reachable; /* guest may reach services on the host's loopback through .2 */
 	bool ipv6;		  /* fd17:625c:f037:<2+adapter>::/64 besides IPv4 */
 	bool isolated;		  /* DHCP, TFTP and the rules work; nothing else leaves */
+	uint32_t router, dns;	  /* other hosts of the network than .2 and .3 (host order); 0: those */
 	struct nat_rule rules[NAT_RULES_MAX];
 	int rule_count;
 };
@@ -100,6 +108,38 @@ int nat_rule_add(struct net_link *l, const struct nat_rule *r, struct err *e);
 int nat_rule_remove(struct net_link *l, const char *name, struct err *e);
 /* "name,tcp|udp,hostip,hostport,guestip,guestport" as VBoxManage --natpf has it. */
 int nat_rule_parse(const char *text, struct nat_rule *out, struct err *e);
+
+/* ---- A port of a network that several machines share (switch/protocol.h) ---- */
+
+struct plug_options {
+	const char *dir; /* of the network */
+	const char *port, *token;
+};
+/*
+ * Plug `l` into the switch. When it does not run just now, frames are dropped until it does; its first refusal is an
+ * error, later ones are logged. The switch is looked for again and again, also from within a sandbox.
+ */
+int plug_open(struct net_link *l, struct loop *loop, const struct plug_options *o, struct err *e);
+
+/* ---- A tunnel: each frame is a UDP datagram (VirtualBox's generic driver UDPTunnel) ---- */
+
+struct tunnel_options {
+	uint16_t local_port, remote_port;
+	const char *local_ip; /* "" or NULL: all addresses */
+	const char *remote;   /* address of the other end */
+};
+int tunnel_open(struct net_link *l, struct loop *loop, const struct tunnel_options *o, struct err *e);
+
+/* ---- A network that is not there: link up, frames go nowhere ---- */
+void null_open(struct net_link *l);
+
+/* ---- Bandwidth: links that share a limit send so many bytes a second together, and no more ---- */
+
+struct net_limit;
+struct net_limit *net_limit_open(struct loop *loop, uint64_t bytes_per_second);
+void net_limit_close(struct net_limit *m);			    /* no link may use it any more */
+void net_limit_set(struct net_limit *m, uint64_t bytes_per_second); /* 0: none */
+void net_link_limit(struct net_link *l, struct net_limit *m);	    /* NULL: none */
 
 /* ---- Checksums and segmentation, for adapters that offer them to their guest (RFC 1071, RFC 9293) ---- */
 

@@ -1,0 +1,395 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The way out of the network: libslirp, a TAP, or a packet socket of one of the host's interfaces.
+ *
+ *	mode	what it is				who made it
+ *	user	libslirp (net/nat.c) behind a filter	this process
+ *	tap	the host's interface vboxnetN		the helper, for the keeper
+ *	bridge	a TAP in a Linux bridge of the host	the helper
+ *	packet	a packet socket of an interface		the helper
+ *	none	there is no way out
+ *
+ * The filter in front of libslirp: it answers ARP for the addresses that are its own, and gets IPv4 and IPv6 that is
+ * meant for it. Its DHCP server gets nothing: the station is the DHCP server. On a host-only network it gets what is
+ * for the host's address only, so nothing leaves the host.
+ *
+ * A packet socket hands frames over before the kernel has finished them: checksums may be missing and TCP segments may
+ * be joined; the header in front says so (PACKET_VNET_HDR, the layout of virtio's), and a VLAN tag is in the auxiliary
+ * data. They are put right here.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <linux/virtio_net.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "switch/private.h"
+
+#define BATCH 64
+#define CONNECTS_MAX 32
+#define VNET_HEADER sizeof(struct virtio_net_hdr)
+
+struct uplink {
+	struct network *n;
+	int port;	      /* in the core */
+	struct net_link link; /* to libslirp; or, for packet sockets, what net_send_tso() sends to */
+	bool slirp;
+	struct loop_watch *watch;
+	struct nat_rule connects[CONNECTS_MAX]; /* the oldest is replaced */
+	unsigned connect_next;
+	uint8_t frame[NET_FRAME_MAX + 64], scratch[NET_FRAME_MAX + 64];
+};
+
+static unsigned
+be16(const uint8_t *p)
+{
+	return (unsigned)p[0] << 8 | p[1];
+}
+
+static uint32_t
+be32(const uint8_t *p)
+{
+	return (uint32_t)be16(p) << 16 | be16(p + 2);
+}
+
+/* ---- libslirp ---- */
+
+static bool
+slirp_address(const struct net_config *c, uint32_t ip)
+{
+	return ip == c->gateway || (c->kind == KIND_NATNETWORK && ip == c->network + 2);
+}
+
+/* libslirp takes whatever it is given, so only what is meant for it is. */
+static bool
+slirp_wants(const struct net_config *c, const uint8_t *f, size_t len)
+{
+	static const uint8_t own[2] = { 0x52, 0x55 }, own6[2] = { 0x52, 0x56 };
+
+	switch (be16(f + 12)) {
+	case 0x0806:
+		return len >= 42 && slirp_address(c, be32(f + 38));
+	case 0x0800:
+		if (len < 34 || memcmp(f, own, 2))
+			return false;
+		return c->kind == KIND_NATNETWORK || slirp_address(c, be32(f + 30));
+	case 0x86dd:
+		return c->ipv6 && c->kind == KIND_NATNETWORK && len >= 54 && (!memcmp(f, own6, 2) || (f[0] & 1));
+	default:
+		return false;
+	}
+}
+
+static bool
+deliver_slirp(void *opaque, const uint8_t *frame, size_t len)
+{
+	struct uplink *u = opaque;
+
+	if (slirp_wants(&u->n->c, frame, len))
+		net_send(&u->link, frame, len);
+	return true;
+}
+
+static bool
+from_slirp(void *opaque, const uint8_t *frame, size_t len)
+{
+	struct uplink *u = opaque;
+
+	net_inject(u->n, u->port, frame, len);
+	return true;
+}
+
+static int
+add_port(struct uplink *u, sw_deliver_fn *fn)
+{
+	struct sw_port_config c = { .host_side = true, .uplink = true, .any_source = true, .may_serve = true };
+
+	if (u->n->c.uplink == UPLINK_BRIDGE) {
+		c.trunk = true; /* tags go out as they are */
+		memset(c.allowed, 0xff, sizeof(c.allowed));
+	}
+	u->port = sw_port_add(u->n->core, &c, fn, u);
+	return u->port < 0 ? -1 : 0;
+}
+
+static int
+open_slirp(struct uplink *u, struct err *e)
+{
+	struct network *n = u->n;
+	static const uint8_t mac[6] = { 0x52, 0x55, 0, 0, 0, 0 };
+	char network[32];
+	struct nat_options o = { .network = network,
+		.localhost_reachable = n->c.localhost_reachable,
+		.ipv6 = n->c.ipv6 && n->c.kind == KIND_NATNETWORK,
+		.tftp_root = *n->c.tftp ? n->c.tftp : NULL,
+		.bootfile = *n->c.bootfile ? n->c.bootfile : NULL };
+	struct err rule = { 0 };
+
+	snprintf(network, sizeof(network), "%u.%u.%u.%u/%u", n->c.network >> 24, n->c.network >> 16 & 255,
+		n->c.network >> 8 & 255, n->c.network & 255, n->c.prefix);
+	/* NAT: the gateway is where DNS is, .2 is the host. Host-only: the gateway is the host, DNS is nowhere. */
+	o.router = n->c.kind == KIND_NATNETWORK ? n->c.network + 2 : n->c.gateway;
+	o.dns = n->c.kind == KIND_NATNETWORK ? n->c.gateway : (n->c.network | ~n->c.netmask) - 1;
+	net_link_init(&u->link, mac);
+	u->link.adapter = (struct net_adapter){ .opaque = u, .receive = from_slirp };
+	if (add_port(u, deliver_slirp) || nat_open(&u->link, n->loop, &o, e))
+		return -1;
+	u->slirp = true;
+	for (int i = 0; i < n->c.forward_count; i++)
+		if (nat_rule_add(&u->link, &n->c.forwards[i], &rule))
+			log_error("switch", "%s", rule.text); /* the others are worth having */
+	return 0;
+}
+
+/* ---- TAP ---- */
+
+static bool
+deliver_tap(void *opaque, const uint8_t *frame, size_t len)
+{
+	struct uplink *u = opaque;
+
+	return write(u->n->tap_fd, frame, len) == (ssize_t)len;
+}
+
+static void
+tap_ready(void *opaque, int ready)
+{
+	struct uplink *u = opaque;
+
+	net_begin(u->n);
+	for (int i = 0; i < BATCH; i++) {
+		uint8_t *f = u->n->frame + SW_HEADROOM;
+		ssize_t n = read(u->n->tap_fd, f, NET_FRAME_MAX);
+
+		if (n <= 0)
+			break;
+		sw_input(u->n->core, u->port, f, (size_t)n, loop_now() / 1000000);
+	}
+	net_end(u->n);
+}
+
+/* ---- packet socket ---- */
+
+static bool
+deliver_packet(void *opaque, const uint8_t *frame, size_t len)
+{
+	static const struct virtio_net_hdr none;
+	struct uplink *u = opaque;
+	struct iovec iov[2] = { { (void *)(uintptr_t)&none, sizeof(none) }, { (void *)(uintptr_t)frame, len } };
+
+	return writev(u->n->tap_fd, iov, 2) == (ssize_t)(sizeof(none) + len);
+}
+
+static void
+inject_backend(void *backend, const uint8_t *frame, size_t len)
+{
+	struct uplink *u = backend;
+
+	net_inject(u->n, u->port, frame, len);
+}
+
+static void
+no_close(void *backend)
+{
+}
+
+static const struct net_backend_class inject_class = { .name = "inject", .send = inject_backend, .close = no_close };
+
+/* A TCP packet that the kernel has joined from several. */
+static void
+cut(struct uplink *u, const uint8_t *f, size_t len, const struct virtio_net_hdr *h)
+{
+	unsigned l3 = be16(f + 12) == 0x8100 ? 18 : 14, l4 = h->csum_start, payload;
+	unsigned mss = h->gso_size;
+
+	if (l4 < l3 + 20 || l4 + 20 > len || mss < 64)
+		return;
+	payload = l4 + (f[l4 + 12] >> 4) * 4u;
+	if (payload < l4 + 20 || payload > len || payload + mss > sizeof(u->scratch) ||
+		(f[l3] >> 4 == 6 ? l4 < l3 + 40 : l4 < l3 + (f[l3] & 15) * 4u))
+		return;
+	net_send_tso(&u->link, f, len, l3, l4, payload, mss, u->scratch);
+}
+
+static void
+finish_packet(struct uplink *u, uint8_t *f, size_t len, struct virtio_net_hdr *h)
+{
+	if (h->gso_type != VIRTIO_NET_HDR_GSO_NONE) {
+		cut(u, f, len, h);
+		return;
+	}
+	if ((h->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) && h->csum_start < len &&
+		h->csum_offset + 2u <= len - h->csum_start) {
+		uint16_t sum = net_sum_fold(net_sum(0, f + h->csum_start, len - h->csum_start));
+
+		if (!sum)
+			sum = 0xffff;
+		memcpy(f + h->csum_start + h->csum_offset, &sum, 2);
+	}
+	net_inject(u->n, u->port, f, len);
+}
+
+/* The tag goes back where it was on the wire. */
+static size_t
+restore_tag(uint8_t *f, size_t len, const struct msghdr *m, struct virtio_net_hdr *h)
+{
+	struct cmsghdr *c = CMSG_FIRSTHDR((struct msghdr *)(uintptr_t)m);
+	struct tpacket_auxdata aux;
+
+	if (!c || c->cmsg_level != SOL_PACKET || c->cmsg_type != PACKET_AUXDATA ||
+		c->cmsg_len < CMSG_LEN(sizeof(aux)) || len < 14)
+		return len;
+	memcpy(&aux, CMSG_DATA(c), sizeof(aux));
+	if (!(aux.tp_status & TP_STATUS_VLAN_VALID))
+		return len;
+	memmove(f + 16, f + 12, len - 12);
+	f[12] = 0x81;
+	f[13] = 0;
+	f[14] = (uint8_t)(aux.tp_vlan_tci >> 8);
+	f[15] = (uint8_t)aux.tp_vlan_tci;
+	h->csum_start = (uint16_t)(h->csum_start + 4);
+	return len + 4;
+}
+
+static void
+packet_ready(void *opaque, int ready)
+{
+	struct uplink *u = opaque;
+
+	for (int i = 0; i < BATCH; i++) {
+		union {
+			struct cmsghdr head;
+			char room[CMSG_SPACE(sizeof(struct tpacket_auxdata))];
+		} control;
+		struct virtio_net_hdr h;
+		struct iovec iov[2] = { { &h, sizeof(h) }, { u->frame, NET_FRAME_MAX } };
+		struct msghdr m = { .msg_iov = iov,
+			.msg_iovlen = 2,
+			.msg_control = control.room,
+			.msg_controllen = sizeof(control.room) };
+		ssize_t n = recvmsg(u->n->tap_fd, &m, MSG_DONTWAIT);
+
+		if (n < 0)
+			return;
+		if ((size_t)n < sizeof(h) + 14 || (m.msg_flags & MSG_TRUNC))
+			continue;
+		finish_packet(u, u->frame, restore_tag(u->frame, (size_t)n - sizeof(h), &m, &h), &h);
+	}
+}
+
+/* ---- life ---- */
+
+static int
+open_descriptor(struct uplink *u, struct err *e)
+{
+	struct network *n = u->n;
+	static const uint8_t mac[6] = { 2 };
+
+	if (add_port(u, n->packet ? deliver_packet : deliver_tap))
+		return err_set(e, ERR_INVALID, "the switch has no more ports");
+	net_link_init(&u->link, mac);
+	u->link.class = &inject_class;
+	u->link.backend = u;
+	u->watch = loop_watch_add(n->loop, n->tap_fd, LOOP_IN, n->packet ? packet_ready : tap_ready, u);
+	return u->watch ? 0 : err_set(e, ERR_HOST, "no memory for a network");
+}
+
+int
+uplink_open(struct network *n, struct err *e)
+{
+	struct uplink *u;
+	int r;
+
+	if (n->c.uplink == UPLINK_NONE || (n->tap_fd < 0 && n->c.uplink == UPLINK_BRIDGE))
+		return 0;
+	if (n->tap_fd < 0 && (!n->c.gateway || !n->c.netmask))
+		return 0; /* a host-only network without addresses: machines among themselves */
+	u = xcalloc(1, sizeof(*u));
+	u->n = n;
+	u->port = -1;
+	n->uplink = u;
+	r = n->tap_fd >= 0 ? open_descriptor(u, e) : open_slirp(u, e);
+	if (r)
+		uplink_close(n);
+	return r;
+}
+
+void
+uplink_close(struct network *n)
+{
+	struct uplink *u = n->uplink;
+
+	if (!u)
+		return;
+	n->uplink = NULL;
+	loop_watch_remove(u->watch);
+	if (u->slirp)
+		net_link_close(&u->link);
+	if (u->port >= 0)
+		sw_port_remove(n->core, u->port);
+	free(u);
+}
+
+/* Rules that went and rules that came; another network needs another libslirp. */
+void
+uplink_reload(struct network *n)
+{
+	struct err e = { 0 };
+
+	if (n->tap_fd >= 0)
+		return;
+	uplink_close(n);
+	if (uplink_open(n, &e))
+		log_error("switch", "%s", e.text);
+}
+
+int
+uplink_port(const struct network *n)
+{
+	return n->uplink ? n->uplink->port : -1;
+}
+
+/* A port that is free now; libslirp cannot tell which one it got. */
+static uint16_t
+free_port(void)
+{
+	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	socklen_t len = sizeof(sin);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	uint16_t port = 0;
+
+	if (fd >= 0 && !bind(fd, (struct sockaddr *)&sin, sizeof(sin)) &&
+		!getsockname(fd, (struct sockaddr *)&sin, &len))
+		port = ntohs(sin.sin_port);
+	if (fd >= 0)
+		close(fd);
+	return port;
+}
+
+int
+uplink_connect(struct network *n, uint32_t ip, uint16_t to_port, struct err *e)
+{
+	struct uplink *u = n->uplink;
+	struct nat_rule *r;
+
+	if (!u || !u->slirp)
+		return err_set(e, ERR_UNSUPPORTED, "Network '%s' has no side of the host to connect from", n->c.name);
+	r = &u->connects[u->connect_next++ % CONNECTS_MAX];
+	if (r->host_port)
+		nat_rule_remove(&u->link, r->name, NULL);
+	*r = (struct nat_rule){ .host_ip = "127.0.0.1", .guest_port = to_port, .host_port = free_port() };
+	snprintf(r->name, sizeof(r->name), "\001connect-%u", u->connect_next);
+	snprintf(r->guest_ip, sizeof(r->guest_ip), "%u.%u.%u.%u", ip >> 24, ip >> 16 & 255, ip >> 8 & 255, ip & 255);
+	if (nat_rule_add(&u->link, r, e)) {
+		r->host_port = 0;
+		return -1;
+	}
+	return r->host_port;
+}

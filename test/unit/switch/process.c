@@ -1,0 +1,449 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The switch as a process, with machines (links of this process) plugged in. */
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/log.h"
+#include "switch/process.h"
+
+#define TOKEN "0123456789abcdef0123456789abcdef"
+
+struct guest {
+	struct net_link link;
+	unsigned frames;
+	size_t len;
+	uint8_t last[NET_FRAME_MAX];
+	bool full;
+};
+
+static char dir[64];
+static pid_t keeper;
+static int switch_pid;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct loop *loop;
+static pthread_t thread;
+static struct guest guests[3];
+
+static void
+write_file(const char *name, const char *text)
+{
+	char *path = xasprintf("%s/%s", dir, name);
+	FILE *f = fopen(path, "w");
+
+	fputs(text, f);
+	fclose(f);
+	free(path);
+}
+
+static void
+write_port(const char *id, int number, const char *more)
+{
+	char *name = xasprintf("ports/%s.json", id);
+	char *text = xasprintf("{\"token\":\"" TOKEN "\",\"machine\":\"vm%d\",\"slot\":0,\"mac\":\"0800270000%02d\"%s}",
+		number, number, more);
+
+	write_file(name, text);
+	free(text);
+	free(name);
+}
+
+/* Starts a keeper and returns what its line says; the keeper's process in *pid. */
+static char *
+start_keeper(pid_t *pid)
+{
+	static char line[1024];
+	int fd[2];
+	ssize_t n;
+
+	assert_int_equal(pipe(fd), 0);
+	*pid = fork();
+	if (!*pid) {
+		close(fd[0]);
+		_exit(keeper_run(dir, fd[1], true));
+	}
+	close(fd[1]);
+	n = read(fd[0], line, sizeof(line) - 1);
+	close(fd[0]);
+	line[n > 0 ? n : 0] = 0;
+	return line;
+}
+
+static void
+start_network(const char *config)
+{
+	char *line;
+
+	strcpy(dir, "/tmp/lodge-switch-XXXXXX");
+	assert_non_null(mkdtemp(dir));
+	write_file("config.json", config);
+	char *ports = xasprintf("%s/ports", dir);
+	mkdir(ports, 0700);
+	free(ports);
+	write_port("one", 1, "");
+	write_port("two", 2, "");
+	write_port("three", 3, "");
+	log_set_level(LOG_ERROR);
+	line = start_keeper(&keeper);
+	if (sscanf(line, "{\"ok\":true,\"pid\":%d}", &switch_pid) != 1)
+		fail_msg("the switch did not start: %s", line);
+}
+
+static void *
+run_loop(void *opaque)
+{
+	loop_run(loop);
+	return NULL;
+}
+
+static int
+setup(void **state)
+{
+	memset(guests, 0, sizeof(guests));
+	loop = loop_open(&lock);
+	pthread_create(&thread, NULL, run_loop, NULL);
+	return 0;
+}
+
+static int
+teardown(void **state)
+{
+	char *rm;
+	int status;
+
+	pthread_mutex_lock(&lock);
+	for (int i = 0; i < 3; i++)
+		net_link_close(&guests[i].link);
+	pthread_mutex_unlock(&lock);
+	loop_stop(loop);
+	pthread_join(thread, NULL);
+	loop_close(loop);
+	if (keeper) {
+		kill(keeper, SIGTERM);
+		waitpid(keeper, &status, 0);
+		keeper = 0;
+	}
+	rm = xasprintf("rm -rf %s", dir);
+	if (system(rm))
+		return -1;
+	free(rm);
+	return 0;
+}
+
+static bool
+receive(void *opaque, const uint8_t *frame, size_t len)
+{
+	struct guest *g = opaque;
+
+	if (g->full)
+		return false;
+	g->frames++;
+	g->len = len;
+	memcpy(g->last, frame, len);
+	return true;
+}
+
+static int
+plug_in(int i, const char *port, const char *token, struct err *e)
+{
+	struct plug_options o = { dir, port, token };
+	uint8_t mac[6] = { 8, 0, 0x27, 0, 0, (uint8_t)(i + 1) };
+	int r;
+
+	net_link_init(&guests[i].link, mac);
+	guests[i].link.adapter = (struct net_adapter){ .opaque = &guests[i], .receive = receive };
+	pthread_mutex_lock(&lock);
+	r = plug_open(&guests[i].link, loop, &o, e);
+	pthread_mutex_unlock(&lock);
+	return r;
+}
+
+static void
+send_from(int i, const void *to, unsigned type, const void *payload, size_t len)
+{
+	uint8_t f[2000] = { 0 };
+
+	memcpy(f, to, 6);
+	memcpy(f + 6, guests[i].link.mac, 6);
+	f[12] = (uint8_t)(type >> 8);
+	f[13] = (uint8_t)type;
+	memcpy(f + 14, payload, len);
+	pthread_mutex_lock(&lock);
+	net_send(&guests[i].link, f, 14 + len);
+	pthread_mutex_unlock(&lock);
+}
+
+static bool
+wait_frames(int i, unsigned want, int ms)
+{
+	for (; ms > 0; ms -= 2) {
+		unsigned got;
+
+		pthread_mutex_lock(&lock);
+		got = guests[i].frames;
+		pthread_mutex_unlock(&lock);
+		if (got >= want)
+			return true;
+		usleep(2000);
+	}
+	return false;
+}
+
+static const char intnet[] = "{\"version\":1,\"name\":\"lab\"}";
+static const char nat[] = "{\"version\":1,\"name\":\"lab\",\"kind\":\"natnetwork\",\"uplink\":\"nat\",\"network\":"
+			  "\"10.9.8.0/24\",\"gateway\":\"10.9.8.1\",\"domain\":\"lab\",\"dhcp\":{\"enabled\":true,"
+			  "\"address\":\"10.9.8.3\",\"netmask\":\"255.255.255.0\",\"lower\":\"10.9.8.4\",\"upper\":"
+			  "\"10.9.8.254\"}}";
+
+static void
+machines_that_are_plugged_in_reach_each_other(void **state)
+{
+	start_network(intnet);
+	assert_int_equal(plug_in(0, "one", TOKEN, NULL), 0);
+	assert_int_equal(plug_in(1, "two", TOKEN, NULL), 0);
+	for (int i = 0; i < 200; i++)
+		send_from(0, "\x08\x00\x27\x00\x00\x02", 0x88b5, "hello", 5);
+	assert_true(wait_frames(1, 200, 2000));
+	assert_memory_equal(guests[1].last + 14, "hello", 5);
+	send_from(1, "\xff\xff\xff\xff\xff\xff", 0x88b5, "all", 3);
+	assert_true(wait_frames(0, 1, 2000));
+}
+
+static void
+a_wrong_token_or_an_unknown_port_is_refused(void **state)
+{
+	struct err e = { 0 };
+
+	start_network(intnet);
+	assert_int_equal(plug_in(0, "one", "00000000000000000000000000000000", &e), -1);
+	assert_non_null(strstr(e.text, "token"));
+	assert_int_equal(plug_in(0, "nobody", TOKEN, &e), -1);
+	assert_int_equal(plug_in(0, "../config", TOKEN, &e), -1);
+	assert_int_equal(plug_in(0, "one", TOKEN, &e), 0);
+}
+
+static void
+after_a_kill_the_switch_is_back_and_links_recover_within_two_seconds(void **state)
+{
+	uint64_t began;
+	unsigned seen;
+
+	start_network(intnet);
+	assert_int_equal(plug_in(0, "one", TOKEN, NULL), 0);
+	assert_int_equal(plug_in(1, "two", TOKEN, NULL), 0);
+	send_from(0, "\x08\x00\x27\x00\x00\x02", 0x88b5, "hello", 5);
+	assert_true(wait_frames(1, 1, 2000));
+	seen = guests[1].frames;
+	kill(switch_pid, SIGKILL);
+	began = loop_now();
+	do {
+		usleep(20000);
+		send_from(0, "\x08\x00\x27\x00\x00\x02", 0x88b5, "hello", 5);
+	} while (!wait_frames(1, seen + 1, 4) && loop_now() - began < 4000000000u);
+	assert_true(wait_frames(1, seen + 1, 4));
+	assert_true(loop_now() - began < 2000000000u);
+	print_message("recovered after %d ms\n", (int)((loop_now() - began) / 1000000));
+}
+
+static void
+a_second_keeper_finds_the_first_and_leaves_it_alone(void **state)
+{
+	pid_t other;
+	int status, pid = 0;
+
+	start_network(intnet);
+	sscanf(start_keeper(&other), "{\"ok\":true,\"pid\":%d}", &pid);
+	assert_int_equal(pid, switch_pid);
+	waitpid(other, &status, 0);
+	assert_true(WIFEXITED(status) && !WEXITSTATUS(status));
+	assert_int_equal(plug_in(0, "one", TOKEN, NULL), 0);
+}
+
+static void
+a_network_that_nobody_uses_ends(void **state)
+{
+	int status;
+
+	start_network("{\"version\":1,\"name\":\"lab\",\"linger\":0}");
+	assert_int_equal(plug_in(0, "one", TOKEN, NULL), 0);
+	pthread_mutex_lock(&lock);
+	net_link_close(&guests[0].link);
+	pthread_mutex_unlock(&lock);
+	for (int i = 0; i < 300 && !waitpid(keeper, &status, WNOHANG); i++)
+		usleep(10000);
+	assert_int_equal(kill(keeper, 0), -1);
+	keeper = 0;
+	assert_true(WIFEXITED(status) && !WEXITSTATUS(status));
+}
+
+static void
+a_configuration_that_makes_no_sense_is_told_when_it_starts(void **state)
+{
+	pid_t pid;
+	int status;
+
+	strcpy(dir, "/tmp/lodge-switch-XXXXXX");
+	assert_non_null(mkdtemp(dir));
+	write_file("config.json", "{\"version\":1,\"name\":\"lab\",\"colour\":\"red\"}");
+	log_set_level(LOG_ERROR - 1);
+	assert_non_null(strstr(start_keeper(&pid), "'colour' is not known"));
+	waitpid(pid, &status, 0);
+	assert_int_equal(WEXITSTATUS(status), 1);
+}
+
+/* A DHCP message of type `type` from guest `i`; asks for `ip` when that is not 0. */
+static void
+send_dhcp(int i, int type, uint32_t ip)
+{
+	uint8_t p[400] = { 0x45 }, *m = p + 28, *o = m + 240;
+	uint16_t sum;
+	size_t len;
+
+	m[0] = m[1] = 1;
+	m[2] = 6;
+	memcpy(m + 28, guests[i].link.mac, 6);
+	memcpy(m + 236, "\x63\x82\x53\x63", 4);
+	memcpy(o, (uint8_t[]){ 53, 1, (uint8_t)type }, 3);
+	o += 3;
+	if (ip) {
+		memcpy(o,
+			(uint8_t[]){ 50, 4, (uint8_t)(ip >> 24), (uint8_t)(ip >> 16), (uint8_t)(ip >> 8), (uint8_t)ip },
+			6);
+		o += 6;
+	}
+	*o++ = 255;
+	len = (size_t)(o - p);
+	p[2] = (uint8_t)(len >> 8);
+	p[3] = (uint8_t)len;
+	p[8] = 64;
+	p[9] = 17;
+	memset(p + 16, 255, 4);
+	sum = net_sum_fold(net_sum(0, p, 20));
+	memcpy(p + 10, &sum, 2);
+	p[21] = 68;
+	p[23] = 67;
+	p[24] = (uint8_t)((len - 20) >> 8);
+	p[25] = (uint8_t)(len - 20);
+	send_from(i, "\xff\xff\xff\xff\xff\xff", 0x0800, p, len);
+}
+
+static void
+dhcp_gives_leases_that_survive_a_kill(void **state)
+{
+	uint8_t first[4];
+	unsigned seen;
+
+	start_network(nat);
+	assert_int_equal(plug_in(0, "one", TOKEN, NULL), 0);
+	send_dhcp(0, 1, 0);
+	assert_true(wait_frames(0, 1, 3000));
+	memcpy(first, guests[0].last + 42 + 16, 4);
+	assert_memory_equal(first, "\x0a\x09\x08\x04", 4);
+	send_dhcp(0, 3, 0x0a090804);
+	assert_true(wait_frames(0, 2, 3000));
+	assert_int_equal(guests[0].last[42 + 242], 5); /* ACK */
+	kill(switch_pid, SIGKILL);
+	usleep(500000);
+	assert_int_equal(plug_in(1, "two", TOKEN, NULL), 0);
+	seen = guests[1].frames;
+	for (int i = 0; i < 10 && !wait_frames(1, seen + 1, 300); i++)
+		send_dhcp(1, 1, 0);
+	assert_memory_equal(guests[1].last + 42 + 16, "\x0a\x09\x08\x05", 4);
+}
+
+static void
+the_gateway_and_the_station_answer_arp(void **state)
+{
+	static const uint8_t hosts[] = { 1, 2, 3 };
+
+	start_network(nat);
+	assert_int_equal(plug_in(0, "one", TOKEN, NULL), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		uint8_t arp[28] = { 0, 1, 8, 0, 6, 4, 0, 1, 8, 0, 0x27, 0, 0, 1, 10, 9, 8, 4, 0, 0, 0, 0, 0, 0, 10, 9,
+			8, hosts[i] };
+		unsigned seen = guests[0].frames;
+
+		send_from(0, "\xff\xff\xff\xff\xff\xff", 0x0806, arp, sizeof(arp));
+		assert_true(wait_frames(0, seen + 1, 3000));
+		assert_int_equal(guests[0].last[21], 2);
+		assert_int_equal(guests[0].last[14 + 17], hosts[i]);
+	}
+}
+
+static void
+a_limit_holds(void **state)
+{
+	uint8_t payload[1400] = { 0 };
+	uint64_t began, took;
+	size_t bytes;
+
+	start_network(intnet);
+	write_port("one", 1, ",\"rate\":1000000");
+	assert_int_equal(plug_in(0, "one", TOKEN, NULL), 0);
+	assert_int_equal(plug_in(1, "two", TOKEN, NULL), 0);
+	began = loop_now();
+	while (loop_now() - began < 1000000000u) {
+		send_from(0, "\x08\x00\x27\x00\x00\x02", 0x88b5, payload, sizeof(payload));
+		usleep(100);
+	}
+	took = loop_now() - began;
+	pthread_mutex_lock(&lock);
+	bytes = guests[1].frames * 1414u;
+	pthread_mutex_unlock(&lock);
+	print_message("%zu bytes in %d ms\n", bytes, (int)(took / 1000000));
+	assert_in_range(bytes, 800000, 1000000 + 110000 + 30000);
+}
+
+static void
+an_adapter_without_room_gets_its_frames_later(void **state)
+{
+	uint8_t payload[1400] = { 0 };
+
+	start_network(intnet);
+	assert_int_equal(plug_in(0, "one", TOKEN, NULL), 0);
+	assert_int_equal(plug_in(1, "two", TOKEN, NULL), 0);
+	guests[1].full = true;
+	for (int i = 0; i < 150; i++)
+		send_from(0, "\x08\x00\x27\x00\x00\x02", 0x88b5, payload, sizeof(payload));
+	usleep(100000);
+	assert_int_equal(guests[1].frames, 0);
+	pthread_mutex_lock(&lock);
+	guests[1].full = false;
+	net_adapter_ready(&guests[1].link);
+	pthread_mutex_unlock(&lock);
+	assert_true(wait_frames(1, 150, 2000));
+}
+
+int
+main(void)
+{
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+	static const struct CMUnitTest tests[] = {
+		T(machines_that_are_plugged_in_reach_each_other),
+		T(a_wrong_token_or_an_unknown_port_is_refused),
+		T(after_a_kill_the_switch_is_back_and_links_recover_within_two_seconds),
+		T(a_second_keeper_finds_the_first_and_leaves_it_alone),
+		T(a_network_that_nobody_uses_ends),
+		T(a_configuration_that_makes_no_sense_is_told_when_it_starts),
+		T(dhcp_gives_leases_that_survive_a_kill),
+		T(the_gateway_and_the_station_answer_arp),
+		T(a_limit_holds),
+		T(an_adapter_without_room_gets_its_frames_later),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
