@@ -260,6 +260,16 @@ cpu_view_translate(struct cpu_view *w, gva_t a, gpa_t *gpa)
 	return x86_translate(&w->c, a, gpa);
 }
 
+bool
+cpu_view_use_tables(struct cpu_view *w, uint64_t cr3)
+{
+	if (!(w->c.v.state.efer & EFER_LMA))
+		return false;
+	w->c.v.state.cr3 = cr3;
+	x86_tlb_flush(&w->c, true);
+	return true;
+}
+
 size_t
 cpu_view_read(struct cpu_view *w, gva_t a, void *buf, size_t len)
 {

@@ -113,6 +113,8 @@ bool cpu_view_translate(struct cpu_view *w, gva_t a, gpa_t *gpa);
  * or where it is not RAM (for reading: nor ROM). Device registers are not touched. */
 size_t cpu_view_read(struct cpu_view *w, gva_t a, void *buf, size_t len);
 size_t cpu_view_write(struct cpu_view *w, gva_t a, const void *buf, size_t len);
+/* From now on addresses are translated by the page tables at `cr3`, for a supervisor. False: not a long-mode CPU. */
+bool cpu_view_use_tables(struct cpu_view *w, uint64_t cr3);
 /* 16, 32 or 64: how the code at CS:RIP is decoded. */
 unsigned cpu_view_bits(const struct cpu_view *w);
 unsigned cpu_view_cpl(const struct cpu_view *w);

@@ -8,6 +8,8 @@
  *	gdb.c      the server: one client, its commands, stopping and resuming
  *	monitor.c  what gdb's "monitor" command can do
  *	info.c     views as text, for the monitor and for VBoxManage debugvm
+ *	linux.c    a Linux guest's version and log
+ *	core.c     the machine as an ELF core file
  *
  * Whoever owns the machine gives a struct debug_ops: this layer does not know how a machine is paused.
  */
@@ -88,5 +90,10 @@ struct debug_info {
 bool debug_info_print(const struct debug_info *d, const char *item, const char *args, FILE *f);
 /* The call stack as far as frame pointers or plausible return addresses show it. */
 void debug_info_stack(const struct debug_info *d, FILE *f);
+
+/* ---- core.c ---- */
+
+/* Write an ELF core of the machine to the new file `path`. The CPUs are parked. 0, or -1 and *e. */
+int debug_core_write(const struct debug_info *d, const char *path, struct err *e);
 
 #endif

@@ -10,6 +10,7 @@
 #include "base/str.h"
 #include "cpu/trace.h"
 #include "debug/debug.h"
+#include "debug/linux.h"
 
 static struct vcpu *
 cpu_of(const struct debug_info *d)
@@ -401,6 +402,19 @@ info_stack(const struct debug_info *d, const char *args, FILE *f)
 	debug_info_stack(d, f);
 }
 
+static void
+info_dmesg(const struct debug_info *d, const char *args, FILE *f)
+{
+	uint64_t lines = 0;
+	struct err e;
+
+	if (args[0] && !str_to_u64(args, 1, 1 << 20, &lines))
+		fprintf(f, "dmesg [LINES]\n");
+	else if (linux_dmesg(d->c->m, d->view, (unsigned)lines, f, &e))
+		fprintf(f, "%s\n", e.text);
+	cpu_view_load(d->view, cpu_of(d));
+}
+
 /* ---- the table ---- */
 
 static void info_help(const struct debug_info *d, const char *args, FILE *f);
@@ -425,6 +439,7 @@ static const struct {
 	{ "block", info_block, "ADDRESS: what the translator made of the code there" },
 	{ "exits", info_exits, "[on|off|NUMBER]: count exits by place; show the most frequent" },
 	{ "phys", info_map, "the map of physical memory" },
+	{ "dmesg", info_dmesg, "[LINES]: the log of a Linux guest's kernel" },
 	{ "clock", info_clock, "virtual time" },
 	{ "devices", info_devices, "names of all devices; each is an item of its own" },
 	{ "pci", info_pci, "the PCI bus" },
