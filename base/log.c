@@ -17,6 +17,7 @@
 /* lint: globals: the log is process-wide by design (style.md, habit 9) */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int fd = STDERR_FILENO;
+static char destination[4096];
 static enum log_level max_level = LOG_INFO;
 
 int
@@ -30,6 +31,7 @@ log_open_file(const char *path)
 	if (fd != STDERR_FILENO)
 		close(fd);
 	fd = n;
+	snprintf(destination, sizeof(destination), "%s", path);
 	pthread_mutex_unlock(&lock);
 	return 0;
 }
@@ -38,6 +40,18 @@ void
 log_set_level(enum log_level level)
 {
 	max_level = level;
+}
+
+enum log_level
+log_get_level(void)
+{
+	return max_level;
+}
+
+const char *
+log_destination(void)
+{
+	return destination;
 }
 
 static void

@@ -19,6 +19,9 @@ int log_open_file(const char *path);
 
 /* Lines below `level` are dropped (default LOG_INFO; LOG_WARN suits front ends). */
 void log_set_level(enum log_level level);
+enum log_level log_get_level(void);
+/* What log_open_file() was given; "": standard error. The text stays until the next call of that. */
+const char *log_destination(void);
 
 void log_line(enum log_level level, const char *who, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 

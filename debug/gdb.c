@@ -888,13 +888,11 @@ gdb_serve(struct gdb *g, int fd)
 
 	forget_client(g);
 	hold(g);
-	if (g->c->debug == NULL) {
-		make_set(g, &g->set);
-		if (cpu_debug_attach(g->c, &g->set, &e)) {
-			log_error(g->c->m->name, "gdb: %s", e.text);
-			release(g);
-			return;
-		}
+	make_set(g, &g->set);
+	if (cpu_debug_attach(g->c, &g->set, &e)) {
+		log_error(g->c->m->name, "gdb: %s", e.text);
+		release(g);
+		return;
 	}
 	g->fd = fd;
 	g->first_stop = true;

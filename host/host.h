@@ -317,6 +317,25 @@ struct host_live {
 };
 int host_vm_live(struct host *h, const struct host_vm *vm, struct host_live *out, struct err *e);
 
+/* ------------------------------------------------------------------ debugging a running machine */
+
+/* A request of the method "debug" (vm/protocol.h); what a request does not need is NULL or 0. */
+struct host_debug {
+	const char *what;
+	int cpu;
+	size_t count; /* of names, and values */
+	const char *const *names, *const *values;
+	const char *item, *args, *level, *listen;
+	unsigned lines;
+};
+/* `fn` gets each pair of the answer (time and flags mean nothing). May be NULL. */
+int host_vm_debug(
+	struct host *h, const char *id, const struct host_debug *q, host_pair_fn *fn, void *opaque, struct err *e);
+/* Counters: "/CPU0/exits_io" and its value. */
+int host_vm_counters(struct host *h, const char *id, host_pair_fn *fn, void *opaque, struct err *e);
+/* Write an ELF core of the machine to the new file `path`. */
+int host_vm_core(struct host *h, const char *id, const char *path, struct err *e);
+
 /* ------------------------------------------------------------------ the machine this runs on */
 
 struct host_cpu {

@@ -20,9 +20,10 @@ struct pc {
 	struct machine m;
 	struct cpus cpus;
 	const struct pc_config *c;
-	pthread_mutex_t run_lock; /* of the four below */
-	bool paused, held;	  /* somebody wants the machine to stand still */
-	bool still;		  /* it does */
+	pthread_mutex_t run_lock; /* of the three below */
+	bool paused;
+	int holds;  /* debuggers that keep the machine from running */
+	bool still; /* it stands still, for one reason or the other */
 	bool started;
 
 	struct ram *ram, *bios;

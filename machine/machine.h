@@ -113,8 +113,8 @@ int pc_build(struct pc *p, const struct pc_config *c, struct err *e);
 int pc_power_on(struct pc *p, struct err *e);
 void pc_pause(struct pc *p);
 void pc_resume(struct pc *p);
-/* The same for a debugger: the machine runs when neither of the two keeps it. Any thread but a CPU's or the loop's;
- * these four and pc_reset() may be called at the same time. */
+/* The same for debuggers, counted: the machine runs when it is neither paused nor held. Any thread but a CPU's or the
+ * loop's; these four and pc_reset() may be called at the same time. */
 void pc_hold(struct pc *p);
 void pc_release(struct pc *p);
 /* All devices and CPUs to power-on state, kernel loaded again; leaves the machine as it was, running or paused. */
@@ -134,8 +134,8 @@ int pc_attach_drive(struct pc *p, struct pc_device *d, const struct pc_drive *dr
 int pc_detach_drive(struct pc *p, struct pc_device *d, int unit, struct err *e);
 
 /*
- * Put `medium` (NULL: nothing) into the DVD or floppy drive at `unit` of `d`. On 0 the old one is not used any more. -1 and *e:
- * there is no such drive, or the guest has locked its door and `force` is false. Machine lock held.
+ * Put `medium` (NULL: nothing) into the DVD or floppy drive at `unit` of `d`. On 0 the old one is not used any more. -1
+ * and *e: there is no such drive, or the guest has locked its door and `force` is false. Machine lock held.
  */
 int pc_change_medium(struct pc *p, struct pc_device *d, int unit, struct block *medium, bool force, struct err *e);
 /* Press the power button. False: the guest does not listen to it. Machine lock held. */

@@ -246,36 +246,45 @@ settle(struct pc *p, bool still)
 }
 
 static void
-change(struct pc *p, bool *reason, bool value)
+set_paused(struct pc *p, bool paused)
 {
 	pthread_mutex_lock(&p->run_lock);
-	*reason = value;
-	settle(p, p->paused || p->held);
+	p->paused = paused;
+	settle(p, p->paused || p->holds);
 	pthread_mutex_unlock(&p->run_lock);
 }
 
 void
 pc_resume(struct pc *p)
 {
-	change(p, &p->paused, false);
+	set_paused(p, false);
 }
 
 void
 pc_pause(struct pc *p)
 {
-	change(p, &p->paused, true);
+	set_paused(p, true);
+}
+
+static void
+hold(struct pc *p, int holds)
+{
+	pthread_mutex_lock(&p->run_lock);
+	p->holds += holds;
+	settle(p, p->paused || p->holds);
+	pthread_mutex_unlock(&p->run_lock);
 }
 
 void
 pc_hold(struct pc *p)
 {
-	change(p, &p->held, true);
+	hold(p, 1);
 }
 
 void
 pc_release(struct pc *p)
 {
-	change(p, &p->held, false);
+	hold(p, -1);
 }
 
 int
@@ -292,7 +301,7 @@ pc_reset(struct pc *p, struct err *e)
 	machine_unlock(&p->m);
 	if (r)
 		p->paused = true;
-	settle(p, p->paused || p->held);
+	settle(p, p->paused || p->holds);
 	pthread_mutex_unlock(&p->run_lock);
 	return r;
 }

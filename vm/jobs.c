@@ -67,6 +67,7 @@ static void
 free_job(struct vm_job *j)
 {
 	json_decref(j->asker.id);
+	json_decref(j->params);
 	free(j);
 }
 
@@ -257,6 +258,9 @@ act_on_request(struct vm *v, struct vm_job *j)
 		break;
 	case JOB_SCREENSHOT:
 		result = method_screenshot(v, &e);
+		break;
+	case JOB_DEBUG:
+		result = vm_debug(v, j->params, &e);
 		break;
 	case JOB_POWEROFF:
 		json_decref(v->poweroff_asker.id);

@@ -35,6 +35,15 @@ later(struct call *c, enum vm_job_kind kind)
 	return METHOD_LATER;
 }
 
+static enum method_result
+later_with(struct call *c, enum vm_job_kind kind)
+{
+	vm_post_job(c->v, (struct vm_job){ .kind = kind,
+				  .asker = { c->asker->client, json_incref(c->asker->id) },
+				  .params = json_incref((json_t *)c->params) });
+	return METHOD_LATER;
+}
+
 /* ---- parameters ---- */
 
 static bool
@@ -154,6 +163,13 @@ METHOD(reset)
 METHOD(poweroff)
 {
 	return later(c, JOB_POWEROFF);
+}
+
+METHOD(debug)
+{
+	const char *what;
+
+	return get_string(c, "what", &what) ? later_with(c, JOB_DEBUG) : METHOD_FAILED;
 }
 
 METHOD(screenshot)

@@ -17,7 +17,7 @@
 #include "display/display.h"
 #include "vm/vm.h"
 
-enum vm_job_kind { JOB_PAUSE, JOB_RESUME, JOB_RESET, JOB_POWEROFF, JOB_SCREENSHOT, JOB_EVENT };
+enum vm_job_kind { JOB_PAUSE, JOB_RESUME, JOB_RESET, JOB_POWEROFF, JOB_SCREENSHOT, JOB_DEBUG, JOB_EVENT };
 
 struct control;
 
@@ -32,6 +32,7 @@ struct vm_job {
 	enum machine_event event;
 	int status;
 	struct vm_asker asker;
+	json_t *params; /* owned; NULL: none */
 	struct vm_job *next;
 };
 

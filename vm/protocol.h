@@ -58,6 +58,7 @@
 #define VM_FILE_LOCK "lock"
 #define VM_FILE_STATUS "status.json"
 #define VM_FILE_CONTROL "control.sock"
+#define VM_FILE_CORE "vmcore" /* written on request, then taken away by who asked */
 
 #define VM_MESSAGE_MAX (1u << 20) /* of a request */
 #define VM_REPLY_MAX (64u << 20)  /* of an answer: screenshots */
@@ -99,6 +100,20 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *	poweroff                    -> {}        answered when the disks are closed and status.json says poweroff
  *	acpipowerbutton             -> {"handled":bool}   handled: the guest has enabled ACPI and the button's event
  *	quit                        -> {}        the same as poweroff
+ *	debug            {what, cpu?:int, names?:[...], values?:[...], item?, args?, lines?:int, level?, listen?}
+ *	                            -> {"pairs":[["name","value"],...]}   for debuggers, also while the machine is in
+ *	                               gurumeditation. what:
+ *	                               registers     names: some, or "all"
+ *	                               setregisters  names and values: all or none
+ *	                               info          item, args: a view as text, in the pair "text"
+ *	                               stack         the same of the call stack
+ *	                               osinfo        "name" and "version" of the guest's system
+ *	                               dmesg         lines: the log of its kernel in "text"
+ *	                               nmi           inject one
+ *	                               core          write "vmcore" in the run directory
+ *	                               sample        for each CPU: "cpu0" and "address ring"
+ *	                               log           level error, warning, info; without: tells it
+ *	                               gdb           listen: a port or path to serve gdb on, "" to end it; "port"
  *	screenshot                  -> {"width":w, "height":h, "png":"base64..."}
  *	keyboard.scancodes {codes:[int,...]} -> {}   set 1 bytes, 0-255, as they come from a keyboard
  *	keyboard.string  {text}     -> {}   characters without a key on a US keyboard: an error
@@ -122,6 +137,7 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
 	X("poweroff", poweroff)                                                                                        \
 	X("quit", poweroff)                                                                                            \
 	X("acpipowerbutton", acpipowerbutton)                                                                          \
+	X("debug", debug)                                                                                              \
 	X("screenshot", screenshot)                                                                                    \
 	X("keyboard.scancodes", keyboard_scancodes)                                                                    \
 	X("keyboard.string", keyboard_string)                                                                          \

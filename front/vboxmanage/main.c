@@ -39,6 +39,23 @@ static const struct verb verbs[] = {
 		"--name NAME [--ostype TYPE] [--register] [--basefolder DIRECTORY] [--groups GROUP,...]\n"
 		"  [--uuid UUID] [--default]",
 		"--name web1 --ostype Debian_64 --register", false },
+	{ "debugvm", cmd_debugvm,
+		"VM dumpvmcore --filename FILE\n"
+		"VM info ITEM [ARGUMENTS...] [--cpu N]\n"
+		"VM injectnmi\n"
+		"VM log [error|warning|info]\n"
+		"VM logdest\n"
+		"VM osdetect\n"
+		"VM osinfo\n"
+		"VM osdmesg [--lines N]\n"
+		"VM getregisters [--cpu N] all|REGISTER...\n"
+		"VM setregisters [--cpu N] REGISTER=VALUE...\n"
+		"VM show [--human-readable] [log-settings]\n"
+		"VM stack [--cpu N]\n"
+		"VM statistics [--descriptions] [--pattern PATTERN]\n"
+		"VM guestsample --filename FILE --sample-time-us T [--sample-interval-us T]\n"
+		"VM gdb PORT|PATH|off",
+		"web1 osdmesg --lines 20", false },
 	{ "getextradata", cmd_getextradata, "global|VM KEY|enumerate", "web1 Lodge/Engine", false },
 	{ "guestcontrol", cmd_guestcontrol,
 		"VM run [--exe PATH] --username USER [--password PASSWORD] [--wait-stdout] [-- PROGRAM ARGUMENT...]\n"

@@ -129,6 +129,7 @@ int cmd_guestproperty(struct cli *c, int argc, char **argv);
 int cmd_guestcontrol(struct cli *c, int argc, char **argv);
 int cmd_sharedfolder(struct cli *c, int argc, char **argv);
 int cmd_snapshot(struct cli *c, int argc, char **argv);
+int cmd_debugvm(struct cli *c, int argc, char **argv);
 
 /* A machine as people read it, and as programs do. */
 int show_vm(struct cli *c, const struct host_vm *vm);
