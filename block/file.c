@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -73,6 +74,27 @@ iov_zero(const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len)
 		skip = 0;
 		len -= part;
 	}
+}
+
+bool
+mem_is_zero(const void *p, size_t len)
+{
+	const unsigned char *b = p;
+
+	/* The first bytes are zero and each equals the one 16 before it. */
+	for (size_t i = 0; i < 16; i++)
+		if (i >= len || b[i])
+			return i >= len;
+	return !memcmp(b, b + 16, len - 16);
+}
+
+bool
+iov_is_zero(const struct iovec *iov, int iovcnt)
+{
+	for (int i = 0; i < iovcnt; i++)
+		if (!mem_is_zero(iov[i].iov_base, iov[i].iov_len))
+			return false;
+	return true;
 }
 
 int
@@ -177,6 +199,47 @@ file_zero(int fd, uint64_t off, uint64_t len)
 	if (!not_offered(errno))
 		return -errno;
 	return write_zeroes(fd, off, len, NULL, NULL);
+}
+
+bool
+file_is_hole(int fd, uint64_t off, uint64_t *len)
+{
+	off_t data = lseek(fd, (off_t)off, SEEK_DATA), hole;
+
+	if (data < 0)
+		return errno == ENXIO; /* nothing but a hole up to the end, or behind it */
+	if ((uint64_t)data > off) {
+		*len = MIN(*len, (uint64_t)data - off);
+		return true;
+	}
+	hole = lseek(fd, (off_t)off, SEEK_HOLE);
+	if (hole > data)
+		*len = MIN(*len, (uint64_t)hole - off);
+	return false;
+}
+
+int
+file_dig_holes(int fd, uint64_t off, uint64_t len, const struct block_progress *p)
+{
+	static const size_t piece = 65536;
+	uint8_t *buf = malloc(piece);
+	int r = buf ? 0 : -ENOMEM;
+
+	for (uint64_t done = 0, n; done < len && !r; done += n) {
+		n = len - done;
+		if (file_is_hole(fd, off + done, &n))
+			continue;
+		n = MIN(n, piece - (off + done) % piece);
+		r = file_pread(fd, buf, n, off + done);
+		if (!r && mem_is_zero(buf, n))
+			r = file_zero(fd, off + done, n);
+		if (p && p->stopped && p->stopped(p->opaque))
+			r = -EINTR;
+		if (p && p->percent && done % (8 << 20) < n)
+			p->percent(p->opaque, (int)(done / 1024 * 100 / (len / 1024 + 1)));
+	}
+	free(buf);
+	return r;
 }
 
 int

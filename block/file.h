@@ -3,10 +3,12 @@
 #ifndef BLOCK_FILE_H
 #define BLOCK_FILE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/uio.h>
 
 #include "base/err.h"
+#include "block/block.h"
 
 /*
  * Transfer exactly `len` bytes, which start `skip` bytes into the iov, at `off` in the file. What lies past the end of
@@ -26,8 +28,17 @@ void iov_fill(const struct iovec *iov, int iovcnt, uint64_t skip, const void *fr
 /* Store zeroes into the bytes of the iov from `skip` on. */
 void iov_zero(const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len);
 
+bool iov_is_zero(const struct iovec *iov, int iovcnt);
+bool mem_is_zero(const void *p, size_t len);
+
 /* The range reads as zeroes afterwards: a hole where the file system can, zeroes written where it cannot. */
 int file_zero(int fd, uint64_t off, uint64_t len);
+
+/* Where in the file there is a hole: *len bytes (made shorter) at `off` are one (true) or may not be. */
+bool file_is_hole(int fd, uint64_t off, uint64_t *len);
+
+/* Give back the space of what is zero in [off, off+len). 0 or -errno; -EINTR: stopped. */
+int file_dig_holes(int fd, uint64_t off, uint64_t len, const struct block_progress *p);
 
 /* Reserve space for [off, off+len), growing the file: reading zeroes. `progress` gets percents, may be NULL. */
 int file_reserve(int fd, uint64_t off, uint64_t len, void (*progress)(void *opaque, int percent), void *opaque);

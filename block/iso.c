@@ -33,7 +33,7 @@ iso_probe(const struct block_head *h)
 
 /* The file is as long as the volume in it says; otherwise a download broke off. */
 static int
-check_length(struct block *b, uint64_t size, struct err *e)
+check_length(struct image *b, uint64_t size, struct err *e)
 {
 	uint8_t d[ISO_SECTOR];
 	uint64_t volume;
@@ -52,7 +52,7 @@ check_length(struct block *b, uint64_t size, struct err *e)
 }
 
 static int
-iso_open(struct block *b, struct err *e)
+iso_open(struct image *b, struct err *e)
 {
 	int64_t size = file_size(b->fd);
 
@@ -68,14 +68,27 @@ iso_open(struct block *b, struct err *e)
 }
 
 static void
-iso_close(struct block *b)
+iso_close(struct image *b)
 {
 }
 
 static int
-iso_read(struct block *b, const struct iovec *iov, int iovcnt, uint64_t off, uint64_t len)
+iso_read(struct image *b, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t off, uint64_t len)
 {
-	return file_readv(b->fd, iov, iovcnt, 0, len, off);
+	return file_readv(b->fd, iov, iovcnt, skip, len, off);
+}
+
+static int
+iso_map(struct image *b, uint64_t off, uint64_t *len, enum map_kind *kind)
+{
+	*kind = file_is_hole(b->fd, off, len) ? MAP_ZERO : MAP_DATA;
+	return 0;
+}
+
+static int
+iso_flush(struct image *b)
+{
+	return 0;
 }
 
 const struct block_format block_iso = {
@@ -85,4 +98,6 @@ const struct block_format block_iso = {
 	.open = iso_open,
 	.close = iso_close,
 	.read = iso_read,
+	.flush = iso_flush,
+	.map = iso_map,
 };

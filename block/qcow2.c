@@ -25,7 +25,8 @@
  *       96     4  log2 of the bits of a refcount, 0 to 6 (version 2: 4)
  *      100     4  length of the header
  *   and behind the header extensions of (4 type, 4 length, data, padded to 8): 0 ends them, 0xe2792aca names the format
- *   of the backing file, 0x6803f857 has entries of 48 bytes: type of feature (0 incompatible), bit, name.
+ *   of the backing file, 0x6803f857 has entries of 48 bytes: type of feature (0 incompatible), bit, name; 0x4c6f6447 is
+ *   ours: lines "key=value\n" (CRYPT/KeyStore and the like), which other programs carry along.
  *
  *   L1 table: 8 bytes for each L2 table: bit 63 "copied" (its refcount is 1), bits 9-55 file offset of the table, 0
  * none. L2 table: one cluster of 8 bytes for each cluster of the disk: bit 63 copied   bit 62 compressed   bits 9-55
@@ -53,12 +54,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 #include <zlib.h>
 
 #include "block/be.h"
 #include "block/file.h"
 #include "block/format.h"
+#include "block/lines.h"
 #include "block/meta.h"
 
 #define QCOW_MAGIC 0x514649fbu
@@ -73,7 +76,7 @@
 #define CREATE_BITS 16
 
 enum { INCOMPAT_DIRTY = 1, INCOMPAT_CORRUPT = 2 };
-enum { EXT_END = 0, EXT_BACKING_FORMAT = 0xe2792aca, EXT_FEATURES = 0x6803f857 };
+enum { EXT_END = 0, EXT_BACKING_FORMAT = 0xe2792aca, EXT_FEATURES = 0x6803f857, EXT_TEXT = 0x4c6f6447 };
 enum { PHASE_REFCOUNTS = 1, PHASE_REFTABLE, PHASE_HEADER, PHASE_L2, PHASE_L1 };
 
 enum qcow_field {
@@ -117,8 +120,8 @@ struct qcow {
 	uint32_t version, bits, refcount_order;
 	uint64_t cluster, l2_entries, l1_at, l1_entries, l1_len;
 	uint64_t features_at; /* header extensions begin here */
-	struct block *backing;
 	char *backing_name, *backing_format;
+	char *text; /* of EXT_TEXT */
 
 	pthread_mutex_t cow;  /* one copy at a time, and reading of what a copy may free; taken before `lock` */
 	pthread_mutex_t lock; /* everything below */
@@ -140,7 +143,7 @@ qcow_probe(const struct block_head *h)
 }
 
 static int
-bad(struct block *b, struct err *e, const char *what, uint64_t value)
+bad(struct image *b, struct err *e, const char *what, uint64_t value)
 {
 	return err_set(
 		e, ERR_FILE, "'%s' is not a good QCOW2 image: %s (%llu)", b->path, what, (unsigned long long)value);
@@ -154,7 +157,7 @@ in_file(const struct qcow *q, uint64_t at, uint64_t len)
 }
 
 static int
-check_tables(struct block *b, struct qcow *q, const uint8_t *h, struct err *e)
+check_tables(struct image *b, struct qcow *q, const uint8_t *h, struct err *e)
 {
 	uint64_t rt_len = (uint64_t)be32(h + AT_RT_CLUSTERS) * q->cluster;
 
@@ -175,7 +178,7 @@ check_tables(struct block *b, struct qcow *q, const uint8_t *h, struct err *e)
 }
 
 static int
-check_geometry(struct block *b, struct qcow *q, const uint8_t *h, struct err *e)
+check_geometry(struct image *b, struct qcow *q, const uint8_t *h, struct err *e)
 {
 	q->version = be32(h + AT_VERSION);
 	q->bits = be32(h + AT_BITS);
@@ -222,7 +225,7 @@ feature_name(const uint8_t *list, uint64_t len, unsigned bit, char out[47])
 }
 
 static int
-check_features(struct block *b, const uint8_t *h, const uint8_t *list, uint64_t list_len, struct err *e)
+check_features(struct image *b, const uint8_t *h, const uint8_t *list, uint64_t list_len, struct err *e)
 {
 	uint64_t features = be32(h + AT_VERSION) == 2 ? 0 : be64(h + AT_INCOMPATIBLE);
 	char name[47];
@@ -252,7 +255,7 @@ check_features(struct block *b, const uint8_t *h, const uint8_t *list, uint64_t 
 
 /* Walk the header extensions in `head` (of one cluster). */
 static int
-read_extensions(struct block *b, struct qcow *q, const uint8_t *head, struct err *e)
+read_extensions(struct image *b, struct qcow *q, const uint8_t *head, struct err *e)
 {
 	const uint8_t *features = NULL;
 	uint64_t at = q->features_at, features_len = 0;
@@ -271,13 +274,15 @@ read_extensions(struct block *b, struct qcow *q, const uint8_t *head, struct err
 		}
 		if (type == EXT_BACKING_FORMAT && len && len < 64 && !q->backing_format)
 			q->backing_format = xasprintf("%.*s", (int)len, (const char *)head + at);
+		if (type == EXT_TEXT && !q->text)
+			q->text = xasprintf("%.*s", (int)len, (const char *)head + at);
 		at += MIN((len + 7ull) & ~7ull, q->cluster - at);
 	}
 	return check_features(b, head, features, features_len, e);
 }
 
 static int
-read_backing_name(struct block *b, struct qcow *q, const uint8_t *head, struct err *e)
+read_backing_name(struct image *b, struct qcow *q, const uint8_t *head, struct err *e)
 {
 	uint64_t at = be64(head + AT_BACKING), len = be32(head + AT_BACKING_LEN);
 
@@ -290,7 +295,7 @@ read_backing_name(struct block *b, struct qcow *q, const uint8_t *head, struct e
 }
 
 static int
-read_header(struct block *b, struct qcow *q, struct err *e)
+read_header(struct image *b, struct qcow *q, struct err *e)
 {
 	uint8_t h[V3_LENGTH], *head;
 	int64_t size = file_size(b->fd);
@@ -320,9 +325,9 @@ static void
 qcow_free(struct qcow *q)
 {
 	meta_close(q->meta);
-	block_close(q->backing);
 	free(q->backing_name);
 	free(q->backing_format);
+	free(q->text);
 	free(q->drops);
 	pthread_mutex_destroy(&q->lock);
 	pthread_mutex_destroy(&q->cow);
@@ -331,7 +336,7 @@ qcow_free(struct qcow *q)
 
 /* The first change: features that who writes must know all of are taken off. */
 static int
-clear_autoclear(struct block *b, struct qcow *q, struct err *e)
+clear_autoclear(struct image *b, struct qcow *q, struct err *e)
 {
 	uint64_t bits = 0;
 	int r;
@@ -349,7 +354,7 @@ clear_autoclear(struct block *b, struct qcow *q, struct err *e)
 }
 
 static int
-qcow_open(struct block *b, struct err *e)
+qcow_open(struct image *b, struct err *e)
 {
 	struct qcow *q = calloc(1, sizeof(*q));
 
@@ -365,13 +370,13 @@ qcow_open(struct block *b, struct err *e)
 		goto fail;
 	}
 	q->fresh = (q->file_end + q->cluster - 1) / q->cluster;
-	if (q->backing_name && block_open_parent(b, q->backing_name, q->backing_format, &q->backing, e))
+	if (q->backing_name &&
+		image_open_parent(b, &(struct parent_ref){ .name = q->backing_name, .format = q->backing_format }, e))
 		goto fail;
 	if (clear_autoclear(b, q, e))
 		goto fail;
 	b->state = q;
-	b->variant = "dynamic";
-	b->backing = q->backing;
+	b->variant = q->backing_name ? "differencing" : "dynamic";
 	return 0;
 fail:
 	qcow_free(q);
@@ -380,7 +385,7 @@ fail:
 
 /* The file is as long as what is used of it. */
 static void
-qcow_close(struct block *b)
+qcow_close(struct image *b)
 {
 	struct qcow *q = b->state;
 
@@ -493,7 +498,7 @@ extent(struct qcow *q, uint64_t off, uint64_t *len, struct place *p)
 
 /* Decompress the cluster at `p` into `out`. */
 static int
-unpack(struct block *b, const struct qcow *q, const struct place *p, uint8_t *out)
+unpack(struct image *b, const struct qcow *q, const struct place *p, uint8_t *out)
 {
 	unsigned shift = 62 - (q->bits - 8);
 	uint64_t sectors = (p->entry >> shift & ((1ull << (q->bits - 8)) - 1)) + 1;
@@ -517,35 +522,20 @@ unpack(struct block *b, const struct qcow *q, const struct place *p, uint8_t *ou
 	return r;
 }
 
-/* The bytes [off, off+len) of the disk behind this one; what it does not have reads as zeroes. */
-static int
-read_backing(struct qcow *q, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, uint64_t off)
-{
-	uint64_t there = q->backing && off < q->backing->size ? MIN(len, q->backing->size - off) : 0;
-	struct iovec part[BLOCK_IOV_MAX];
-	int n;
-
-	iov_zero(iov, iovcnt, skip + there, len - there);
-	if (!there)
-		return 0;
-	n = iov_slice(iov, iovcnt, skip, there, part);
-	return block_readv(q->backing, part, n, off);
-}
-
 /* The whole cluster that holds `off`, as the disk shows it, when it is not plain data of ours. `cow` held. */
 static int
-read_cluster(struct block *b, struct qcow *q, const struct place *p, uint64_t off, uint8_t *out)
+read_cluster(struct image *b, struct qcow *q, const struct place *p, uint64_t off, uint8_t *out)
 {
 	struct iovec iov = { out, q->cluster };
 
 	off -= off % q->cluster;
 	switch (p->kind) {
 	case HOLE:
-		return read_backing(q, &iov, 1, 0, q->cluster, off);
+		return image_read_backing(b, &iov, 1, 0, off, q->cluster);
 	case PACKED:
 		return unpack(b, q, p, out);
 	case DATA:
-		return file_pread(b->fd, out, q->cluster, p->host - p->host % q->cluster);
+		return image_data_read(b, b->fd, &iov, 1, 0, q->cluster, p->host - p->host % q->cluster, off);
 	case ZERO:
 		memset(out, 0, q->cluster);
 	}
@@ -555,7 +545,7 @@ read_cluster(struct block *b, struct qcow *q, const struct place *p, uint64_t of
 /* A compressed cluster could be moved and its place used again meanwhile: look again, and keep it. */
 static int
 read_packed(
-	struct block *b, struct qcow *q, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, uint64_t off)
+	struct image *b, struct qcow *q, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, uint64_t off)
 {
 	uint8_t *buf = malloc(q->cluster);
 	struct place p;
@@ -576,29 +566,39 @@ read_packed(
 }
 
 static int
-qcow_read(struct block *b, const struct iovec *iov, int iovcnt, uint64_t off, uint64_t len)
+qcow_read(struct image *b, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t off, uint64_t len)
 {
 	struct qcow *q = b->state;
-	uint64_t done = 0;
 	int r = 0;
 
-	while (done < len && !r) {
-		uint64_t n = len - done;
+	for (uint64_t n; len && !r; off += n, skip += n, len -= n) {
 		struct place p;
 
-		r = extent(q, off + done, &n, &p);
+		n = len;
+		r = extent(q, off, &n, &p);
 		if (r)
 			break;
 		if (p.kind == DATA)
-			r = file_readv(b->fd, iov, iovcnt, done, n, p.host);
+			r = image_data_read(b, b->fd, iov, iovcnt, skip, n, p.host, off);
 		else if (p.kind == PACKED)
-			r = read_packed(b, q, iov, iovcnt, done, n, off + done);
+			r = read_packed(b, q, iov, iovcnt, skip, n, off);
 		else if (p.kind == HOLE)
-			r = read_backing(q, iov, iovcnt, done, n, off + done);
+			r = image_read_backing(b, iov, iovcnt, skip, off, n);
 		else
-			iov_zero(iov, iovcnt, done, n);
-		done += n;
+			iov_zero(iov, iovcnt, skip, n);
 	}
+	return r;
+}
+
+static int
+qcow_map(struct image *b, uint64_t off, uint64_t *len, enum map_kind *kind)
+{
+	struct place p;
+	int r = extent(b->state, off, len, &p);
+
+	*kind = p.kind == HOLE ? MAP_HOLE : p.kind == ZERO ? MAP_ZERO : MAP_DATA;
+	if (!r && p.kind == DATA && !b->crypt && file_is_hole(b->fd, p.host, len))
+		*kind = MAP_ZERO;
 	return r;
 }
 
@@ -665,7 +665,7 @@ set_refcount(struct qcow *q, uint64_t block, uint64_t cluster, uint64_t count)
 
 /* The file has room up to `end`, reading as zeroes. */
 static int
-grow_file(struct block *b, struct qcow *q, uint64_t end)
+grow_file(struct image *b, struct qcow *q, uint64_t end)
 {
 	uint64_t to = (end + GROW - 1) / GROW * GROW;
 
@@ -697,7 +697,7 @@ static int drop_later(struct qcow *q, uint64_t at, uint64_t len);
  * that count them and themselves.
  */
 static int
-grow_table(struct block *b, struct qcow *q)
+grow_table(struct image *b, struct qcow *q)
 {
 	uint64_t old_at = q->rt_at, old_len = q->rt_entries * 8, n = old_len * 2 / q->cluster, k = 0;
 	uint64_t first = q->rt_entries, start = first * per_block(q), rt = start * q->cluster;
@@ -741,7 +741,7 @@ grow_table(struct block *b, struct qcow *q)
 
 /* Look for a free cluster from `first_free` on. *block: the refcount block that counts it. */
 static int
-find_free(struct block *b, struct qcow *q, uint64_t *cluster, uint64_t *block)
+find_free(struct image *b, struct qcow *q, uint64_t *cluster, uint64_t *block)
 {
 	for (uint64_t c = q->first_free;; c++) {
 		uint64_t count = 1;
@@ -778,7 +778,7 @@ find_free(struct block *b, struct qcow *q, uint64_t *cluster, uint64_t *block)
 
 /* A cluster of the file that reads as zeroes, counted once. */
 static int
-allocate(struct block *b, struct qcow *q, uint64_t *at)
+allocate(struct image *b, struct qcow *q, uint64_t *at)
 {
 	uint64_t c, block;
 	int r = find_free(b, q, &c, &block);
@@ -869,7 +869,7 @@ own_table(struct qcow *q, uint64_t off, uint64_t l1)
 
 /* File offset of the L2 entry for `off`, making its table. Lock held. */
 static int
-need_entry(struct block *b, struct qcow *q, uint64_t off, uint64_t *at)
+need_entry(struct image *b, struct qcow *q, uint64_t off, uint64_t *at)
 {
 	uint64_t l1, table;
 	int r = find_entry(q, off, at, &l1);
@@ -889,14 +889,16 @@ need_entry(struct block *b, struct qcow *q, uint64_t off, uint64_t *at)
 
 /* Does the cluster read as zeroes, with nothing to free when it gets a place? */
 static bool
-is_blank(const struct qcow *q, const struct place *p)
+is_blank(const struct image *b, const struct place *p)
 {
-	return (p->kind == HOLE && !q->backing) || (p->kind == ZERO && !(p->entry & OFFSET_MASK));
+	if (b->crypt)
+		return false;
+	return (p->kind == HOLE && !b->backing) || (p->kind == ZERO && !(p->entry & OFFSET_MASK));
 }
 
 /* Give places to the blank clusters of [off, off+len). */
 static int
-fill_blanks(struct block *b, struct qcow *q, uint64_t off, uint64_t len)
+fill_blanks(struct image *b, struct qcow *q, uint64_t off, uint64_t len)
 {
 	uint64_t end = off + len;
 	int r = 0;
@@ -907,7 +909,7 @@ fill_blanks(struct block *b, struct qcow *q, uint64_t off, uint64_t len)
 		uint64_t at, host;
 
 		r = lookup(q, off, &p);
-		if (r || !is_blank(q, &p))
+		if (r || !is_blank(b, &p))
 			continue;
 		r = need_entry(b, q, off, &at);
 		if (!r)
@@ -921,8 +923,9 @@ fill_blanks(struct block *b, struct qcow *q, uint64_t off, uint64_t len)
 
 /* Put `data`, a whole cluster, in a new place, and enter that instead of what was there. `cow` held. */
 static int
-replace_cluster(struct block *b, struct qcow *q, const struct place *old, uint64_t off, const uint8_t *data)
+replace_cluster(struct image *b, struct qcow *q, const struct place *old, uint64_t off, const uint8_t *data)
 {
+	struct iovec iov = { (uint8_t *)data, q->cluster };
 	uint64_t at, host = 0;
 	int r;
 
@@ -933,7 +936,7 @@ replace_cluster(struct block *b, struct qcow *q, const struct place *old, uint64
 	pthread_mutex_unlock(&q->lock);
 	if (r)
 		return r;
-	r = file_pwrite(b->fd, data, q->cluster, host);
+	r = image_data_write(b, b->fd, &iov, 1, 0, q->cluster, host, off - off % q->cluster);
 	pthread_mutex_lock(&q->lock);
 	if (r) {
 		drop_now(q, &(struct drop){ host, q->cluster });
@@ -949,7 +952,7 @@ replace_cluster(struct block *b, struct qcow *q, const struct place *old, uint64
 /* Write `len` bytes, all in one cluster whose present contents are not plain data of ours. */
 static int
 copy_on_write(
-	struct block *b, struct qcow *q, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, uint64_t off)
+	struct image *b, struct qcow *q, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, uint64_t off)
 {
 	uint8_t *buf = malloc(q->cluster);
 	uint64_t n = len;
@@ -961,7 +964,7 @@ copy_on_write(
 	pthread_mutex_lock(&q->cow);
 	r = extent(q, off, &n, &p);
 	if (!r && p.kind == DATA && p.copied) {
-		r = file_writev(b->fd, iov, iovcnt, skip, len, p.host); /* another writer was faster */
+		r = image_data_write(b, b->fd, iov, iovcnt, skip, len, p.host, off); /* another writer was faster */
 	} else if (!r) {
 		if (len < q->cluster)
 			r = read_cluster(b, q, &p, off, buf);
@@ -975,33 +978,34 @@ copy_on_write(
 	return r;
 }
 
-static int qcow_flush(struct block *b);
+static int qcow_flush(struct image *b);
 
 static int
-qcow_write(struct block *b, const struct iovec *iov, int iovcnt, uint64_t off, uint64_t len)
+qcow_write(struct image *b, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t off, uint64_t len)
 {
 	struct qcow *q = b->state;
-	uint64_t done = 0;
 	int r = 0;
 
-	while (done < len && !r) {
-		uint64_t n = len - done;
+	while (len && !r) {
+		uint64_t n = len;
 		struct place p;
 
-		r = extent(q, off + done, &n, &p);
-		if (!r && is_blank(q, &p)) {
-			r = fill_blanks(b, q, off + done, n);
+		r = extent(q, off, &n, &p);
+		if (!r && is_blank(b, &p)) {
+			r = fill_blanks(b, q, off, n);
 			continue; /* look again: they have places now, or the error ends the loop */
 		}
 		if (r)
 			break;
 		if (p.kind == DATA && p.copied) {
-			r = file_writev(b->fd, iov, iovcnt, done, n, p.host);
+			r = image_data_write(b, b->fd, iov, iovcnt, skip, n, p.host, off);
 		} else {
-			n = MIN(n, q->cluster - (off + done) % q->cluster);
-			r = copy_on_write(b, q, iov, iovcnt, done, n, off + done);
+			n = MIN(n, q->cluster - off % q->cluster);
+			r = copy_on_write(b, q, iov, iovcnt, skip, n, off);
 		}
-		done += n;
+		off += n;
+		skip += n;
+		len -= n;
 	}
 	if (!r && meta_full(q->meta))
 		r = qcow_flush(b);
@@ -1010,13 +1014,13 @@ qcow_write(struct block *b, const struct iovec *iov, int iovcnt, uint64_t off, u
 
 /* The whole cluster reads as zeroes from now on, without a place where that can be said. *done: it could. */
 static int
-mark_zero(struct block *b, struct qcow *q, uint64_t off, bool *done)
+mark_zero(struct image *b, struct qcow *q, uint64_t off, bool *done)
 {
 	struct place p;
 	uint64_t at;
 	int r;
 
-	*done = q->version >= 3 || !q->backing;
+	*done = q->version >= 3 || !b->backing;
 	if (!*done)
 		return 0;
 	pthread_mutex_lock(&q->cow);
@@ -1037,7 +1041,7 @@ mark_zero(struct block *b, struct qcow *q, uint64_t off, bool *done)
 
 /* `len` bytes within one cluster, which is neither blank nor plain data of ours. */
 static int
-zero_within(struct block *b, struct qcow *q, uint64_t off, uint64_t len)
+zero_within(struct image *b, struct qcow *q, uint64_t off, uint64_t len)
 {
 	bool done = false;
 	struct iovec iov;
@@ -1056,7 +1060,7 @@ zero_within(struct block *b, struct qcow *q, uint64_t off, uint64_t len)
 }
 
 static int
-qcow_zero(struct block *b, uint64_t off, uint64_t len)
+qcow_zero(struct image *b, uint64_t off, uint64_t len)
 {
 	struct qcow *q = b->state;
 	uint64_t done = 0;
@@ -1070,8 +1074,8 @@ qcow_zero(struct block *b, uint64_t off, uint64_t len)
 		if (r)
 			break;
 		if (p.kind == DATA && p.copied) {
-			r = file_zero(b->fd, p.host, n);
-		} else if (!is_blank(q, &p) && p.kind != ZERO) {
+			r = image_data_zero(b, b->fd, n, p.host, off + done);
+		} else if (p.kind != ZERO && !(p.kind == HOLE && image_backing_is_zero(b, off + done, n))) {
 			n = MIN(n, q->cluster - (off + done) % q->cluster);
 			r = zero_within(b, q, off + done, n);
 		}
@@ -1100,7 +1104,7 @@ apply_drops(struct qcow *q, struct drop *drops, size_t count)
 }
 
 static int
-qcow_flush(struct block *b)
+qcow_flush(struct image *b)
 {
 	struct qcow *q = b->state;
 	struct drop *drops;
@@ -1131,8 +1135,135 @@ qcow_flush(struct block *b)
 	return r;
 }
 
+/* ---- changes of the header ---- */
+
+/* Append an extension at *at of `head`, of `room` bytes. */
+static int
+add_extension(uint8_t *head, uint64_t room, uint64_t *at, uint32_t type, const void *data, size_t len)
+{
+	uint64_t padded = (len + 7) & ~7ull;
+
+	if (room < 16 + padded || *at > room - 16 - padded)
+		return -ENOSPC;
+	put_be32(head + *at, type);
+	put_be32(head + *at + 4, (uint32_t)len);
+	memset(head + *at + 8, 0, padded);
+	memcpy(head + *at + 8, data, len);
+	*at += 8 + padded;
+	return 0;
+}
+
+/* The extensions of `old` that are not about the backing file, nor ours. */
+static int
+keep_extensions(const struct qcow *q, const uint8_t *old, uint8_t *head, uint64_t room, uint64_t *to)
+{
+	uint64_t at = q->features_at;
+	int r = 0;
+
+	while (q->cluster - at >= 8 && !r) {
+		uint32_t type = be32(old + at), len = be32(old + at + 4);
+
+		at += 8;
+		if (type == EXT_END || len > q->cluster - at)
+			break;
+		if (type != EXT_BACKING_FORMAT && type != EXT_TEXT)
+			r = add_extension(head, room, to, type, old + at, len);
+		at += MIN((len + 7ull) & ~7ull, q->cluster - at);
+	}
+	return r;
+}
+
+/*
+ * The header's cluster with another backing file and text. In a cluster of 32 KiB or more the name goes to a page of
+ * its own, not to that of the present name, and is stable before the first page says where it is.
+ */
+static int
+rewrite_header(struct image *b, struct qcow *q, const char *name, const char *format, const char *text)
+{
+	uint8_t *old = malloc(q->cluster), *head = calloc(1, q->cluster);
+	size_t len = name ? strlen(name) : 0;
+	uint64_t at = q->features_at, page = q->cluster >= 32768 ? 8192 : 0, name_at;
+	int r = old && head ? 0 : -ENOMEM;
+
+	pthread_mutex_lock(&q->lock);
+	if (!r)
+		r = meta_get(q->meta, 0, old, q->cluster);
+	if (!r) {
+		memcpy(head, old, q->features_at);
+		if (format)
+			r = add_extension(
+				head, page ? page : q->cluster, &at, EXT_BACKING_FORMAT, format, strlen(format));
+	}
+	if (!r)
+		r = keep_extensions(q, old, head, page ? page : q->cluster, &at);
+	if (!r && text && *text)
+		r = add_extension(head, page ? page : q->cluster, &at, EXT_TEXT, text, strlen(text));
+	at += 8; /* the end of the extensions is zeroes */
+	name_at = !page ? at : be64(head + AT_BACKING) == page ? 2 * page : page;
+	if (!r && (len > NAME_MAX_LEN || name_at > q->cluster || len > q->cluster - name_at))
+		r = -ENAMETOOLONG;
+	if (!r) {
+		put_be64(head + AT_BACKING, len ? name_at : 0);
+		put_be32(head + AT_BACKING_LEN, (uint32_t)len);
+		if (!page && len)
+			memcpy(head + name_at, name, len);
+		if (page && len)
+			r = meta_put(q->meta, name_at, name, len, PHASE_REFCOUNTS);
+	}
+	if (!r)
+		r = meta_put(q->meta, 0, head, page ? page : q->cluster, PHASE_HEADER);
+	pthread_mutex_unlock(&q->lock);
+	free(old);
+	free(head);
+	return r ? r : qcow_flush(b);
+}
+
+static int
+qcow_set_parent(struct image *b, struct image *parent, struct err *e)
+{
+	struct qcow *q = b->state;
+	char *name = parent ? image_parent_name(b->path, parent->path) : NULL;
+	const char *format = parent ? parent->format == &block_vhd ? "vpc" : parent->format->name : NULL;
+	int r = rewrite_header(b, q, name, format, q->text);
+
+	if (r) {
+		free(name);
+		return err_sys(e, ERR_FILE, r, "The header of '%s' cannot be written", b->path);
+	}
+	free(q->backing_name);
+	free(q->backing_format);
+	q->backing_name = name;
+	q->backing_format = format ? xstrdup(format) : NULL;
+	b->variant = parent ? "differencing" : "dynamic";
+	return 0;
+}
+
+static int
+qcow_set_text(struct image *b, const char *key, const char *value, struct err *e)
+{
+	struct qcow *q = b->state;
+	char *text = lines_edit(q->text ? xstrdup(q->text) : NULL, key, value);
+	int r = rewrite_header(b, q, q->backing_name, q->backing_format, text);
+
+	if (r) {
+		free(text);
+		return err_sys(e, ERR_FILE, r, "The header of '%s' cannot be written", b->path);
+	}
+	free(q->text);
+	q->text = text;
+	return 0;
+}
+
+static char *
+qcow_get_text(struct image *b, const char *key)
+{
+	struct qcow *q = b->state;
+
+	return lines_get(q->text, key);
+}
+
 static bool
-qcow_dirty(struct block *b)
+qcow_dirty(struct image *b)
 {
 	struct qcow *q = b->state;
 
@@ -1145,7 +1276,8 @@ qcow_dirty(struct block *b)
 static int
 fill_header(uint8_t *h, uint64_t cluster, const struct block_create *c, uint64_t l1_entries, struct err *e)
 {
-	size_t name = c->backing ? strlen(c->backing) : 0, format = c->backing_format ? strlen(c->backing_format) : 0;
+	const char *word = c->backing_format && !strcasecmp(c->backing_format, "vhd") ? "vpc" : c->backing_format;
+	size_t name = c->backing ? strlen(c->backing) : 0, format = word ? strlen(word) : 0;
 	uint64_t at = V3_LENGTH;
 
 	if (name > NAME_MAX_LEN || format > 32)
@@ -1166,7 +1298,7 @@ fill_header(uint8_t *h, uint64_t cluster, const struct block_create *c, uint64_t
 	if (format) {
 		put_be32(h + at, EXT_BACKING_FORMAT);
 		put_be32(h + at + 4, (uint32_t)format);
-		memcpy(h + at + 8, c->backing_format, format);
+		memcpy(h + at + 8, word, format);
 		at += 8 + ((format + 7) & ~7ull);
 	}
 	at += 8; /* the end of the extensions is zeroes */
@@ -1177,7 +1309,7 @@ fill_header(uint8_t *h, uint64_t cluster, const struct block_create *c, uint64_t
 }
 
 static int
-qcow_create(int fd, const struct block_create *c, struct err *e)
+qcow_create(int fd, const struct block_create *c, struct image *parent, struct err *e)
 {
 	const uint64_t cluster = 1ull << CREATE_BITS, covered = cluster * (cluster / 8);
 	uint64_t l1_entries = (c->size + covered - 1) / covered, l1_clusters = (l1_entries * 8 + cluster - 1) / cluster;
@@ -1220,6 +1352,11 @@ const struct block_format block_qcow2 = {
 	.write = qcow_write,
 	.flush = qcow_flush,
 	.zero = qcow_zero,
+	.map = qcow_map,
 	.dirty = qcow_dirty,
 	.create = qcow_create,
+	.differencing = true,
+	.set_parent = qcow_set_parent,
+	.set_text = qcow_set_text,
+	.get_text = qcow_get_text,
 };

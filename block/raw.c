@@ -8,13 +8,14 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "block/file.h"
 #include "block/format.h"
 
 static int
-raw_open(struct block *b, struct err *e)
+raw_open(struct image *b, struct err *e)
 {
 	int64_t size = file_size(b->fd);
 
@@ -28,36 +29,66 @@ raw_open(struct block *b, struct err *e)
 }
 
 static void
-raw_close(struct block *b)
+raw_close(struct image *b)
 {
 }
 
 static int
-raw_read(struct block *b, const struct iovec *iov, int iovcnt, uint64_t off, uint64_t len)
+raw_read(struct image *b, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t off, uint64_t len)
 {
-	return file_readv(b->fd, iov, iovcnt, 0, len, off);
+	return file_readv(b->fd, iov, iovcnt, skip, len, off);
 }
 
 static int
-raw_write(struct block *b, const struct iovec *iov, int iovcnt, uint64_t off, uint64_t len)
+raw_write(struct image *b, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t off, uint64_t len)
 {
-	return file_writev(b->fd, iov, iovcnt, 0, len, off);
+	return file_writev(b->fd, iov, iovcnt, skip, len, off);
 }
 
 static int
-raw_flush(struct block *b)
+raw_flush(struct image *b)
 {
 	return fdatasync(b->fd) ? -errno : 0;
 }
 
 static int
-raw_zero(struct block *b, uint64_t off, uint64_t len)
+raw_zero(struct image *b, uint64_t off, uint64_t len)
 {
 	return file_zero(b->fd, off, len);
 }
 
+/* All of a raw disk is its own; what is a hole in the file is zero. */
 static int
-raw_create(int fd, const struct block_create *c, struct err *e)
+raw_map(struct image *b, uint64_t off, uint64_t *len, enum map_kind *kind)
+{
+	*kind = file_is_hole(b->fd, off, len) ? MAP_ZERO : MAP_DATA;
+	return 0;
+}
+
+static int
+raw_resize(struct image *b, uint64_t size, struct err *e)
+{
+	struct stat st;
+
+	if (fstat(b->fd, &st) || !S_ISREG(st.st_mode))
+		return err_set(e, ERR_UNSUPPORTED, "'%s' is not a file and has the size it has", b->path);
+	if (ftruncate(b->fd, (off_t)size) || fdatasync(b->fd))
+		return err_sys(
+			e, ERR_FILE, errno, "'%s' cannot be made %llu bytes long", b->path, (unsigned long long)size);
+	b->size = size;
+	return 0;
+}
+
+static int
+raw_compact(struct image *b, const struct block_progress *p, struct err *e)
+{
+	int r = file_dig_holes(b->fd, 0, b->size, p);
+
+	return r ? err_sys(e, ERR_FILE, r, "'%s' cannot be compacted", b->path) : 0;
+}
+
+static int
+raw_create(int fd, const struct block_create *c, struct image *parent, struct err *e)
 {
 	int r;
 
@@ -81,5 +112,8 @@ const struct block_format block_raw = {
 	.write = raw_write,
 	.flush = raw_flush,
 	.zero = raw_zero,
+	.map = raw_map,
 	.create = raw_create,
+	.resize = raw_resize,
+	.compact = raw_compact,
 };

@@ -8,7 +8,11 @@
  *   monolithicSparse      one sparse extent, with the text inside
  *   monolithicFlat        the text, and a flat extent
  *   twoGbMaxExtentSparse  the text, and sparse extents of 2047 MiB each; twoGbMaxExtentFlat with flat ones
- *   streamOptimized       one sparse extent with compressed grains, read only
+ *   streamOptimized       one sparse extent with compressed grains, written once (vmdk_stream.c) and then only read
+ *
+ * A differencing image says parentCID (the CID of its parent when it was made, ffffffff: no parent), parentFileNameHint
+ * and, as VirtualBox does, ddb.uuid.parent and ddb.uuid.parentmodification; here also ddb.lodge.parentFormat, for
+ * parents of other formats.
  *
  * A sparse extent, all numbers little-endian and, where they are places or sizes, in sectors of 512 bytes:
  *
@@ -29,15 +33,17 @@
  *       73     4  "\n \r\n", which a transfer as text would change
  *       77     2  compression: 0 none, 1 deflate
  *
- *   grain directory: 4 bytes for each grain table; grain table: 4 bytes for each grain: 0 never written, reads as
- *   zeroes; 1 zeroes (flag 2). A compressed grain is 8 bytes sector of the disk, 4 bytes length, a zlib stream (RFC
- *   1950).
+ *   grain directory: 4 bytes for each grain table; grain table: 4 bytes for each grain: 0 never written, reads
+ *   through to the parent, or as zeroes; 1 zeroes (flag 2). A compressed grain is 8 bytes sector of the disk, 4 bytes
+ * length, a zlib stream (RFC 1950).
  *
  * Everything an entry says is bounded when it is used. Extents are opened only in the directory of the text.
  *
  * Writing: a grain gets its place at the end of the file, where it reads as zeroes, is entered in the tables in memory
- * and is then written without a lock. The phases of a commit (meta.h): 1 data   2 grain tables   3 grain directories.
- * After a power cut there are at worst grains at the end of the file that nobody uses. The first write changes the CID.
+ * and is then written without a lock; one that shows something else than zeroes before (of the parent) is written
+ * completely, under `cow`, before it is entered. The phases of a commit (meta.h): 1 data   2 grain tables   3 grain
+ * directories. After a power cut there are at worst grains at the end of the file that nobody uses. The first write
+ * changes the CID.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -61,6 +67,8 @@
 #define GT_ENTRIES 512ull
 #define TEXT_SECTORS 20ull
 #define AT_END (~0ull)
+#define HINT_MAX 1024
+#define ZERO_GRAIN 1ull /* as the place of a grain: zeroes */
 
 enum { FLAG_EOL = 1, FLAG_SECOND_GD = 2, FLAG_ZERO_GRAIN = 4, FLAG_COMPRESSED = 1 << 16 };
 enum { PHASE_GT = 2, PHASE_GD = 3 };
@@ -101,9 +109,12 @@ struct extent {
 struct vmdk {
 	struct extent *extents;
 	int count;
-	char *text;
-	uint64_t cid_at; /* file offset of the eight digits, 0: not known */
 	_Atomic bool changed;
+
+	pthread_mutex_t cow;  /* one copy at a time; taken before the lock of an extent */
+	pthread_mutex_t lock; /* everything below */
+	char *text;
+	uint64_t text_at, text_room; /* in the file; text_room 0: it may grow */
 };
 
 static bool
@@ -117,7 +128,7 @@ vmdk_probe(const struct block_head *h)
 }
 
 static int
-bad(struct block *b, struct err *e, const char *what, uint64_t value)
+bad(struct image *b, struct err *e, const char *what, uint64_t value)
 {
 	return err_set(
 		e, ERR_FILE, "'%s' is not a good VMDK image: %s (%llu)", b->path, what, (unsigned long long)value);
@@ -151,7 +162,7 @@ text_value(const char *text, const char *key, char *out, size_t len)
 
 /* One line of an extent: 1 it was one, 0 it was not, -1 and *e it cannot be used. */
 static int
-parse_extent(struct block *b, const char *line, struct extent *x, struct err *e)
+parse_extent(struct image *b, const char *line, struct extent *x, struct err *e)
 {
 	char access[16], kind[16], name[256] = "";
 	unsigned long long sectors, at = 0;
@@ -181,7 +192,7 @@ parse_extent(struct block *b, const char *line, struct extent *x, struct err *e)
 }
 
 static int
-parse_extents(struct block *b, struct vmdk *v, struct err *e)
+parse_extents(struct image *b, struct vmdk *v, struct err *e)
 {
 	const char *line = v->text;
 
@@ -210,33 +221,54 @@ parse_extents(struct block *b, struct vmdk *v, struct err *e)
 }
 
 static int
-check_text(struct block *b, struct vmdk *v, struct err *e)
+check_text(struct image *b, struct vmdk *v, struct err *e)
 {
 	static const char *const types[] = { "monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse",
 		"twoGbMaxExtentFlat", "streamOptimized" };
-	char type[40] = "", parent[16] = "ffffffff", uuid[64];
+	char type[40] = "", cid[16], uuid[64];
 	size_t i = 0;
 
 	text_value(v->text, "createType", type, sizeof(type));
-	text_value(v->text, "parentCID", parent, sizeof(parent));
+	if (text_value(v->text, "CID", cid, sizeof(cid)))
+		b->cid = (uint32_t)strtoul(cid, NULL, 16);
 	while (i < ARRAY_LEN(types) && strcmp(types[i], type))
 		i++;
 	if (i == ARRAY_LEN(types))
 		return err_set(e, ERR_UNSUPPORTED, "'%s' is a VMDK image of the type '%s', which is not supported",
 			b->path, type);
-	if (strcasecmp(parent, "ffffffff"))
-		return err_set(e, ERR_UNSUPPORTED,
-			"'%s' is a differencing VMDK image, which needs its parent; that is not supported", b->path);
 	b->variant = types[i];
 	if (text_value(v->text, "ddb.uuid.image", uuid, sizeof(uuid)))
 		uuid_parse(uuid, &b->uuid);
+	if (text_value(v->text, "ddb.uuid.modification", uuid, sizeof(uuid)))
+		uuid_parse(uuid, &b->change);
 	return 0;
 }
 
 static int
-load_text(struct block *b, struct vmdk *v, uint64_t at, uint64_t len, struct err *e)
+open_parent(struct image *b, struct vmdk *v, struct err *e)
 {
-	const char *cid;
+	char cid[16] = "ffffffff", hint[HINT_MAX] = "", format[16] = "", uuid[64], change[64];
+	struct parent_ref ref = { 0 };
+
+	text_value(v->text, "parentCID", cid, sizeof(cid));
+	if (!strcasecmp(cid, "ffffffff"))
+		return 0;
+	b->variant = "differencing";
+	ref.cid = (uint32_t)strtoul(cid, NULL, 16);
+	if (text_value(v->text, "parentFileNameHint", hint, sizeof(hint)) && *hint)
+		ref.name = hint;
+	if (text_value(v->text, "ddb.lodge.parentFormat", format, sizeof(format)) && *format)
+		ref.format = format;
+	if (text_value(v->text, "ddb.uuid.parent", uuid, sizeof(uuid)))
+		uuid_parse(uuid, &ref.uuid);
+	if (text_value(v->text, "ddb.uuid.parentmodification", change, sizeof(change)))
+		uuid_parse(change, &ref.change);
+	return image_open_parent(b, &ref, e);
+}
+
+static int
+load_text(struct image *b, struct vmdk *v, uint64_t at, uint64_t len, struct err *e)
+{
 	int r;
 
 	if (len == 0 || len > TEXT_MAX)
@@ -245,16 +277,192 @@ load_text(struct block *b, struct vmdk *v, uint64_t at, uint64_t len, struct err
 	r = file_pread(b->fd, v->text, len, at);
 	if (r)
 		return err_sys(e, ERR_FILE, r, "The descriptor of '%s' cannot be read", b->path);
-	cid = strstr(v->text, "\nCID=");
-	if (cid && strspn(cid + 5, "0123456789abcdefABCDEF") == 8)
-		v->cid_at = at + (uint64_t)(cid + 5 - v->text);
+	v->text_at = at;
+	v->text_room = at ? len : 0;
 	return check_text(b, v, e);
+}
+
+/* Put `value` (NULL: nothing) behind `key` in the text. `quoted`: as all but the numbers at the beginning are. */
+static void
+edit_text(struct vmdk *v, const char *key, const char *value, bool quoted)
+{
+	const char *q = quoted ? "\"" : "", *end;
+	size_t n = strlen(key);
+	struct str s = { 0 };
+	char *line;
+
+	for (line = v->text; line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL)
+		if (!strncmp(line, key, n) && line[n + strspn(line + n, " \t")] == '=')
+			break;
+	/* A new line of the beginning goes behind the CID of the parent, one of the data base to the end. */
+	if (!line && value && !str_starts(key, "ddb.") && (line = strstr(v->text, "\nparentCID=")))
+		line = strchr(line + 1, '\n') ? strchr(line + 1, '\n') + 1 : NULL, end = line;
+	else
+		end = !line ? NULL : strchr(line, '\n') ? strchr(line, '\n') + 1 : line + strlen(line);
+	str_addn(&s, v->text, line ? (size_t)(line - v->text) : strlen(v->text));
+	if (s.len && s.s[s.len - 1] != '\n')
+		str_add(&s, "\n");
+	if (value)
+		str_addf(&s, "%s=%s%s%s\n", key, q, value, q);
+	if (end)
+		str_add(&s, end);
+	free(v->text);
+	v->text = s.s ? s.s : xstrdup("");
+}
+
+/* The text as it is in memory goes to the file, in one piece. */
+static int
+write_text(struct image *b, struct vmdk *v)
+{
+	size_t len = strlen(v->text), room = v->text_room ? v->text_room : len;
+	char *buf;
+	int r;
+
+	if (len > room || len > TEXT_MAX)
+		return -ENOSPC;
+	buf = calloc(1, room);
+	if (!buf)
+		return -ENOMEM;
+	memcpy(buf, v->text, len);
+	r = file_pwrite(b->fd, buf, room, v->text_at);
+	free(buf);
+	if (!r && !v->text_room && ftruncate(b->fd, (off_t)len))
+		r = -errno;
+	return r;
+}
+
+/* With a change of the text done by `edit`: on stable storage, or as before. */
+static int
+change_text(struct image *b, void (*edit)(struct image *b, struct vmdk *v, const void *what), const void *what,
+	struct err *e)
+{
+	struct vmdk *v = b->state;
+	char *before;
+	int r;
+
+	pthread_mutex_lock(&v->lock);
+	before = xstrdup(v->text);
+	edit(b, v, what);
+	r = write_text(b, v);
+	if (!r && fdatasync(b->fd))
+		r = -errno;
+	if (r) {
+		free(v->text);
+		v->text = before;
+	} else {
+		free(before);
+	}
+	pthread_mutex_unlock(&v->lock);
+	return r ? err_sys(e, ERR_FILE, r, "The descriptor of '%s' cannot be written", b->path) : 0;
+}
+
+struct text_line {
+	const char *key, *value;
+};
+
+static void
+edit_line(struct image *b, struct vmdk *v, const void *what)
+{
+	const struct text_line *l = what;
+
+	edit_text(v, l->key, l->value, true);
+}
+
+static int
+vmdk_set_text(struct image *b, const char *key, const char *value, struct err *e)
+{
+	char *name = xasprintf("ddb.lodge.%s", key);
+	struct text_line l = { name, value };
+	int r = value && strpbrk(value, "\"\n") ? err_set(e, ERR_INVALID, "A text of a VMDK image has no quotes") : 0;
+
+	r = r ? r : change_text(b, edit_line, &l, e);
+	free(name);
+	return r;
+}
+
+static char *
+vmdk_get_text(struct image *b, const char *key)
+{
+	struct vmdk *v = b->state;
+	char *name = xasprintf("ddb.lodge.%s", key), *value = xcalloc(1, TEXT_MAX);
+	bool found;
+
+	pthread_mutex_lock(&v->lock);
+	found = text_value(v->text, name, value, TEXT_MAX);
+	pthread_mutex_unlock(&v->lock);
+	free(name);
+	if (found)
+		return value;
+	free(value);
+	return NULL;
+}
+
+static void
+edit_uuid(struct image *b, struct vmdk *v, const void *what)
+{
+	char text[37];
+
+	uuid_text(what, text);
+	edit_text(v, "ddb.uuid.image", text, true);
+}
+
+static int
+vmdk_set_uuid(struct image *b, const struct uuid *uuid, struct err *e)
+{
+	if (change_text(b, edit_uuid, uuid, e))
+		return -1;
+	b->uuid = *uuid;
+	return 0;
+}
+
+/* What a VMDK child knows `parent` by. A parent of another format has no CID: any number that does not mean "none". */
+static uint32_t
+parent_cid(const struct image *parent)
+{
+	return parent->cid ? parent->cid : le32(parent->uuid.b) & 0x7fffffff;
+}
+
+static void
+edit_parent(struct image *b, struct vmdk *v, const void *what)
+{
+	struct image *parent = (struct image *)what;
+	char *name = parent ? image_parent_name(b->path, parent->path) : NULL, cid[9] = "ffffffff", uuid[37],
+	     change[37];
+
+	if (parent) {
+		snprintf(cid, sizeof(cid), "%08x", parent_cid(parent));
+		uuid_text(&parent->uuid, uuid);
+		uuid_text(&parent->change, change);
+	}
+	edit_text(v, "parentCID", cid, false);
+	edit_text(v, "parentFileNameHint", name, true);
+	edit_text(v, "ddb.uuid.parent", parent ? uuid : NULL, true);
+	edit_text(v, "ddb.uuid.parentmodification", parent ? change : NULL, true);
+	edit_text(v, "ddb.lodge.parentFormat", parent ? parent->format->name : NULL, true);
+	free(name);
+}
+
+static int
+vmdk_set_parent(struct image *b, struct image *parent, struct err *e)
+{
+	struct vmdk *v = b->state;
+
+	if (parent && strpbrk(parent->path, "\"\n"))
+		return err_set(
+			e, ERR_INVALID, "The name of the parent of a VMDK image cannot have quotes or ends of lines");
+	for (int i = 0; parent && i < v->count; i++)
+		if (v->extents[i].kind != EXTENT_SPARSE)
+			return err_set(e, ERR_UNSUPPORTED, "'%s' has a flat extent and cannot have a parent", b->path);
+	if (change_text(b, edit_parent, parent, e))
+		return -1;
+	b->variant = parent ? "differencing" : "monolithicSparse";
+	return 0;
 }
 
 /* ---- sparse extents ---- */
 
 static int
-check_sparse(struct block *b, struct extent *x, const uint8_t *h, struct err *e)
+check_sparse(struct image *b, struct extent *x, const uint8_t *h, struct err *e)
 {
 	uint64_t grain = le64(h + AT_GRAIN), capacity = le64(h + AT_CAPACITY), gd_len, tables;
 	uint32_t version = le32(h + AT_VERSION);
@@ -296,7 +504,7 @@ check_sparse(struct block *b, struct extent *x, const uint8_t *h, struct err *e)
 
 /* The header that counts: the footer, where the header says so. */
 static int
-read_sparse_header(struct block *b, struct extent *x, uint8_t h[512], struct err *e)
+read_sparse_header(struct image *b, struct extent *x, uint8_t h[512], struct err *e)
 {
 	int64_t size = file_size(x->fd);
 	int r = size < 0 ? (int)size : file_pread(x->fd, h, 512, 0);
@@ -312,7 +520,7 @@ read_sparse_header(struct block *b, struct extent *x, uint8_t h[512], struct err
 }
 
 static int
-open_sparse(struct block *b, struct extent *x, uint8_t h[512], struct err *e)
+open_sparse(struct image *b, struct extent *x, uint8_t h[512], struct err *e)
 {
 	if (read_sparse_header(b, x, h, e) || check_sparse(b, x, h, e))
 		return -1;
@@ -328,7 +536,7 @@ open_sparse(struct block *b, struct extent *x, uint8_t h[512], struct err *e)
 /* ---- opening ---- */
 
 static void
-vmdk_free(struct block *b, struct vmdk *v)
+vmdk_free(struct image *b, struct vmdk *v)
 {
 	for (int i = 0; i < v->count; i++) {
 		struct extent *x = &v->extents[i];
@@ -343,12 +551,14 @@ vmdk_free(struct block *b, struct vmdk *v)
 	}
 	free(v->extents);
 	free(v->text);
+	pthread_mutex_destroy(&v->lock);
+	pthread_mutex_destroy(&v->cow);
 	free(v);
 }
 
 /* The image is a sparse extent with the text inside. */
 static int
-open_embedded(struct block *b, struct vmdk *v, struct err *e)
+open_embedded(struct image *b, struct vmdk *v, struct err *e)
 {
 	struct extent *x = v->extents = xcalloc(1, sizeof(*x));
 	uint8_t h[512];
@@ -368,14 +578,14 @@ open_embedded(struct block *b, struct vmdk *v, struct err *e)
 }
 
 static int
-open_extent(struct block *b, struct extent *x, struct err *e)
+open_extent(struct image *b, struct extent *x, struct err *e)
 {
 	uint8_t h[512];
 	int64_t size;
 
 	if (x->kind == EXTENT_ZERO)
 		return 0;
-	x->fd = block_open_part(b, x->name, e);
+	x->fd = image_open_part(b, x->name, e);
 	if (x->fd < 0)
 		return -1;
 	if (x->kind == EXTENT_SPARSE)
@@ -388,7 +598,7 @@ open_extent(struct block *b, struct extent *x, struct err *e)
 }
 
 static int
-open_described(struct block *b, struct vmdk *v, struct err *e)
+open_described(struct image *b, struct vmdk *v, struct err *e)
 {
 	int64_t size = file_size(b->fd);
 
@@ -401,12 +611,14 @@ open_described(struct block *b, struct vmdk *v, struct err *e)
 }
 
 static int
-vmdk_open(struct block *b, struct err *e)
+vmdk_open(struct image *b, struct err *e)
 {
 	struct vmdk *v = xcalloc(1, sizeof(*v));
 	uint8_t magic[4];
 	int r = file_pread(b->fd, magic, 4, 0);
 
+	pthread_mutex_init(&v->lock, NULL);
+	pthread_mutex_init(&v->cow, NULL);
 	if (r)
 		err_sys(e, ERR_FILE, r, "The header of '%s' cannot be read", b->path);
 	else
@@ -417,16 +629,19 @@ vmdk_open(struct block *b, struct err *e)
 		if (b->size > INT64_MAX / 2)
 			r = bad(b, e, "its disk is too large", b->size);
 	}
+	b->state = v;
+	if (!r)
+		r = open_parent(b, v, e);
 	if (r) {
+		b->state = NULL;
 		vmdk_free(b, v);
 		return -1;
 	}
-	b->state = v;
 	return 0;
 }
 
 static void
-vmdk_close(struct block *b)
+vmdk_close(struct image *b)
 {
 	vmdk_free(b, b->state);
 }
@@ -469,7 +684,7 @@ find_entry(struct extent *x, uint64_t gd, uint64_t off, uint64_t *at)
 	return 0;
 }
 
-/* *host: file offset of the byte `off` (of its grain, when compressed), 0: reads as zeroes. */
+/* *host: file offset of the byte `off` (of its grain, when compressed), 0: reads through, ZERO_GRAIN: zeroes. */
 static int
 lookup(struct extent *x, uint64_t off, uint64_t *host)
 {
@@ -480,7 +695,9 @@ lookup(struct extent *x, uint64_t off, uint64_t *host)
 	*host = 0;
 	if (!r && at)
 		r = meta_get32le(x->meta, at, &sector);
-	if (r || !sector || (sector == 1 && x->flags & FLAG_ZERO_GRAIN))
+	if (!r && sector == 1 && x->flags & FLAG_ZERO_GRAIN)
+		*host = ZERO_GRAIN;
+	if (r || !sector || *host)
 		return r;
 	*host = sector * SECTOR;
 	if (*host < MAX(x->overhead, SECTOR) || *host >= x->file_end)
@@ -500,7 +717,7 @@ grain_run(struct extent *x, uint64_t off, uint64_t *len, uint64_t *host)
 	pthread_mutex_lock(&x->lock);
 	r = lookup(x, off, host);
 	while (!r && n < *len && !(x->flags & FLAG_COMPRESSED)) {
-		if (lookup(x, off + n, &next) || (*host ? next != *host + n : next != 0))
+		if (lookup(x, off + n, &next) || next != (*host > ZERO_GRAIN ? *host + n : *host))
 			break;
 		n += x->grain;
 	}
@@ -541,37 +758,42 @@ enter(struct extent *x, uint64_t gd, uint64_t off, uint32_t sector)
 	return r ? r : meta_put32le(x->meta, at, sector, PHASE_GT);
 }
 
+/* A place at the end of the file, reading as zeroes. */
 static int
-allocate_grain(struct extent *x, uint64_t off)
+reserve_grain(struct extent *x, uint64_t *at)
 {
-	uint64_t at = (MAX(x->file_end, x->overhead) + x->grain - 1) & ~(x->grain - 1);
-	int r;
-
-	if ((at + x->grain) / SECTOR > UINT32_MAX)
+	*at = (MAX(x->file_end, x->overhead) + x->grain - 1) & ~(x->grain - 1);
+	if ((*at + x->grain) / SECTOR > UINT32_MAX)
 		return -EFBIG;
-	if (ftruncate(x->fd, (off_t)(at + x->grain)))
+	if (ftruncate(x->fd, (off_t)(*at + x->grain)))
 		return -errno;
-	x->file_end = at + x->grain;
-	if (x->second_gd) {
-		r = enter(x, x->second_gd, off, (uint32_t)(at / SECTOR));
-		if (r)
-			return r;
-	}
-	return enter(x, x->gd_at, off, (uint32_t)(at / SECTOR));
+	x->file_end = *at + x->grain;
+	return 0;
 }
 
-/* Places for what has none in [off, off+len) of the extent. */
+static int
+enter_grain(struct extent *x, uint64_t off, uint64_t at)
+{
+	int r = x->second_gd ? enter(x, x->second_gd, off, (uint32_t)(at / SECTOR)) : 0;
+
+	return r ? r : enter(x, x->gd_at, off, (uint32_t)(at / SECTOR));
+}
+
+/* Places for what has none in [off, off+len) of the extent: grains that show zeroes. */
 static int
 allocate(struct extent *x, uint64_t off, uint64_t len)
 {
-	uint64_t end = off + len, host;
+	uint64_t end = off + len, host, at;
 	int r = 0;
 
 	pthread_mutex_lock(&x->lock);
 	for (off -= off % x->grain; off < end && !r; off += x->grain) {
 		r = lookup(x, off, &host);
-		if (!r && !host)
-			r = allocate_grain(x, off);
+		if (r || host > ZERO_GRAIN)
+			continue;
+		r = reserve_grain(x, &at);
+		if (!r)
+			r = enter_grain(x, off, at);
 	}
 	pthread_mutex_unlock(&x->lock);
 	return r;
@@ -617,100 +839,215 @@ read_compressed(struct extent *x, const struct iovec *iov, int iovcnt, uint64_t 
 }
 
 static int
-read_sparse(struct extent *x, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, uint64_t off)
+read_sparse(struct image *b, struct extent *x, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len,
+	uint64_t off)
 {
 	int r = 0;
 
-	for (uint64_t done = 0, n; done < len && !r; done += n) {
+	for (uint64_t n; len && !r; off += n, skip += n, len -= n) {
 		uint64_t host;
 
-		n = len - done;
-		r = grain_run(x, off + done, &n, &host);
+		n = len;
+		r = grain_run(x, off, &n, &host);
 		if (r)
 			break;
 		if (!host)
-			iov_zero(iov, iovcnt, skip + done, n);
+			r = image_read_backing(b, iov, iovcnt, skip, x->start + off, n);
+		else if (host == ZERO_GRAIN)
+			iov_zero(iov, iovcnt, skip, n);
 		else if (x->flags & FLAG_COMPRESSED)
-			r = read_compressed(x, iov, iovcnt, skip + done, n, host, (off + done) % x->grain);
+			r = read_compressed(x, iov, iovcnt, skip, n, host, off % x->grain);
 		else
-			r = file_readv(x->fd, iov, iovcnt, skip + done, n, host);
+			r = image_data_read(b, x->fd, iov, iovcnt, skip, n, host, x->start + off);
 	}
 	return r;
 }
 
 static int
-vmdk_read(struct block *b, const struct iovec *iov, int iovcnt, uint64_t off, uint64_t len)
+vmdk_read(struct image *b, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t off, uint64_t len)
 {
 	int r = 0;
 
-	for (uint64_t done = 0, n; done < len && !r; done += n) {
+	for (uint64_t n; len && !r; off += n, skip += n, len -= n) {
 		uint64_t within;
-		struct extent *x = find_extent(b->state, off + done, &within);
+		struct extent *x = find_extent(b->state, off, &within);
 
-		n = MIN(len - done, x->len - within);
+		n = MIN(len, x->len - within);
 		if (x->kind == EXTENT_ZERO)
-			iov_zero(iov, iovcnt, done, n);
+			iov_zero(iov, iovcnt, skip, n);
 		else if (x->kind == EXTENT_FLAT)
-			r = file_readv(x->fd, iov, iovcnt, done, n, x->at + within);
+			r = image_data_read(b, x->fd, iov, iovcnt, skip, n, x->at + within, off);
 		else
-			r = read_sparse(x, iov, iovcnt, done, n, within);
+			r = read_sparse(b, x, iov, iovcnt, skip, n, within);
 	}
+	return r;
+}
+
+static int
+vmdk_map(struct image *b, uint64_t off, uint64_t *len, enum map_kind *kind)
+{
+	uint64_t within, host;
+	struct extent *x = find_extent(b->state, off, &within);
+	int r = 0;
+
+	*len = MIN(*len, x->len - within);
+	*kind = x->kind == EXTENT_ZERO ? MAP_ZERO : MAP_DATA;
+	host = x->at + within;
+	if (x->kind == EXTENT_SPARSE) {
+		r = grain_run(x, within, len, &host);
+		*kind = !host ? MAP_HOLE : host == ZERO_GRAIN ? MAP_ZERO : MAP_DATA;
+	}
+	if (*kind == MAP_DATA && !r && !b->crypt && !(x->flags & FLAG_COMPRESSED) && file_is_hole(x->fd, host, len))
+		*kind = MAP_ZERO;
 	return r;
 }
 
 /* ---- writing ---- */
 
-static int vmdk_flush(struct block *b);
+static int vmdk_flush(struct image *b);
 
-/* Who has a child of this image sees by the CID that it is no longer what it was. */
+/* Who has a child of this image sees by the CID, and VirtualBox by a UUID, that it is no longer what it was. */
 static int
-change_cid(struct block *b, struct vmdk *v)
+note_change(struct image *b, struct vmdk *v)
 {
-	struct uuid u = uuid_random();
-	char digits[9];
+	struct uuid u;
+	char text[37];
+	int r;
 
-	if (!v->cid_at || atomic_exchange(&v->changed, true))
+	if (atomic_load_explicit(&v->changed, memory_order_relaxed) || b->keep_change)
 		return 0;
-	snprintf(digits, sizeof(digits), "%08x", le32(u.b) & 0x7fffffff);
-	return file_pwrite(b->fd, digits, 8, v->cid_at);
+	pthread_mutex_lock(&v->lock);
+	if (atomic_load(&v->changed) || !b->cid) {
+		pthread_mutex_unlock(&v->lock);
+		return 0;
+	}
+	u = uuid_random();
+	uuid_text(&u, text);
+	b->cid = (le32(u.b) & 0x7fffffff) | 1;
+	b->change = u;
+	if (text_value(v->text, "ddb.uuid.modification", text, 0))
+		edit_text(v, "ddb.uuid.modification", text, true);
+	snprintf(text, sizeof(text), "%08x", b->cid);
+	edit_text(v, "CID", text, false);
+	r = write_text(b, v);
+	if (!r)
+		atomic_store(&v->changed, true);
+	pthread_mutex_unlock(&v->lock);
+	return r;
+}
+
+/* `data`, a whole grain, gets a place and is entered when it is there. */
+static int
+place_grain(struct image *b, struct extent *x, uint64_t off, uint8_t *data)
+{
+	struct iovec iov = { data, x->grain };
+	uint64_t at = 0;
+	int r;
+
+	off -= off % x->grain;
+	pthread_mutex_lock(&x->lock);
+	r = reserve_grain(x, &at);
+	pthread_mutex_unlock(&x->lock);
+	/* Zeroes are there already. */
+	if (!r && (b->crypt || !mem_is_zero(data, x->grain)))
+		r = image_data_write(b, x->fd, &iov, 1, 0, x->grain, at, x->start + off);
+	if (r)
+		return r;
+	pthread_mutex_lock(&x->lock);
+	r = enter_grain(x, off, at);
+	pthread_mutex_unlock(&x->lock);
+	return r;
+}
+
+/* Write `len` bytes (iov NULL: zeroes) within a grain that has no place and shows something. */
+static int
+copy_on_write(struct image *b, struct extent *x, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t off,
+	uint64_t len)
+{
+	struct vmdk *v = b->state;
+	uint64_t host, n = len, within = off % x->grain;
+	uint8_t *buf = calloc(1, x->grain);
+	struct iovec whole = { buf, x->grain };
+	int r;
+
+	if (!buf)
+		return -ENOMEM;
+	pthread_mutex_lock(&v->cow);
+	r = grain_run(x, off, &n, &host);
+	if (!r && host > ZERO_GRAIN) { /* another writer was faster */
+		r = iov ? image_data_write(b, x->fd, iov, iovcnt, skip, len, host, x->start + off)
+			: image_data_zero(b, x->fd, len, host, x->start + off);
+	} else if (!r) {
+		if (len < x->grain)
+			r = read_sparse(b, x, &whole, 1, 0, MIN(x->grain, x->len - (off - within)), off - within);
+		if (iov)
+			iov_copy(iov, iovcnt, skip, buf + within, len);
+		else
+			memset(buf + within, 0, len);
+		if (!r)
+			r = place_grain(b, x, off, buf);
+	}
+	pthread_mutex_unlock(&v->cow);
+	free(buf);
+	return r;
+}
+
+/* Do the grains around [off, off+len), all at `host`, show zeroes that are zeroes in a new place too? */
+static bool
+is_blank(struct image *b, struct extent *x, uint64_t host, uint64_t off, uint64_t len)
+{
+	uint64_t start = off - off % x->grain, end = (off + len + x->grain - 1) & ~(x->grain - 1);
+
+	if (b->crypt)
+		return false;
+	return host == ZERO_GRAIN || image_backing_is_zero(b, x->start + start, MIN(end, x->len) - start);
 }
 
 static int
-write_sparse(struct extent *x, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, uint64_t off)
+write_sparse(struct image *b, struct extent *x, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len,
+	uint64_t off)
 {
 	int r = 0;
 
-	for (uint64_t done = 0; done < len && !r;) {
-		uint64_t n = len - done, host;
+	while (len && !r) {
+		uint64_t n = len, host;
 
-		r = grain_run(x, off + done, &n, &host);
-		if (!r && !host) {
-			r = allocate(x, off + done, n);
+		r = grain_run(x, off, &n, &host);
+		if (!r && host <= ZERO_GRAIN && is_blank(b, x, host, off, n)) {
+			r = allocate(x, off, n);
 			continue; /* look again: they have places now, or the error ends the loop */
 		}
-		if (!r)
-			r = file_writev(x->fd, iov, iovcnt, skip + done, n, host);
-		done += n;
+		if (!r && host <= ZERO_GRAIN) {
+			n = MIN(n, x->grain - off % x->grain);
+			r = copy_on_write(b, x, iov, iovcnt, skip, off, n);
+		} else if (!r) {
+			r = image_data_write(b, x->fd, iov, iovcnt, skip, n, host, x->start + off);
+		}
+		off += n;
+		skip += n;
+		len -= n;
 	}
 	return r;
 }
 
+static int vmdk_flush(struct image *b);
+
 static int
-vmdk_write(struct block *b, const struct iovec *iov, int iovcnt, uint64_t off, uint64_t len)
+vmdk_write(struct image *b, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t off, uint64_t len)
 {
-	int r = change_cid(b, b->state);
+	int r = note_change(b, b->state);
 
-	for (uint64_t done = 0, n; done < len && !r; done += n) {
+	for (uint64_t n; len && !r; off += n, skip += n, len -= n) {
 		uint64_t within;
-		struct extent *x = find_extent(b->state, off + done, &within);
+		struct extent *x = find_extent(b->state, off, &within);
 
-		n = MIN(len - done, x->len - within);
+		n = MIN(len, x->len - within);
 		if (x->kind == EXTENT_ZERO)
 			r = -EIO;
 		else if (x->kind == EXTENT_FLAT)
-			r = file_writev(x->fd, iov, iovcnt, done, n, x->at + within);
+			r = image_data_write(b, x->fd, iov, iovcnt, skip, n, x->at + within, off);
 		else
-			r = write_sparse(x, iov, iovcnt, done, n, within);
+			r = write_sparse(b, x, iov, iovcnt, skip, n, within);
 		if (!r && x->meta && meta_full(x->meta))
 			r = vmdk_flush(b);
 	}
@@ -718,41 +1055,49 @@ vmdk_write(struct block *b, const struct iovec *iov, int iovcnt, uint64_t off, u
 }
 
 static int
-zero_sparse(struct extent *x, uint64_t off, uint64_t len)
+zero_sparse(struct image *b, struct extent *x, uint64_t off, uint64_t len)
 {
 	int r = 0;
 
-	for (uint64_t done = 0, n; done < len && !r; done += n) {
+	for (uint64_t n; len && !r; off += n, len -= n) {
 		uint64_t host;
 
-		n = len - done;
-		r = grain_run(x, off + done, &n, &host);
-		if (!r && host)
-			r = file_zero(x->fd, host, n);
+		n = len;
+		r = grain_run(x, off, &n, &host);
+		if (r)
+			break;
+		if (host > ZERO_GRAIN) {
+			r = image_data_zero(b, x->fd, n, host, x->start + off);
+		} else if (!host && !image_backing_is_zero(b, x->start + off, n)) {
+			n = MIN(n, x->grain - off % x->grain);
+			r = copy_on_write(b, x, NULL, 0, 0, off, n);
+		}
 	}
 	return r;
 }
 
 static int
-vmdk_zero(struct block *b, uint64_t off, uint64_t len)
+vmdk_zero(struct image *b, uint64_t off, uint64_t len)
 {
-	int r = change_cid(b, b->state);
+	int r = note_change(b, b->state);
 
-	for (uint64_t done = 0, n; done < len && !r; done += n) {
+	for (uint64_t n; len && !r; off += n, len -= n) {
 		uint64_t within;
-		struct extent *x = find_extent(b->state, off + done, &within);
+		struct extent *x = find_extent(b->state, off, &within);
 
-		n = MIN(len - done, x->len - within);
+		n = MIN(len, x->len - within);
 		if (x->kind == EXTENT_FLAT)
-			r = file_zero(x->fd, x->at + within, n);
+			r = image_data_zero(b, x->fd, n, x->at + within, off);
 		else if (x->kind == EXTENT_SPARSE)
-			r = zero_sparse(x, within, n);
+			r = zero_sparse(b, x, within, n);
+		if (!r && x->meta && meta_full(x->meta))
+			r = vmdk_flush(b);
 	}
 	return r;
 }
 
 static int
-vmdk_flush(struct block *b)
+vmdk_flush(struct image *b)
 {
 	struct vmdk *v = b->state;
 	int r = fdatasync(b->fd) ? -errno : 0;
@@ -769,7 +1114,7 @@ vmdk_flush(struct block *b)
 }
 
 static bool
-vmdk_dirty(struct block *b)
+vmdk_dirty(struct image *b)
 {
 	struct vmdk *v = b->state;
 
@@ -780,11 +1125,19 @@ vmdk_dirty(struct block *b)
 }
 
 static const char *
-vmdk_part(struct block *b, int i)
+vmdk_part(struct image *b, int i)
 {
 	struct vmdk *v = b->state;
 
 	return i < v->count ? v->extents[i].name ? v->extents[i].name : "" : NULL;
+}
+
+static int
+vmdk_part_fd(struct image *b, int i)
+{
+	struct vmdk *v = b->state;
+
+	return i < v->count ? v->extents[i].fd >= 0 ? v->extents[i].fd : -2 : -1;
 }
 
 /* ---- creating ---- */
@@ -822,15 +1175,20 @@ path_beside(const char *path, const char *name)
 }
 
 static void
-describe(const struct block_create *c, struct str *t)
+describe(const struct block_create *c, struct image *parent, struct str *t)
 {
 	struct uuid u = c->uuid ? *c->uuid : uuid_random(), change = uuid_random();
 	uint64_t sectors = c->size / SECTOR, left = sectors, cylinders = sectors / (16 * 63);
 	const char *slash = strrchr(c->path, '/');
 	char text[37], *name;
 
-	str_addf(t, "# Disk DescriptorFile\nversion=1\nCID=%08x\nparentCID=ffffffff\ncreateType=\"%s\"\n\n",
-		le32(change.b) & 0x7fffffff, create_type(c));
+	str_addf(t, "# Disk DescriptorFile\nversion=1\nCID=%08x\nparentCID=%08x\n", (le32(change.b) & 0x7fffffff) | 1,
+		parent ? parent_cid(parent) : 0xffffffff);
+	name = parent ? image_parent_name(c->path, parent->path) : NULL;
+	if (name)
+		str_addf(t, "parentFileNameHint=\"%s\"\n", name);
+	free(name);
+	str_addf(t, "createType=\"%s\"\n\n", create_type(c));
 	str_add(t, "# Extent description\n");
 	if (!c->split && !c->fixed)
 		str_addf(t, "RW %llu SPARSE \"%s\"\n", (unsigned long long)sectors, slash ? slash + 1 : c->path);
@@ -850,6 +1208,12 @@ describe(const struct block_create *c, struct str *t)
 		(unsigned long long)MIN(cylinders, 16383), text);
 	uuid_text(&change, text);
 	str_addf(t, "ddb.uuid.modification=\"%s\"\n", text);
+	if (!parent)
+		return;
+	uuid_text(&parent->uuid, text);
+	str_addf(t, "ddb.uuid.parent=\"%s\"\n", text);
+	uuid_text(&parent->change, text);
+	str_addf(t, "ddb.uuid.parentmodification=\"%s\"\nddb.lodge.parentFormat=\"%s\"\n", text, parent->format->name);
 }
 
 /* One grain directory at sector `at`, its tables right behind it. */
@@ -939,14 +1303,14 @@ vmdk_uncreate(const struct block_create *c)
 }
 
 static int
-vmdk_create(int fd, const struct block_create *c, struct err *e)
+vmdk_create(int fd, const struct block_create *c, struct image *parent, struct err *e)
 {
 	uint64_t left = c->size / SECTOR, i = 0;
 	struct str text = { 0 };
 	char *name;
 	int r = 0;
 
-	if (strpbrk(c->path, "\"\n"))
+	if (strpbrk(c->path, "\"\n") || (parent && strpbrk(parent->path, "\"\n")))
 		return err_set(e, ERR_INVALID, "The name of a VMDK image cannot have quotes or ends of lines");
 	if (!c->fixed && !c->split && left > UINT32_MAX / 2)
 		return err_set(e, ERR_INVALID, "A VMDK image cannot have %llu bytes; 1 TiB is the most",
@@ -954,7 +1318,7 @@ vmdk_create(int fd, const struct block_create *c, struct err *e)
 	if (c->split && left / SPLIT_SECTORS >= 999)
 		return err_set(e, ERR_INVALID, "A VMDK image of extents of 2 GB cannot have %llu bytes",
 			(unsigned long long)c->size);
-	describe(c, &text);
+	describe(c, parent, &text);
 	for (; !r && (name = extent_name(c, i)); i++) {
 		uint64_t n = c->split ? MIN(left, SPLIT_SECTORS) : left;
 
@@ -980,8 +1344,15 @@ const struct block_format block_vmdk = {
 	.write = vmdk_write,
 	.flush = vmdk_flush,
 	.zero = vmdk_zero,
+	.map = vmdk_map,
 	.dirty = vmdk_dirty,
 	.part = vmdk_part,
+	.part_fd = vmdk_part_fd,
 	.create = vmdk_create,
+	.differencing = true,
+	.set_parent = vmdk_set_parent,
+	.set_uuid = vmdk_set_uuid,
+	.set_text = vmdk_set_text,
+	.get_text = vmdk_get_text,
 	.uncreate = vmdk_uncreate,
 };

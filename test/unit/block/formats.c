@@ -544,7 +544,8 @@ test_vmdk_lies(void **state)
 		{ HEAD "RW 2 SPARSE \"short\"\n", "signature" },
 		{ HEAD "RW 2 FLAT \"short\" 0\nRW 2 FLAT \"short\" 0\n", "in use" },
 		{ "# Disk DescriptorFile\ncreateType=\"vmfsThin\"\n", "vmfsThin" },
-		{ "# Disk DescriptorFile\nparentCID=1\ncreateType=\"monolithicFlat\"\n", "differencing" },
+		{ "# Disk DescriptorFile\nparentCID=1\ncreateType=\"monolithicFlat\"\nRW 1 FLAT \"short\" 0\n",
+			"parent" },
 	};
 	static const struct {
 		uint64_t off;
@@ -697,7 +698,7 @@ test_vhd_lies(void **state)
 		{ false, 52, 0, "disk" },
 		{ false, 52, 1, "disk" },
 		{ false, 60, 9, "type" },
-		{ false, 60, 4, "differencing" },
+		{ false, 60, 4, "parent" },
 		{ true, 16, 1, "block table" },
 		{ true, 20, 7, "block table" },
 		{ true, 28, 1, "larger" },
