@@ -227,6 +227,19 @@ add_user(struct host *h, json_t *doc, struct err *e)
 	return 0;
 }
 
+/* A saved machine goes on. Snapshots, also of memory, are made by the machine's process: their folder has to be there.
+ */
+static int
+add_state(const struct host_vm *vm, json_t *doc, struct err *e)
+{
+	if (dir_make(vm->snap_folder, 0700, e))
+		return err_wrap(e, "Could not create the snapshot folder of machine '%s'", vm->name);
+	json_object_set_new(doc, "snapshot_dir", json_string(vm->snap_folder));
+	if (vm->state == HOST_SAVED)
+		json_object_set_new(doc, "state", json_string(vm->state_file));
+	return 0;
+}
+
 json_t *
 config_json(struct host *h, const struct host_vm *vm, struct err *e)
 {
@@ -251,7 +264,7 @@ config_json(struct host *h, const struct host_vm *vm, struct err *e)
 	if (!o)
 		err_set(e, ERR_FAILED, "The configuration of machine '%s' cannot be written down: a value is not UTF-8",
 			vm->name);
-	else if (add_devices(h, vm, o, e) || add_user(h, o, e)) {
+	else if (add_devices(h, vm, o, e) || add_user(h, o, e) || add_state(vm, o, e)) {
 		json_decref(o);
 		return NULL;
 	}

@@ -95,7 +95,7 @@ receive_message(int fd)
 	if (read_full(fd, head, sizeof(head)) != sizeof(head))
 		return NULL;
 	n = le32(head);
-	if (!n || n > VM_MESSAGE_MAX)
+	if (!n || n > VM_REPLY_MAX)
 		return NULL;
 	text = xcalloc(n, 1);
 	if (read_full(fd, text, n) == (ssize_t)n)
@@ -110,8 +110,23 @@ not_running(const char *name, struct err *e)
 	return err_set(e, ERR_VM_STATE, "Machine '%s' is not currently running.", name);
 }
 
+/* The answer, after what may come before it of how far the machine's process is. */
+static json_t *
+receive_answer(int fd, const struct host_progress *p)
+{
+	json_t *o, *percent;
+
+	while ((o = receive_message(fd)) && (percent = json_object_get(o, "progress"))) {
+		if (p && p->at)
+			p->at(p->opaque, (int)json_integer_value(percent));
+		json_decref(o);
+	}
+	return o;
+}
+
 json_t *
-vm_call(struct host *h, const struct host_vm *vm, const char *method, json_t *params, struct err *e)
+vm_call_long(struct host *h, const struct host_vm *vm, const char *method, json_t *params,
+	const struct host_progress *p, struct err *e)
 {
 	json_t *request = json_pack("{s:i, s:s, s:o}", "id", 1, "method", method, "params", params);
 	json_t *answer = NULL, *result = NULL;
@@ -123,8 +138,13 @@ vm_call(struct host *h, const struct host_vm *vm, const char *method, json_t *pa
 		return NULL;
 	}
 	r = send_message(fd, request);
+	if (!r && p) {
+		struct timeval forever = { 0 };
+
+		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &forever, sizeof(forever));
+	}
 	if (!r)
-		answer = receive_message(fd);
+		answer = receive_answer(fd, p);
 	close(fd);
 	json_decref(request);
 	if (!answer)
@@ -135,6 +155,12 @@ vm_call(struct host *h, const struct host_vm *vm, const char *method, json_t *pa
 		result = json_incref(json_object_get(answer, "result"));
 	json_decref(answer);
 	return result;
+}
+
+json_t *
+vm_call(struct host *h, const struct host_vm *vm, const char *method, json_t *params, struct err *e)
+{
+	return vm_call_long(h, vm, method, params, NULL, e);
 }
 
 static struct host_vm *
@@ -149,9 +175,8 @@ load_running(struct host *h, const char *id, struct err *e)
 	return NULL;
 }
 
-/* After a power-off: until the process is gone, so that the next command finds the machine free. */
-static void
-wait_unlocked(struct host *h, const char *uuid)
+void
+vm_wait_gone(struct host *h, const char *uuid)
 {
 	for (int ms = 0; ms < POWEROFF_WAIT_MS && vm_process_alive(h, uuid); ms += 2)
 		usleep(2000);
@@ -189,14 +214,14 @@ host_vm_control(struct host *h, const char *id, enum host_control what, struct e
 	if (!vm)
 		return -1;
 	if (what == HOST_POWEROFF_NOW && vm->state == HOST_STOPPING) {
-		wait_unlocked(h, vm->uuid);
+		vm_wait_gone(h, vm->uuid);
 		host_vm_free(vm);
 		return 0;
 	}
 	if (!check_state(vm, what, e))
 		answer = vm_call(h, vm, methods[what], json_object(), e);
 	if (answer && what == HOST_POWEROFF_NOW)
-		wait_unlocked(h, vm->uuid);
+		vm_wait_gone(h, vm->uuid);
 	host_vm_free(vm);
 	json_decref(answer);
 	return answer ? 0 : -1;

@@ -47,6 +47,24 @@ static const char *const migrations[] = {
 	"CREATE TABLE guestprop(machine INTEGER NOT NULL REFERENCES machine ON DELETE CASCADE, name TEXT NOT NULL,"
 	" value TEXT NOT NULL, time INTEGER NOT NULL, flags TEXT NOT NULL, PRIMARY KEY(machine, name)) WITHOUT ROWID;"
 	"CREATE TABLE property(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;",
+	/*
+	 * 2: saved states and snapshots (host/snapshot.c), differencing media, operations under way (host/work.c).
+	 * snapshot.settings is the machine of that time as a settings file has it; snapshot_disk its disks.
+	 */
+	"CREATE TABLE snapshot(id INTEGER PRIMARY KEY, machine INTEGER NOT NULL REFERENCES machine ON DELETE CASCADE,"
+	" uuid TEXT NOT NULL UNIQUE, parent INTEGER REFERENCES snapshot ON DELETE SET NULL, name TEXT NOT NULL,"
+	" description TEXT NOT NULL, time INTEGER NOT NULL, state_file TEXT NOT NULL, settings TEXT NOT NULL);"
+	"CREATE INDEX snapshot_machine ON snapshot(machine);"
+	"CREATE TABLE snapshot_disk(snapshot INTEGER NOT NULL REFERENCES snapshot ON DELETE CASCADE,"
+	" controller TEXT NOT NULL, port INTEGER NOT NULL, device INTEGER NOT NULL,"
+	" medium INTEGER NOT NULL REFERENCES medium, PRIMARY KEY(snapshot, controller, port, device)) WITHOUT ROWID;"
+	"CREATE INDEX snapshot_disk_medium ON snapshot_disk(medium);"
+	"ALTER TABLE machine ADD COLUMN state_file TEXT NOT NULL DEFAULT '';"
+	"ALTER TABLE machine ADD COLUMN snapshot INTEGER REFERENCES snapshot ON DELETE SET NULL;"
+	"ALTER TABLE medium ADD COLUMN parent INTEGER REFERENCES medium;"
+	"CREATE INDEX medium_parent ON medium(parent);"
+	"CREATE TABLE work(machine INTEGER PRIMARY KEY, uuid TEXT NOT NULL, what TEXT NOT NULL, done INTEGER NOT NULL,"
+	" files TEXT NOT NULL);",
 };
 #define SCHEMA_VERSION ((int)ARRAY_LEN(migrations))
 

@@ -121,8 +121,16 @@ enum host_check host_setting_check(enum host_key key, int slot, const char *valu
 	X(HOST_STARTING, "starting", "starting", "Starting", 1)                                                        \
 	X(HOST_RUNNING, "running", "running", "Running", 1)                                                            \
 	X(HOST_PAUSED, "paused", "paused", "Paused", 1)                                                                \
+	X(HOST_RESTORING, "restoring", "restoring", "Restoring", 1)                                                    \
+	X(HOST_SAVING, "saving", "saving", "Saving", 1)                                                                \
+	X(HOST_LIVE_SNAPSHOTTING, "livesnapshotting", "live snapshotting", "LiveSnapshotting", 1)                      \
+	X(HOST_ONLINE_SNAPSHOTTING, "onlinesnapshotting", "online snapshotting", "OnlineSnapshotting", 1)              \
 	X(HOST_STOPPING, "stopping", "stopping", "Stopping", 1)                                                        \
-	X(HOST_GURU, "gurumeditation", "guru meditation", "GuruMeditation", 1)
+	X(HOST_GURU, "gurumeditation", "guru meditation", "GuruMeditation", 1)                                         \
+	X(HOST_SNAPSHOTTING, "snapshotting", "snapshotting", "Snapshotting", 0)                                        \
+	X(HOST_RESTORING_SNAPSHOT, "restoringsnapshot", "restoring snapshot", "RestoringSnapshot", 0)                  \
+	X(HOST_DELETING_SNAPSHOT, "deletingsnapshot", "deleting snapshot", "DeletingSnapshot", 0)                      \
+	X(HOST_SETTING_UP, "settingup", "setting up", "SettingUp", 0)
 
 #define HOST_STATE_ENUM(name, s, l, a, live) name,
 enum host_state { HOST_STATES(HOST_STATE_ENUM) HOST_STATE_COUNT };
@@ -174,6 +182,8 @@ struct host_vm {
 	enum host_state state;
 	int64_t state_time;		       /* when it changed, nanoseconds since 1970 */
 	char *session;			       /* "headless" while it runs */
+	char *state_file;		       /* of a saved machine; "" else */
+	char snapshot[37];		       /* the one it goes back to and the next one's parent; "": none */
 	char *value[HK_COUNT][HOST_SLOTS_MAX]; /* never NULL within the setting's slots */
 	struct nat_rule *rules[HOST_NICS];     /* sorted by name */
 	int rule_count[HOST_NICS];
@@ -298,7 +308,28 @@ int host_guestprop_each(struct host *h, const char *id, host_pair_fn *fn, void *
 
 /* ------------------------------------------------------------------ running machines */
 
-/* Returns when the machine runs (its first instruction is about to be executed) or has failed to. */
+/* How far a long operation is, in percent; may be NULL. */
+struct host_progress {
+	void (*at)(void *opaque, int percent);
+	void *opaque;
+};
+
+/*
+ * Operations that make or remove files are written down before they begin, and what a killed one left is put right by
+ * whoever opens the inventory next: finished where everything needed is there, else undone. Called by front ends after
+ * host_open(); `say` is called with a sentence for each.
+ */
+void host_recover(struct host *h, void (*say)(void *opaque, const char *sentence), void *opaque);
+
+/* Write the running machine down and end it. On failure it goes on. */
+int host_vm_save_state(struct host *h, const char *id, const struct host_progress *p, struct err *e);
+/* Throw a saved state away: the machine is powered off then. */
+int host_vm_discard_state(struct host *h, const char *id, struct err *e);
+/* Take a file as the saved state of a machine that is powered off; it is copied into its snapshot folder. */
+int host_vm_adopt_state(struct host *h, const char *id, const char *path, struct err *e);
+
+/* Returns when the machine runs (its first instruction is about to be executed) or has failed to. A saved machine
+ * goes on where it was. */
 int host_vm_start(struct host *h, const char *id, const char *session, struct err *e);
 
 /* All of these fail with ERR_VM_STATE when the machine does not run. After HOST_POWEROFF_NOW its process is gone. */
@@ -316,6 +347,69 @@ struct host_live {
 	char engine[16];
 };
 int host_vm_live(struct host *h, const struct host_vm *vm, struct host_live *out, struct err *e);
+
+/* ------------------------------------------------------------------ snapshots */
+
+/*
+ * A snapshot is the machine's settings, its disks, and, if it ran, its memory at one moment. Snapshots of a machine are
+ * a tree; the machine's current state hangs below one of them (host_vm.snapshot). A disk of a snapshot is never written
+ * to again: what comes after goes to differencing images, in the machine's snapshot folder.
+ */
+struct host_snapshot {
+	char uuid[37], parent[37]; /* parent "": it is the root */
+	char *name, *description;
+	int64_t time;	  /* nanoseconds since 1970 */
+	char *state_file; /* "": the machine was off */
+	bool current;
+	int depth; /* 0: the root */
+};
+/* The tree depth first, children in the order of their making. */
+int host_snapshots_load(struct host *h, const char *id, struct host_snapshot **out, size_t *count, struct err *e);
+void host_snapshots_free(struct host_snapshot *s, size_t count);
+
+struct host_snapshot_numbers {
+	double stopped_ms; /* how long the guest stood still; 0: it did not run */
+	double ms;
+	uint64_t memory, written;
+};
+struct host_snapshot_take {
+	const char *name, *description;
+	const char *uuid; /* NULL: random */
+	bool live;	  /* VirtualBox's word; the guest stands still as short as it can in any case */
+	bool disks_only;  /* not the memory of a running machine */
+	const struct host_progress *progress;
+};
+int host_snapshot_take(struct host *h, const char *id, const struct host_snapshot_take *t, char uuid[37],
+	struct host_snapshot_numbers *n, struct err *e);
+/* `snapshot`: its name or UUID; NULL: the current one. Fill name and uuid of what was found. */
+int host_snapshot_find(struct host *h, const char *id, const char *snapshot, struct host_snapshot *out, struct err *e);
+void host_snapshot_release(struct host_snapshot *s);
+int host_snapshot_restore(
+	struct host *h, const char *id, const char *snapshot, const struct host_progress *p, struct err *e);
+/* Its disks are merged into what hangs on them, also while the machine runs. */
+int host_snapshot_delete(
+	struct host *h, const char *id, const char *snapshot, const struct host_progress *p, struct err *e);
+/* The machine as it was. */
+struct host_vm *host_snapshot_machine(struct host *h, const char *id, const char *snapshot, struct err *e);
+/* NULL: unchanged. */
+int host_snapshot_edit(
+	struct host *h, const char *id, const char *snapshot, const char *name, const char *description, struct err *e);
+
+/* ------------------------------------------------------------------ clones */
+
+enum host_clone_mode { HOST_CLONE_MACHINE, HOST_CLONE_CHILDREN, HOST_CLONE_ALL };
+struct host_clone {
+	const char *name; /* NULL: "<source> Clone" */
+	const char *uuid, *base_folder, *groups;
+	const char *snapshot; /* clone this one instead of the current state */
+	enum host_clone_mode mode;
+	bool link; /* disks read through to those of the snapshot */
+	bool registered, keep_all_macs, keep_nat_macs, keep_disk_names, keep_hwuuids;
+	const struct host_progress *progress;
+};
+/* *name (free() it) and uuid: what was made. */
+int host_vm_clone(
+	struct host *h, const char *id, const struct host_clone *c, char **name, char uuid[37], struct err *e);
 
 /* ------------------------------------------------------------------ debugging a running machine */
 

@@ -67,7 +67,15 @@ char *vm_rule_text(const struct nat_rule *r); /* "name,tcp,ip,port,ip,port" */
 
 /* ---- vboxfile.c ---- */
 
+/* What a settings file has of a machine's hardware: "settings", "forwards", "controllers". New reference. */
+json_t *vboxfile_hardware(const struct host_vm *vm);
+/* Put it into a machine made by vm_new(); media are registered as for vboxfile_read(). */
+int vboxfile_read_hardware(struct host *h, struct host_vm *vm, json_t *doc, const char *path, struct err *e);
+
 int vboxfile_write(struct host *h, const struct host_vm *vm, struct err *e);
+/* Of a machine that is not in the inventory, with these snapshots. */
+int vboxfile_write_with(
+	struct host *h, const struct host_vm *vm, json_t *snapshots, const char *current, struct err *e);
 /* The machine a settings file describes; media it mentions are registered when `h` has them or their file exists. */
 struct host_vm *vboxfile_read(struct host *h, const char *path, json_t **extra, struct err *e);
 /* Add extra data and guest properties from the document of vboxfile_read(). */
@@ -114,6 +122,43 @@ int medium_register(
 const char *medium_type_word(enum host_device t); /* "disk", "dvd", "floppy" */
 int medium_type_of(const char *word);
 
+/* ---- work.c ---- */
+
+/*
+ * Write down that `what` ("take", "restore"...) is under way on the machine, in a transaction of its own. `files`: a
+ * JSON object of lists, kept as it is. 0: the work is the caller's until work_end(); -1 and *e: somebody else's is
+ * under way.
+ */
+struct work {
+	struct host *h;
+	char uuid[37];
+	int lock;
+};
+int work_begin(
+	struct host *h, const struct host_vm *vm, const char *what, json_t *files, struct work *w, struct err *e);
+/* Inside the transaction that makes it count: from here on it is to be finished, not undone, if it is interrupted. */
+int work_done(struct work *w, json_t *files, struct err *e);
+void work_end(struct work *w);
+
+/* ---- snapshot.c ---- */
+
+/* The new files of an interrupted "take" are there and count: finish it. false: undo it. */
+bool snapshot_recover_take(struct host *h, const char *uuid, json_t *files);
+/* Go on with a "delete" that was interrupted. */
+int snapshot_recover_delete(struct host *h, const char *uuid, json_t *files, struct err *e);
+/* Is the saved state `path` one of a snapshot? */
+bool snapshot_owns_state(struct host *h, const char *path);
+/* A place for a new file in the snapshot folder: "FOLDER/2024-05-01T10-00-00-000000000Z.sav". Makes the folder. */
+char *snapshot_state_path(const struct host_vm *vm, struct err *e);
+/* All snapshots for the settings file; JSON array, root first, each with its parent's UUID. */
+json_t *snapshots_json(struct host *h, const struct host_vm *vm);
+int snapshots_restore_json(struct host *h, const struct host_vm *vm, json_t *list, const char *current, struct err *e);
+/* ---- chain.c ---- */
+
+/* Take the machine out of the inventory with all media that only it had; the paths of what is left to be removed are
+ * appended to `out`. Inside a transaction. */
+int machine_drop(struct host *h, const struct host_vm *vm, json_t *out, struct err *e);
+
 /* ---- run.c ---- */
 
 /* Is the machine's process alive or just being started by someone? */
@@ -124,6 +169,13 @@ char *vm_run_dir(struct host *h, const char *uuid);
 void vm_forget_run_dir(struct host *h, const char *uuid);
 /* One request to a running machine. NULL and *e; ERR_VM_STATE when it is not running. `params` is taken over. */
 json_t *vm_call(struct host *h, const struct host_vm *vm, const char *method, json_t *params, struct err *e);
+/* The same for what takes long; `p` may be NULL. */
+json_t *vm_call_long(struct host *h, const struct host_vm *vm, const char *method, json_t *params,
+	const struct host_progress *p, struct err *e);
+/* After a power-off: until the process is gone, so that the next command finds the machine free. */
+void vm_wait_gone(struct host *h, const char *uuid);
+/* The state of a machine that does not run is `s` from now on, whatever it was last. Inside a transaction. */
+int vm_set_final_state(struct host *h, const char *uuid, enum host_state s, const char *state_file, struct err *e);
 
 int64_t now_ns(void);
 

@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "block/block.h"
 #include "host/inv.h"
 
 static int
@@ -195,42 +196,6 @@ fail:
 
 /* ---- unregistering ---- */
 
-static int
-attached_elsewhere(struct host *h, const char *medium_uuid, int64_t row)
-{
-	sqlite3_stmt *s = db_query(h, NULL,
-		"SELECT 1 FROM attachment a JOIN controller c ON c.id = a.controller JOIN medium m ON m.id = a.medium"
-		" WHERE m.uuid = ? AND c.machine <> ?",
-		"sl", medium_uuid, row);
-	int r = s ? db_step(h, s, NULL) : -1;
-
-	sqlite3_finalize(s);
-	return r != 0;
-}
-
-/* Take the machine's own disks out of the registry; `drop` gets their paths, NULL-terminated. */
-static int
-release_disks(struct host *h, const struct host_vm *vm, int64_t row, char **drop, size_t room, struct err *e)
-{
-	size_t n = 0;
-
-	for (int i = 0; i < vm->ctl_count; i++) {
-		for (int k = 0; k < vm->ctl[i].at_count; k++) {
-			const struct host_attachment *a = &vm->ctl[i].at[k];
-
-			if (a->type != HOST_DISK || !a->medium || n + 1 >= room ||
-				attached_elsewhere(h, a->medium, row))
-				continue;
-			drop[n++] = a->path;
-			if (db_run(h, e, "DELETE FROM attachment WHERE medium = (SELECT id FROM medium WHERE uuid = ?)",
-				    "s", a->medium) ||
-				db_run(h, e, "DELETE FROM medium WHERE uuid = ?", "s", a->medium))
-				return -1;
-		}
-	}
-	return 0;
-}
-
 /* Remove what we made in the log folder, and the folder when nothing else is in it. */
 static void
 remove_logs(const struct host_vm *vm)
@@ -247,10 +212,18 @@ remove_logs(const struct host_vm *vm)
 }
 
 static void
-remove_files(const struct host_vm *vm, char *const *disks)
+remove_files(const struct host_vm *vm, json_t *files)
 {
-	for (; *disks; disks++)
-		unlink(*disks);
+	json_t *v;
+	size_t i;
+
+	json_array_foreach(files, i, v)
+	{
+		const char *path = json_string_value(v);
+
+		if (str_ends(path, ".sav") || block_remove(path, NULL))
+			unlink(path);
+	}
 	remove_logs(vm);
 	rmdir(vm->snap_folder);
 	unlink(vm->cfg_file);
@@ -260,33 +233,36 @@ remove_files(const struct host_vm *vm, char *const *disks)
 int
 host_vm_unregister(struct host *h, const char *id, bool delete_files, struct err *e)
 {
-	char *drop[HOST_DISK_PORTS_MAX * 8 + 1] = { NULL };
+	json_t *drop = json_array();
 	struct host_vm *vm = NULL;
-	int64_t row;
 
-	if (db_begin(h, e))
+	if (db_begin(h, e)) {
+		json_decref(drop);
 		return -1;
+	}
 	vm = host_vm_load(h, id, e);
 	if (!vm)
 		goto fail;
-	row = vm_row(h, vm->uuid);
 	if (vm_locked(h, vm->uuid)) {
 		err_set(e, ERR_OBJECT_STATE, "Cannot unregister the machine '%s' while it is locked", vm->name);
 		goto fail;
 	}
 	if (!delete_files && vboxfile_write(h, vm, e))
 		goto fail;
-	if (delete_files && release_disks(h, vm, row, drop, ARRAY_LEN(drop), e))
+	if (delete_files ? machine_drop(h, vm, drop, e)
+			 : db_run(h, e, "DELETE FROM machine WHERE uuid = ?", "s", vm->uuid))
 		goto fail;
-	if (db_run(h, e, "DELETE FROM machine WHERE id = ?", "l", row) || db_commit(h, e))
+	if (db_commit(h, e))
 		goto fail;
 	vm_forget_run_dir(h, vm->uuid);
 	if (delete_files)
 		remove_files(vm, drop);
+	json_decref(drop);
 	host_vm_free(vm);
 	return 0;
 fail:
 	db_rollback(h);
+	json_decref(drop);
 	host_vm_free(vm);
 	return -1;
 }

@@ -261,9 +261,11 @@ static int
 load_users(struct host *h, struct host_medium *m, struct err *e)
 {
 	sqlite3_stmt *s = db_query(h, e,
-		"SELECT DISTINCT v.name, v.uuid FROM machine v JOIN controller c ON c.machine = v.id"
-		" JOIN attachment a ON a.controller = c.id JOIN medium m ON m.id = a.medium WHERE m.uuid = ? ORDER BY "
-		"v.id",
+		"SELECT v.name, v.uuid, v.id FROM machine v JOIN controller c ON c.machine = v.id"
+		" JOIN attachment a ON a.controller = c.id JOIN medium m ON m.id = a.medium WHERE m.uuid = ?1 UNION"
+		" SELECT v.name, v.uuid, v.id FROM machine v JOIN snapshot s ON s.machine = v.id"
+		" JOIN snapshot_disk d ON d.snapshot = s.id JOIN medium m ON m.id = d.medium WHERE m.uuid = ?1"
+		" ORDER BY 3",
 		"s", m->uuid);
 	int r = s ? 1 : -1;
 

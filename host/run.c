@@ -51,7 +51,8 @@ run_file(struct host *h, const char *uuid, const char *file)
 void
 vm_forget_run_dir(struct host *h, const char *uuid)
 {
-	static const char *const files[] = { VM_FILE_LOCK, VM_FILE_STATUS, VM_FILE_CONTROL, FILE_START, FILE_CONFIG };
+	static const char *const files[] = { VM_FILE_LOCK, VM_FILE_STATUS, VM_FILE_CONTROL, FILE_START, FILE_CONFIG,
+		"work" };
 	char *dir = vm_run_dir(h, uuid);
 
 	for (size_t i = 0; i < ARRAY_LEN(files); i++) {
@@ -96,9 +97,8 @@ vm_locked(struct host *h, const char *uuid)
 	return lock_held(h, uuid, VM_FILE_LOCK) || lock_held(h, uuid, FILE_START);
 }
 
-/* Take the start lock; -1 without *e when someone else has it. */
-static int
-take_start_lock(struct host *h, const char *uuid)
+int
+vm_take_start_lock(struct host *h, const char *uuid)
 {
 	struct flock lk = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1 };
 	char *path = run_file(h, uuid, FILE_START);
@@ -165,6 +165,47 @@ state_from_status(struct host_vm *vm, json_t *status, bool locked)
 	vm->session = xstrdup(locked ? "headless" : "");
 }
 
+/* What is being done to a machine whose process does not exist. */
+static enum host_state
+state_of_work(struct host *h, const char *uuid)
+{
+	static const struct {
+		const char *what;
+		enum host_state state;
+	} rows[] = {
+		{ "take", HOST_SNAPSHOTTING },
+		{ "restore", HOST_RESTORING_SNAPSHOT },
+		{ "delete", HOST_DELETING_SNAPSHOT },
+		{ "adopt", HOST_SETTING_UP },
+		{ "clone", HOST_SETTING_UP },
+	};
+	sqlite3_stmt *s = db_query(h, NULL, "SELECT what FROM work WHERE uuid = ?", "s", uuid);
+	enum host_state state = HOST_STARTING;
+
+	if (s && db_step(h, s, NULL) > 0)
+		for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+			if (!strcmp(db_text(s, 0), rows[i].what))
+				state = rows[i].state;
+	sqlite3_finalize(s);
+	return state;
+}
+
+void
+vm_resolve_resting(struct host *h, struct host_vm *vm)
+{
+	sqlite3_stmt *s = db_query(h, NULL, "SELECT state, state_time FROM machine WHERE uuid = ?", "s", vm->uuid);
+	json_t *status = read_status(h, vm->uuid);
+
+	if (s && db_step(h, s, NULL) > 0) {
+		vm->state = state_of(db_text(s, 0), HOST_POWEROFF);
+		vm->state_time = sqlite3_column_int64(s, 1);
+	}
+	sqlite3_finalize(s);
+	if (status)
+		state_from_status(vm, status, false);
+	json_decref(status);
+}
+
 void
 vm_resolve_state(struct host *h, struct host_vm *vm, const char *stored, int64_t stored_time)
 {
@@ -179,11 +220,26 @@ vm_resolve_state(struct host *h, struct host_vm *vm, const char *stored, int64_t
 		json_decref(status);
 		status = read_status(h, vm->uuid);
 	}
-	if (status)
+	if (locked && !vm_process_alive(h, vm->uuid))
+		vm->state = state_of_work(h, vm->uuid);
+	else if (status)
 		state_from_status(vm, status, locked);
 	else if (locked)
 		vm->state = HOST_STARTING;
 	json_decref(status);
+}
+
+int
+vm_set_final_state(struct host *h, const char *uuid, enum host_state s, const char *state_file, struct err *e)
+{
+	char *path = run_file(h, uuid, VM_FILE_STATUS);
+	int r = db_run(h, e, "UPDATE machine SET state = ?, state_time = ?, state_file = ? WHERE uuid = ?", "slss",
+		host_state_short(s), now_ns(), state_file, uuid);
+
+	if (!r)
+		unlink(path); /* what its process said last */
+	free(path);
+	return r;
 }
 
 /* ---- starting ---- */
@@ -402,6 +458,17 @@ restore_status(struct host *h, const char *uuid, json_t *before)
 	free(path);
 }
 
+/* It runs: its saved state is of the past, and its file goes unless a snapshot has it too. */
+static void
+forget_state(struct host *h, const struct host_vm *vm)
+{
+	if (!vm->state_file[0])
+		return;
+	if (!snapshot_owns_state(h, vm->state_file))
+		unlink(vm->state_file);
+	db_run(h, NULL, "UPDATE machine SET state_file = '' WHERE uuid = ?", "s", vm->uuid);
+}
+
 static int
 start_locked(struct host *h, const char *uuid, struct err *e)
 {
@@ -410,12 +477,17 @@ start_locked(struct host *h, const char *uuid, struct err *e)
 	json_t *before = read_status(h, uuid);
 	int r = -1;
 
+	if (vm)
+		vm_resolve_resting(h, vm); /* not what our own lock makes of it */
+
 	if (vm && lock_held(h, uuid, VM_FILE_LOCK))
 		already_locked(vm->name, e);
 	else if (vm && !check_media(vm, e) && !write_config(h, vm, config, e)) {
 		r = run_program(h, vm, config, e);
 		if (r)
 			restore_status(h, uuid, before);
+		else
+			forget_state(h, vm);
 	}
 	unlink(config);
 	free(config);
@@ -437,7 +509,7 @@ host_vm_start(struct host *h, const char *id, const char *session, struct err *e
 	r = dir_make(dir, 0700, e);
 	free(dir);
 	if (!r) {
-		lock = take_start_lock(h, vm->uuid);
+		lock = vm_take_start_lock(h, vm->uuid);
 		r = lock < 0 ? already_locked(vm->name, e) : start_locked(h, vm->uuid, e);
 		if (lock >= 0)
 			close(lock);

@@ -17,6 +17,10 @@ json_t *config_json(struct host *h, const struct host_vm *vm, struct err *e);
 char *engine_name(struct host *h, const char *uuid, struct err *e);
 /* Is the machine's own lock held, whoever may be starting it? */
 bool vm_process_alive(struct host *h, const char *uuid);
+/* Keep others from starting the machine; a descriptor to close, -1 when someone else does (no *e). */
+int vm_take_start_lock(struct host *h, const char *uuid);
+/* The state as it is when nobody starts the machine or works on it. */
+void vm_resolve_resting(struct host *h, struct host_vm *vm);
 /* An error object of the protocol as ours; -1. */
 int protocol_error(json_t *error, struct err *e);
 

@@ -12,6 +12,10 @@
  *	                 tempeject, passthrough
  *	extradata        key: value
  *	guestproperties  each with name, value, time (ns since 1970), flags
+ *	statefile        of a saved machine
+ *	snapshots        each with uuid, parent (its UUID, or ""), name, description, time, statefile, hardware
+ *(settings, forwards, controllers as above) and disks: each with controller, port, device, medium, path, format
+ *	snapshot         UUID of the one that the machine's current state hangs on
  *
  * While a machine is registered its file is only written. It is replaced by a rename, without fsync: the inventory is
  * what counts.
@@ -26,7 +30,7 @@
 #include "host/inv.h"
 
 #define FILE_VERSION 1
-#define FILE_MAX (4u << 20)
+#define FILE_MAX (256u << 20) /* a thousand snapshots */
 
 /* ---- writing ---- */
 
@@ -113,8 +117,15 @@ property_to_json(void *opaque, const char *name, const char *value, int64_t time
 	return 0;
 }
 
+json_t *
+vboxfile_hardware(const struct host_vm *vm)
+{
+	return json_pack("{s:o, s:o, s:o}", "settings", settings_json(vm), "forwards", forwards_json(vm), "controllers",
+		controllers_json(vm));
+}
+
 static char *
-document(struct host *h, const struct host_vm *vm)
+document(struct host *h, const struct host_vm *vm, json_t *snapshots, const char *current)
 {
 	json_t *extra = json_object(), *props = json_array(), *doc;
 	char *text;
@@ -126,6 +137,15 @@ document(struct host *h, const struct host_vm *vm)
 	doc = json_pack("{s:i, s:s, s:s, s:o, s:o, s:o, s:o, s:o}", "lodge", FILE_VERSION, "uuid", vm->uuid, "name",
 		vm->name, "settings", settings_json(vm), "forwards", forwards_json(vm), "controllers",
 		controllers_json(vm), "extradata", extra, "guestproperties", props);
+	if (vm->state_file[0] && vm->state == HOST_SAVED)
+		json_object_set_new(doc, "statefile", json_string(vm->state_file));
+	if (!snapshots)
+		snapshots = snapshots_json(h, vm);
+	if (json_array_size(snapshots)) {
+		json_object_set(doc, "snapshots", snapshots);
+		json_object_set_new(doc, "snapshot", json_string(current));
+	}
+	json_decref(snapshots);
 	text = json_dumps(doc, JSON_INDENT(1));
 	json_decref(doc);
 	return text;
@@ -155,10 +175,10 @@ replace_file(const char *path, const char *text, struct err *e)
 	return n < 0 ? -1 : 0;
 }
 
-int
-vboxfile_write(struct host *h, const struct host_vm *vm, struct err *e)
+static int
+write_file(struct host *h, const struct host_vm *vm, json_t *snapshots, const char *current, struct err *e)
 {
-	char *text = document(h, vm);
+	char *text = document(h, vm, snapshots, current);
 	int r;
 
 	if (!text)
@@ -167,6 +187,18 @@ vboxfile_write(struct host *h, const struct host_vm *vm, struct err *e)
 	r = replace_file(vm->cfg_file, text, e);
 	free(text);
 	return r;
+}
+
+int
+vboxfile_write(struct host *h, const struct host_vm *vm, struct err *e)
+{
+	return write_file(h, vm, NULL, vm->snapshot, e);
+}
+
+int
+vboxfile_write_with(struct host *h, const struct host_vm *vm, json_t *snapshots, const char *current, struct err *e)
+{
+	return write_file(h, vm, json_incref(snapshots), current, e);
 }
 
 /* ---- reading ---- */
@@ -335,6 +367,19 @@ place_of(const char *path, char **folder, char **name)
 		(*name)[strlen(*name) - 5] = 0;
 }
 
+int
+vboxfile_read_hardware(struct host *h, struct host_vm *vm, json_t *doc, const char *path, struct err *e)
+{
+	json_t *v;
+	size_t i;
+
+	if (read_settings(vm, json_object_get(doc, "settings"), path, e) ||
+		read_forwards(vm, json_object_get(doc, "forwards"), e))
+		return -1;
+	json_array_foreach(json_object_get(doc, "controllers"), i, v) if (read_controller(h, vm, v, e)) return -1;
+	return 0;
+}
+
 struct host_vm *
 vboxfile_read(struct host *h, const char *path, json_t **out, struct err *e)
 {
@@ -379,7 +424,8 @@ int
 vboxfile_restore_pairs(struct host *h, const struct host_vm *vm, json_t *doc, struct err *e)
 {
 	json_t *v, *list = json_object_get(doc, "guestproperties");
-	const char *key;
+	const char *key, *current = json_string_value(json_object_get(doc, "snapshot"));
+	const char *state_file = json_string_value(json_object_get(doc, "statefile"));
 	size_t i;
 
 	json_object_foreach(json_object_get(doc, "extradata"), key,
@@ -392,5 +438,7 @@ vboxfile_restore_pairs(struct host *h, const struct host_vm *vm, json_t *doc, st
 			host_guestprop_set(h, vm->uuid, name, value, flags, e))
 			return -1;
 	}
-	return 0;
+	if (snapshots_restore_json(h, vm, json_object_get(doc, "snapshots"), current ? current : "", e))
+		return -1;
+	return state_file ? vm_set_final_state(h, vm->uuid, HOST_SAVED, state_file, e) : 0;
 }

@@ -76,6 +76,7 @@ vm_blank(const char *name, const char *folder)
 			vm->value[k][i] = setting_fallback(k, i);
 	vm_set_place(vm, folder, name);
 	vm->session = xstrdup("");
+	vm->state_file = xstrdup("");
 	return vm;
 }
 
@@ -133,6 +134,7 @@ host_vm_free(struct host_vm *vm)
 	free(vm->snap_folder);
 	free(vm->log_folder);
 	free(vm->session);
+	free(vm->state_file);
 	free(vm);
 }
 
@@ -378,7 +380,7 @@ load_controllers(struct host *h, struct host_vm *vm, int64_t row, struct err *e)
 	return r < 0 ? -1 : load_attachments(h, vm, row, e);
 }
 
-/* `s` stands on a row of: id, uuid, name, folder, state, state_time. */
+/* `s` stands on a row of MACHINE_COLUMNS. */
 static struct host_vm *
 load_row(struct host *h, sqlite3_stmt *s, struct err *e)
 {
@@ -391,11 +393,16 @@ load_row(struct host *h, sqlite3_stmt *s, struct err *e)
 		host_vm_free(vm);
 		return NULL;
 	}
+	free(vm->state_file);
+	vm->state_file = xstrdup(db_text(s, 6));
+	snprintf(vm->snapshot, sizeof(vm->snapshot), "%s", db_text(s, 7));
 	vm_resolve_state(h, vm, db_text(s, 4), sqlite3_column_int64(s, 5));
 	return vm;
 }
 
-#define MACHINE_COLUMNS "SELECT id, uuid, name, folder, state, state_time FROM machine "
+#define MACHINE_COLUMNS                                                                                                \
+	"SELECT id, uuid, name, folder, state, state_time, state_file,"                                                \
+	" (SELECT s.uuid FROM snapshot s WHERE s.id = machine.snapshot) FROM machine "
 
 static int
 not_found(const char *id, bool is_uuid, struct err *e)

@@ -199,7 +199,7 @@ put_u32(struct str *s, uint32_t v)
 static void
 put_name(struct str *s, const char *name)
 {
-	uint8_t n = (uint8_t)strnlen(name, 255);
+	uint8_t n = (uint8_t)strlen(name); /* of ours: never as long as 255 */
 
 	str_addn(s, (char *)&n, 1);
 	str_addn(s, name, n);

@@ -295,6 +295,20 @@ control_answer(struct control *k, struct vm_asker *a, json_t *result, const stru
 	client_flush(c);
 }
 
+void
+control_progress(struct control *k, const struct vm_asker *a, int percent)
+{
+	struct client *c = a->client ? find_client(k, a->client) : NULL;
+	json_t *message;
+
+	if (!c || c->out.len > c->out_done) /* who does not read misses some */
+		return;
+	message = json_pack("{s:O, s:i}", "id", a->id, "progress", percent);
+	add_frame(&c->out, message);
+	json_decref(message);
+	client_flush(c);
+}
+
 int
 control_keep(struct control *k, const struct vm_asker *a)
 {

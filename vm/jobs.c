@@ -152,6 +152,18 @@ do_resume(struct vm *v, struct err *e)
 	return 0;
 }
 
+/* The machine ends when it is written down. Who asked is answered at the very end. False: it goes on, *e says why. */
+static bool
+do_save(struct vm *v, struct vm_job *j, struct err *e)
+{
+	if (vm_save(v, json_string_value(json_object_get(j->params, "path")), &j->asker, e))
+		return false;
+	json_decref(v->poweroff_asker.id);
+	v->poweroff_asker = j->asker;
+	j->asker.id = NULL;
+	return true;
+}
+
 static int
 do_reset(struct vm *v, struct err *e)
 {
@@ -261,6 +273,15 @@ act_on_request(struct vm *v, struct vm_job *j)
 		break;
 	case JOB_DEBUG:
 		result = vm_debug(v, j->params, &e);
+		break;
+	case JOB_SAVE:
+		if (do_save(v, j, &e)) {
+			end(v, VM_END_SAVED, 0, "saved");
+			return;
+		}
+		break;
+	case JOB_SNAPSHOT:
+		result = vm_snapshot(v, j->params, &j->asker, &e);
 		break;
 	case JOB_POWEROFF:
 		json_decref(v->poweroff_asker.id);

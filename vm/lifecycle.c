@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "state/state.h"
 #include "vm/private.h"
 
 /* ---- steps ---- */
@@ -50,6 +51,7 @@ release_signals(struct vm *v)
 		; /* one that came while the machine was ending has been obeyed */
 	close(v->signal_fd);
 	v->signal_fd = -1;
+	v->uffd = -1;
 	pthread_sigmask(SIG_SETMASK, &v->old_signals, NULL);
 }
 
@@ -105,6 +107,7 @@ fill_pc_config(struct vm *v)
 
 	p->ram = c->memory_mib << 20;
 	p->cpu = (struct cpu_options){ .count = c->cpus, .engine = v->engine->name, .model = c->cpu_model };
+	p->cpu.saved = v->saved ? state_model(v->saved) : NULL;
 	p->engine = v->engine;
 	p->hpet = c->hpet;
 	p->rtc_local = !c->rtc_utc;
@@ -254,12 +257,32 @@ close_control(struct vm *v)
 static int
 enter_sandbox(struct vm *v, struct err *e)
 {
-	struct sandbox s = { .user = v->c->user, .writable_dir = v->o.run_dir };
+	struct sandbox s = { .user = v->c->user, .writable_dir = v->o.run_dir, .snapshot_dir = v->c->snapshot_dir };
+	const char **images = NULL;
+	int r;
+
+	if (!v->c->sandbox)
+		return 0;
+	/* A snapshot that is deleted is merged into the one before it. */
+	for (int i = 0; i < v->disk_count; i++) {
+		struct block_info info;
+
+		for (int k = 0; v->disks[i].block && block_chain_info(v->disks[i].block, k, &info); k++) {
+			images = realloc(images, (size_t)(s.writable_count + 1) * sizeof(*images));
+			if (!images)
+				abort();
+			if (strcmp(info.format, "iso"))
+				images[s.writable_count++] = info.path;
+		}
+	}
+	s.writable = images;
 
 	for (int i = 0; i < v->c->serial_count; i++)
 		if (v->c->serial[i].mode == VM_SERIAL_SERVER)
 			s.removable[s.removable_count++] = v->c->serial[i].path;
-	return v->c->sandbox ? sandbox_enter(&s, e) : 0;
+	r = sandbox_enter(&s, e);
+	free(images);
+	return r;
 }
 
 static void *
@@ -295,6 +318,10 @@ static void
 stop_cpus(struct vm *v)
 {
 	pc_pause(v->pc);
+	machine_lock(v->m);
+	for (int i = 0; i < v->disk_count; i++)
+		vm_merge_cancel(&v->disks[i]);
+	machine_unlock(v->m);
 	if (v->o.ending)
 		v->o.ending(v, v->o.opaque);
 }
@@ -308,10 +335,12 @@ static const struct step {
 	{ "catch signals", catch_signals, release_signals },
 	{ "choose an engine", choose_engine, NULL },
 	{ "open the machine", open_machine, close_machine },
+	{ "open the saved state", vm_state_open, vm_state_close },
 	{ "open the disks", vm_open_disks, vm_close_disks },
 	{ "plug in the networks", vm_open_networks, vm_close_networks },
 	{ "connect the serial lines", vm_open_serial, vm_close_serial },
 	{ "build the parts", build_parts, dismantle },
+	{ "load the saved state", vm_state_load, NULL },
 	{ "open the console", open_console, close_console },
 	{ "open the control socket", open_control, close_control },
 	{ "open the debugger", vm_debug_open, vm_debug_close },
@@ -392,7 +421,7 @@ vm_power_on(struct vm *v, struct err *e)
 		}
 		v->steps_done = (int)i + 1;
 		if (i == 0)
-			vm_set_state(v, VM_STARTING);
+			vm_set_state(v, v->c->state[0] ? VM_RESTORING : VM_STARTING);
 	}
 	machine_lock(v->m);
 	vm_set_state(v, VM_RUNNING);
@@ -407,11 +436,11 @@ finish(struct vm *v)
 	int fd;
 
 	machine_lock(v->m);
-	vm_set_state(v, VM_STOPPING);
+	vm_set_state(v, v->outcome.end == VM_END_SAVED ? VM_SAVING : VM_STOPPING);
 	fd = v->control ? control_keep(v->control, &v->poweroff_asker) : -1;
 	machine_unlock(v->m);
 	undo_steps(v, 1);
-	vm_set_state(v, VM_POWEROFF);
+	vm_set_state(v, v->outcome.end == VM_END_SAVED ? VM_SAVED : VM_POWEROFF);
 	control_last_words(fd, v->poweroff_asker.id, json_object());
 	undo_steps(v, 0);
 }

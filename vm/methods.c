@@ -165,6 +165,18 @@ METHOD(poweroff)
 	return later(c, JOB_POWEROFF);
 }
 
+METHOD(savestate)
+{
+	const char *path;
+
+	return get_string(c, "path", &path) ? later_with(c, JOB_SAVE) : METHOD_FAILED;
+}
+
+METHOD(snapshot_take)
+{
+	return later_with(c, JOB_SNAPSHOT);
+}
+
 METHOD(debug)
 {
 	const char *what;
@@ -338,6 +350,52 @@ METHOD(medium_change)
 	}
 	if (vm_change_medium(c->v, d, json_string_value(path), json_is_true(force), c->e))
 		return METHOD_FAILED;
+	return done(c, NULL);
+}
+
+static struct vm_disk *
+get_disk(struct call *c)
+{
+	const char *controller;
+	struct vm_disk *d;
+	int port, device;
+
+	if (!get_string(c, "controller", &controller) || !get_int(c, "port", 0, 255, &port) ||
+		!get_int(c, "device", 0, 1, &device))
+		return NULL;
+	d = vm_find_disk(c->v, controller, port, device);
+	if (d && d->block)
+		return d;
+	err_set(c->e, ERR_NOT_FOUND, "controller '%s' has no disk at port %d, device %d", controller, port, device);
+	return NULL;
+}
+
+METHOD(merge_start)
+{
+	struct vm_disk *d = need_running(c) ? get_disk(c) : NULL;
+	const char *child, *way;
+	enum method_result r;
+
+	if (!d || !get_string(c, "child", &child) || !get_string(c, "way", &way))
+		return METHOD_FAILED;
+	r = vm_merge_start(c->v, d, child, !strcmp(way, "up"), c->asker, c->e);
+	return r == METHOD_DONE ? done(c, NULL) : r;
+}
+
+METHOD(merge_finish)
+{
+	struct vm_disk *d = get_disk(c);
+
+	return d && !vm_merge_finish(c->v, d, c->e) ? done(c, NULL) : METHOD_FAILED;
+}
+
+METHOD(merge_cancel)
+{
+	struct vm_disk *d = get_disk(c);
+
+	if (!d)
+		return METHOD_FAILED;
+	vm_merge_cancel(d);
 	return done(c, NULL);
 }
 

@@ -17,7 +17,17 @@
 #include "display/display.h"
 #include "vm/vm.h"
 
-enum vm_job_kind { JOB_PAUSE, JOB_RESUME, JOB_RESET, JOB_POWEROFF, JOB_SCREENSHOT, JOB_DEBUG, JOB_EVENT };
+enum vm_job_kind {
+	JOB_PAUSE,
+	JOB_RESUME,
+	JOB_RESET,
+	JOB_POWEROFF,
+	JOB_SCREENSHOT,
+	JOB_DEBUG,
+	JOB_SAVE,
+	JOB_SNAPSHOT,
+	JOB_EVENT,
+};
 
 struct control;
 
@@ -41,7 +51,8 @@ struct vm_disk {
 	struct vm *v;
 	int controller, attachment; /* places in the configuration */
 	struct pc_device *device;
-	int unit; /* its place there */
+	int unit;		/* its place there */
+	struct vm_merge *merge; /* under way; NULL: none */
 };
 
 #define VM_DISKS_MAX (VM_CONTROLLERS_MAX * 32)
@@ -72,6 +83,8 @@ struct vm {
 	struct control *control;
 	int lock_fd;
 	pthread_t loop_thread;
+	struct gdb *gdb; /* NULL: not served */
+	FILE *trace_lines;
 	int steps_done;
 
 	int wake_fd;   /* eventfd: something is in `jobs`, or stop_requested */
@@ -82,8 +95,16 @@ struct vm {
 	struct vm_job *jobs, **jobs_tail;
 	unsigned events_queued; /* bit n: machine_event n is in `jobs`; a guest cannot queue it twice */
 	struct vm_asker poweroff_asker;
-	struct gdb *gdb; /* NULL: not served */
-	FILE *trace_lines;
+
+	struct state_file *saved; /* that the machine came from; NULL: none */
+	int uffd;		  /* -1: none */
+	enum vm_state state_before;
+};
+
+/* Who is told how far a long job is. */
+struct vm_progress {
+	struct vm *v;
+	struct vm_asker *asker;
 };
 
 /* ---- jobs.c ---- */
@@ -99,6 +120,15 @@ void vm_jobs_drop(struct vm *v);
 /* Open or close the console server as configured. Machine lock held. */
 int vm_console_open(struct vm *v, struct err *e);
 void vm_console_close(struct vm *v);
+
+/* ---- save.c: owner's thread, without the machine lock ---- */
+int vm_state_open(struct vm *v, struct err *e);
+void vm_state_close(struct vm *v);
+int vm_state_load(struct vm *v, struct err *e);
+/* Write the machine to the new file `path`; on 0 it stands still and is to end. Otherwise it goes on. */
+int vm_save(struct vm *v, const char *path, struct vm_asker *asker, struct err *e);
+/* "snapshot.take" of vm/protocol.h: its result. */
+json_t *vm_snapshot(struct vm *v, json_t *params, struct vm_asker *asker, struct err *e);
 
 /* ---- debug.c ---- */
 int vm_debug_open(struct vm *v, struct err *e);
@@ -132,6 +162,8 @@ struct control *control_open(struct vm *v, const char *path, struct err *e);
 void control_close(struct control *c);
 /* Answer a request that was put off. Takes `result` over; NULL: *e is sent. Machine lock held. */
 void control_answer(struct control *c, struct vm_asker *a, json_t *result, const struct err *e);
+/* Tell who asked that the request is under way. Machine lock held. */
+void control_progress(struct control *c, const struct vm_asker *a, int percent);
 /* A descriptor of the connection that outlives control_close(); -1. Machine lock held. */
 int control_keep(struct control *c, const struct vm_asker *a);
 /* Send one last message on such a descriptor and close it. */
@@ -146,6 +178,12 @@ enum method_result { METHOD_DONE, METHOD_FAILED, METHOD_LATER };
  */
 enum method_result method_call(struct vm *v, const char *name, const json_t *params, const struct vm_asker *asker,
 	json_t **result, struct err *e);
+/* ---- merge.c: machine lock held ---- */
+enum method_result vm_merge_start(
+	struct vm *v, struct vm_disk *d, const char *child, bool up, const struct vm_asker *asker, struct err *e);
+int vm_merge_finish(struct vm *v, struct vm_disk *d, struct err *e);
+void vm_merge_cancel(struct vm_disk *d);
+
 /* Result of "screenshot"; owner's thread, no lock. */
 json_t *method_screenshot(struct vm *v, struct err *e);
 
@@ -155,6 +193,9 @@ struct sandbox {
 	const char *writable_dir;	/* files can be made and replaced here; NULL: no limits by place */
 	char *removable[VM_SERIAL_MAX]; /* sockets that may be removed at the end */
 	int removable_count;
+	const char *snapshot_dir;    /* as writable_dir; "": none */
+	const char *const *writable; /* files that may be written to: the images of the disks */
+	int writable_count;
 };
 /* No new privileges, no capabilities, the configured user, resource limits, seccomp; for all threads there are. */
 int sandbox_enter(const struct sandbox *s, struct err *e);

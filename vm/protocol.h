@@ -37,8 +37,8 @@
  *	{"pid":4711, "state":"running", "since":"2024-05-01T10:00:00.000000000", "engine":"interp",
  *	 "engine_reason":"...", "vrde_port":5901, "reason":"guest power-off"}
  *
- * `state` is one of VM_STATES. Final are "poweroff" and "aborted"; `reason` (a sentence) goes with them and with
- * "gurumeditation". `since` is UTC. vrde_port is 0 when the console server is off.
+ * `state` is one of VM_STATES. Final are "poweroff", "saved" and "aborted"; `reason` (a sentence) goes with them and
+ *with "gurumeditation". `since` is UTC. vrde_port is 0 when the console server is off.
  *
  * ---- The control protocol --------------------------------------------------------------------------------------
  *
@@ -47,6 +47,8 @@
  *
  *	-> {"id":1, "method":"pause", "params":{}}
  *	<- {"id":1, "result":{}}       or      {"id":1, "error":{"code":"VBOX_E_INVALID_VM_STATE","text":"..."}}
+ *
+ * A request that takes long is followed by any number of {"id":1, "progress":42} (percent) before its answer.
  *
  * `params` may be left out when it is empty. Answers come in the order of the requests of a connection. A client that
  * sends something else is told so (id null) and disconnected, as is one that does not read its answers. The methods are
@@ -68,8 +70,12 @@
  *
  *	state           allowed next             what is allowed in it
  *	starting        running aborted          nothing: the control socket does not answer yet
+ *	restoring       running aborted          the same, from a saved state
  *	running         paused stopping gurum.   everything
  *	paused          running stopping         everything that does not need the guest to act
+ *	livesnapshotting  running                a snapshot is taken; requests wait. snapshotting: of a paused machine
+ *	saving          saved running paused     the machine is being written down; requests wait
+ *	saved           -                        final
  *	stopping        poweroff                 status
  *	poweroff        -                        final
  *	aborted         -                        final; also concluded by host/ from a free lock without a final status
@@ -78,9 +84,14 @@
  */
 #define VM_STATES(X)                                                                                                   \
 	X(VM_STARTING, "starting", 0)                                                                                  \
+	X(VM_RESTORING, "restoring", 0)                                                                                \
 	X(VM_RUNNING, "running", 0)                                                                                    \
 	X(VM_PAUSED, "paused", 0)                                                                                      \
+	X(VM_LIVE_SNAPSHOTTING, "livesnapshotting", 0)                                                                 \
+	X(VM_SNAPSHOTTING, "onlinesnapshotting", 0)                                                                    \
+	X(VM_SAVING, "saving", 0)                                                                                      \
 	X(VM_STOPPING, "stopping", 0)                                                                                  \
+	X(VM_SAVED, "saved", 1)                                                                                        \
 	X(VM_POWEROFF, "poweroff", 1)                                                                                  \
 	X(VM_ABORTED, "aborted", 1)                                                                                    \
 	X(VM_GURU, "gurumeditation", 0)
@@ -98,9 +109,17 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *	pause, resume               -> {}
  *	reset                       -> {}        all devices and CPUs to their power-on state
  *	poweroff                    -> {}        answered when the disks are closed and status.json says poweroff
- *	acpipowerbutton             -> {"handled":bool}   handled: the guest has enabled ACPI and the button's event
- *	quit                        -> {}        the same as poweroff
- *	debug            {what, cpu?:int, names?:[...], values?:[...], item?, args?, lines?:int, level?, listen?}
+ *	savestate {path}            -> {}        the machine is written to the new file `path` (in the snapshot folder)
+ *	                               and ends; answered when status.json says saved. On an error it goes on
+ *	snapshot.take {path?, disks:[{controller, port, device, path, format, uuid}]}
+ *	                            -> {"stopped_ms", "ms", "memory", "written", "copied", "rounds"}   each disk gets
+ *	                               an overlay (a new file), memory and devices go to the new file `path`; the
+ *machine stands still for stopped_ms only. On an error everything is as before merge.start {controller, port, device,
+ *child:path, way:"up"|"down"} -> {}   merge an image of the disk's chain with its parent (block/block.h); answered when
+ *it is ready merge.finish, merge.cancel {controller, port, device} -> {} acpipowerbutton             ->
+ *{"handled":bool}   handled: the guest has enabled ACPI and the button's event quit                        -> {} the
+ *same as poweroff debug            {what, cpu?:int, names?:[...], values?:[...], item?, args?, lines?:int, level?,
+ *listen?}
  *	                            -> {"pairs":[["name","value"],...]}   for debuggers, also while the machine is in
  *	                               gurumeditation. what:
  *	                               registers     names: some, or "all"
@@ -138,6 +157,11 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
 	X("quit", poweroff)                                                                                            \
 	X("acpipowerbutton", acpipowerbutton)                                                                          \
 	X("debug", debug)                                                                                              \
+	X("savestate", savestate)                                                                                      \
+	X("snapshot.take", snapshot_take)                                                                              \
+	X("merge.start", merge_start)                                                                                  \
+	X("merge.finish", merge_finish)                                                                                \
+	X("merge.cancel", merge_cancel)                                                                                \
 	X("screenshot", screenshot)                                                                                    \
 	X("keyboard.scancodes", keyboard_scancodes)                                                                    \
 	X("keyboard.string", keyboard_string)                                                                          \
@@ -170,6 +194,8 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *   "sandbox": true,                    false for debugging only : true
  *   "user": "lodge",                    when started as root: become this user before the first guest instruction : ""
  *   "log": "/…/VBox.log",               as --log : stderr with --foreground, else none
+ *   "state": "/…/x.sav",               resume from this saved state : ""
+ *   "snapshot_dir": "/…/Snapshots",    where savestate and snapshot.take may make files : ""
  *   "triple_fault": "reset",            reset, stop (gurumeditation) : stop
  *   "boot": ["dvd","disk"],             disk dvd net floppy none, at most 4, in this order : ["disk","dvd"]
  *   "boot_menu": false,                 true: "Press ESC for boot menu", 2 s : false

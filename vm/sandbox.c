@@ -6,10 +6,10 @@
  *	user            when started as root and configured: another one, with no supplementary groups
  *	capabilities    none, also not by executing something (bounding set), also not through no_new_privs
  *	limits          no core files (guest memory)
- *	Landlock        where the kernel has it: nothing can be written outside the run directory, nothing but the
- *	                serial ports' sockets removed. It covers this thread and those made later, which are all that
- *	                run guest-controlled code except the disks' workers
- *	seccomp         the system calls below and no others, for all threads. No execve, no ptrace, no new processes
+ *	Landlock        where the kernel has it: nothing can be written outside the run directory, the snapshot folder
+ *	                and the disks' images, nothing but the serial ports' sockets removed elsewhere. It covers this
+ *thread and those made later, which are all that run guest-controlled code except the disks' workers seccomp the system
+ *calls below and no others, for all threads. No execve, no ptrace, no new processes
  *
  * Opening files stays allowed: libslirp reads resolv.conf, a disc may be changed, the status is replaced.
  */
@@ -111,6 +111,11 @@ confine_writes(const struct sandbox *s)
 		allow_beneath(ruleset, dirname(dir), LANDLOCK_ACCESS_FS_REMOVE_FILE);
 		free(dir);
 	}
+	for (int i = 0; i < s->writable_count; i++)
+		allow_beneath(ruleset, s->writable[i], LANDLOCK_ACCESS_FS_WRITE_FILE);
+	if (s->snapshot_dir[0])
+		allow_beneath(ruleset, s->snapshot_dir,
+			LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_REMOVE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG);
 	if (!allow_beneath(ruleset, s->writable_dir,
 		    LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_REMOVE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG))
 		syscall(SYS_landlock_restrict_self, ruleset, 0);
@@ -162,6 +167,8 @@ static const int allowed[] = {
 	SCMP_SYS(renameat2),
 	SCMP_SYS(unlink),
 	SCMP_SYS(unlinkat),
+	SCMP_SYS(link),
+	SCMP_SYS(linkat),
 	SCMP_SYS(access),
 	SCMP_SYS(faccessat),
 	SCMP_SYS(faccessat2),

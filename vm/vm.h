@@ -33,6 +33,7 @@ enum vm_end {
 	VM_END_ERROR,	     /* the engine could not go on; only with end_on_guru */
 	VM_END_TIMEOUT,
 	VM_END_RESET, /* only with end_on_reset */
+	VM_END_SAVED, /* it can be resumed */
 };
 
 struct vm_options {

@@ -760,6 +760,7 @@ exit_status(const struct vm_outcome *out)
 	case VM_END_RESET:
 		return STATUS_RESET;
 	case VM_END_STOPPED:
+	case VM_END_SAVED:
 	case VM_END_NONE:
 		break;
 	}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * getextradata, setextradata, guestproperty, guestcontrol, sharedfolder, snapshot.
+ * getextradata, setextradata, guestproperty, guestcontrol, sharedfolder.
  */
 #include <fnmatch.h>
 #include <stdio.h>
@@ -381,31 +381,4 @@ cmd_sharedfolder(struct cli *c, int argc, char **argv)
 		return fail_api(c, &e, &machine);
 	host_vm_free(vm);
 	return fail_plain(c, "Shared folders are not available here: copy files over the network instead");
-}
-
-/* ---- snapshot ---- */
-
-int
-cmd_snapshot(struct cli *c, int argc, char **argv)
-{
-	static const char *const words[] = { "take", "delete", "restore", "restorecurrent", "edit", "showvminfo" };
-	struct host_vm *vm;
-	struct err e = { 0 };
-
-	if (argc < 2)
-		return fail_syntax(c, "Not enough parameters");
-	if (!cli_host(c))
-		return 1;
-	vm = host_vm_load(c->host, argv[0], &e);
-	if (!vm)
-		return fail_api(c, &e, &machine);
-	host_vm_free(vm);
-	if (!strcmp(argv[1], "list")) {
-		printf("This machine does not have any snapshots\n");
-		return 1;
-	}
-	for (size_t i = 0; i < ARRAY_LEN(words); i++)
-		if (!strcmp(argv[1], words[i]))
-			return fail_plain(c, "'snapshot %s' is not available yet", argv[1]);
-	return fail_syntax(c, "Invalid parameter '%s'", argv[1]);
 }

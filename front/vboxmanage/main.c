@@ -13,6 +13,12 @@ static int cmd_help(struct cli *c, int argc, char **argv);
 static int cmd_commands(struct cli *c, int argc, char **argv);
 
 static const struct verb verbs[] = {
+	{ "adoptstate", cmd_adoptstate, "VM FILE", "web1 /backup/web1.sav", false },
+	{ "clonevm", cmd_clonevm,
+		"VM [--name NAME] [--snapshot NAME|UUID] [--mode machine|machineandchildren|all]\n"
+		"  [--options link,keepallmacs,keepnatmacs,keepdisknames,keephwuuids] [--register]\n"
+		"  [--basefolder DIRECTORY] [--groups GROUP,...] [--uuid UUID]",
+		"web1 --name web2 --snapshot base --options link --register", false },
 	{ "closemedium", cmd_closemedium, "[disk|dvd|floppy] UUID|FILE [--delete]", "disk old.vdi --delete", false },
 	{ "commands", cmd_commands, "", NULL, false },
 	{ "controlvm", cmd_controlvm,
@@ -56,6 +62,7 @@ static const struct verb verbs[] = {
 		"VM guestsample --filename FILE --sample-time-us T [--sample-interval-us T]\n"
 		"VM gdb PORT|PATH|off",
 		"web1 osdmesg --lines 20", false },
+	{ "discardstate", cmd_discardstate, "VM", "web1", false },
 	{ "getextradata", cmd_getextradata, "global|VM KEY|enumerate", "web1 Lodge/Engine", false },
 	{ "guestcontrol", cmd_guestcontrol,
 		"VM run [--exe PATH] --username USER [--password PASSWORD] [--wait-stdout] [-- PROGRAM ARGUMENT...]\n"
@@ -102,7 +109,15 @@ static const struct verb verbs[] = {
 	{ "showvdiinfo", cmd_showmediuminfo, "UUID|FILE", NULL, true },
 	{ "showvminfo", cmd_showvminfo, "VM [--details] [--machinereadable]\nVM --log N", "web1 --machinereadable",
 		false },
-	{ "snapshot", cmd_snapshot, "VM list [--details|--machinereadable]", "web1 list", false },
+	{ "snapshot", cmd_snapshot,
+		"VM take NAME [--description TEXT] [--live] [--uniquename Number,Timestamp,Space,Force] [--uuid UUID]\n"
+		"VM delete NAME|UUID\n"
+		"VM restore NAME|UUID\n"
+		"VM restorecurrent\n"
+		"VM edit NAME|UUID|--current [--name NAME] [--description TEXT]\n"
+		"VM list [--details|--machinereadable]\n"
+		"VM showvminfo NAME|UUID",
+		"web1 take base --live", false },
 	{ "startvm", cmd_startvm, "VM... [--type headless|gui|separate]", "web1 --type headless", false },
 	{ "storageattach", cmd_storageattach,
 		"VM --storagectl NAME [--port N] [--device N] [--type hdd|dvddrive]\n"
@@ -132,6 +147,12 @@ verb_find(const char *name)
 	return NULL;
 }
 
+static void
+say_recovered(void *opaque, const char *sentence)
+{
+	warn(opaque, "%s", sentence);
+}
+
 struct host *
 cli_host(struct cli *c)
 {
@@ -142,6 +163,8 @@ cli_host(struct cli *c)
 	c->host = host_open(&e);
 	if (!c->host)
 		fail_plain(c, "%s", e.text);
+	else
+		host_recover(c->host, say_recovered, c);
 	return c->host;
 }
 

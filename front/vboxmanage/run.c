@@ -333,6 +333,23 @@ ctl_poweroff(struct cli *c, const char *vm, int slot, int argc, char **argv)
 }
 
 static int
+ctl_savestate(struct cli *c, const char *vm, int slot, int argc, char **argv)
+{
+	static const struct site site = { "Console", "SaveState(progress.asOutParam())", 480,
+		"VBoxManageControlVM.cpp" };
+	struct host_progress progress = { progress_at, c };
+	struct err e = { 0 };
+	int r;
+
+	if (argc)
+		return fail_syntax(c, "Too many parameters");
+	progress_begin(c);
+	r = host_vm_save_state(c->host, vm, &progress, &e);
+	progress_end(c, r ? &e : NULL);
+	return r ? fail_api(c, &e, &site) : 0;
+}
+
+static int
 ctl_power_button(struct cli *c, const char *vm, int slot, int argc, char **argv)
 {
 	return control(c, vm, HOST_POWER_BUTTON, "PowerButton()");
@@ -347,6 +364,7 @@ static const struct control {
 	{ "resume", ctl_resume, 0 },
 	{ "reset", ctl_reset, 0 },
 	{ "poweroff", ctl_poweroff, 0 },
+	{ "savestate", ctl_savestate, 0 },
 	{ "acpipowerbutton", ctl_power_button, 0 },
 	{ "screenshotpng", ctl_screenshot, 0 },
 	{ "keyboardputscancode", ctl_scancodes, 0 },
@@ -359,7 +377,7 @@ static const struct control {
 };
 
 /* What VirtualBox has and this does not. */
-static const char *const absent[] = { "savestate", "acpisleepbutton", "reboot", "shutdown", "usbattach", "usbdetach",
+static const char *const absent[] = { "acpisleepbutton", "reboot", "shutdown", "usbattach", "usbdetach",
 	"guestmemoryballoon", "cpuexecutioncap", "nic", "nicpromisc", "nicproperty", "nictracefile", "setvideomodehint",
 	"setscreenlayout", "plugcpu", "unplugcpu", "teleport", "clipboard", "draganddrop", "audioin", "audioout",
 	"recording", "setcredentials", "addencpassword", "webcam", "vrdeport", "vrdeproperty", "changeuartmode",

@@ -146,6 +146,8 @@ mr_state(const struct host_vm *vm)
 
 	kv("VMState", host_state_short(vm->state));
 	kv("VMStateChangeTime", time_text(vm->state_time, stamp));
+	if (vm->state == HOST_SAVED)
+		kv("VMStateFile", vm->state_file);
 	setting(vm, "graphicscontroller", HK_GRAPHICSCONTROLLER);
 	number(vm, "monitorcount", HK_MONITORCOUNT);
 	setting(vm, "accelerate3d", HK_ACCELERATE3D);
@@ -326,6 +328,8 @@ show_vm_machine_readable(struct cli *c, const struct host_vm *vm)
 {
 	bool live = vm->state == HOST_RUNNING || vm->state == HOST_PAUSED;
 	struct host_live now = { .width = 720, .height = 400, .vrde_port = -1 };
+	struct host_snapshot *list = NULL;
+	size_t count = 0;
 
 	if (live)
 		host_vm_live(c->host, vm, &now, NULL);
@@ -350,6 +354,9 @@ show_vm_machine_readable(struct cli *c, const struct host_vm *vm)
 	mr_recording();
 	if (*host_vm_get(vm, HK_DESCRIPTION, 0))
 		setting(vm, "description", HK_DESCRIPTION);
+	if (!host_snapshots_load(c->host, vm->uuid, &list, &count, NULL))
+		show_snapshots_machine_readable(list, count);
+	host_snapshots_free(list, count);
 	number(vm, "GuestMemoryBalloon", HK_GUESTMEMORYBALLOON);
 	if (live)
 		printf("GuestOSType=\"%s\"\nGuestAdditionsRunLevel=0\n", host_vm_get(vm, HK_OSTYPE, 0));
@@ -608,6 +615,8 @@ show_vm(struct cli *c, const struct host_vm *vm)
 {
 	bool live = vm->state == HOST_RUNNING || vm->state == HOST_PAUSED;
 	struct host_live now = { .vrde_port = -1 };
+	struct host_snapshot *list = NULL;
+	size_t count = 0;
 	char mode[64];
 
 	if (live)
@@ -631,6 +640,12 @@ show_vm(struct cli *c, const struct host_vm *vm)
 	putchar('\n');
 	if (*host_vm_get(vm, HK_DESCRIPTION, 0))
 		printf("Description:\n%s\n", host_vm_get(vm, HK_DESCRIPTION, 0));
+	if (!host_snapshots_load(c->host, vm->uuid, &list, &count, NULL) && count) {
+		printf("* Snapshots:\n\n");
+		show_snapshots(list, count, false);
+		putchar('\n');
+	}
+	host_snapshots_free(list, count);
 	printf("* Guest:\n\n");
 	line_unit(vm, "Configured memory balloon", HK_GUESTMEMORYBALLOON, "MB");
 	putchar('\n');

@@ -130,11 +130,17 @@ int cmd_guestcontrol(struct cli *c, int argc, char **argv);
 int cmd_sharedfolder(struct cli *c, int argc, char **argv);
 int cmd_snapshot(struct cli *c, int argc, char **argv);
 int cmd_debugvm(struct cli *c, int argc, char **argv);
+int cmd_discardstate(struct cli *c, int argc, char **argv);
+int cmd_adoptstate(struct cli *c, int argc, char **argv);
+int cmd_clonevm(struct cli *c, int argc, char **argv);
 
 /* A machine as people read it, and as programs do. */
 int show_vm(struct cli *c, const struct host_vm *vm);
 int show_vm_machine_readable(struct cli *c, const struct host_vm *vm);
 void show_medium(const struct host_medium *m, bool full);
+/* ---- snapshot.c ---- */
+void show_snapshots(const struct host_snapshot *s, size_t count, bool details);
+void show_snapshots_machine_readable(const struct host_snapshot *s, size_t count);
 /* "2022-12-17T09:55:20.000000000" */
 const char *time_text(int64_t ns, char buf[40]);
 

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Operations under way, so that one that is killed leaves nothing behind.
+ *
+ * Before an operation makes its first file it writes a row into `work`: which machine, what, and the files. While it
+ * lasts it holds the machine's `work` lock (an OFD lock on $LODGE_HOME/run/<uuid>/work). A row whose lock is free is of
+ * somebody who was killed; whoever opens the inventory next puts it right:
+ *
+ *	done 0	the inventory is still that of before: the files in "created" go. A "take" whose files are all there and
+ *		complete is finished instead, because the guest may have written to its overlays
+ *	done 1	the inventory is that of after: the files in "trash" go
+ *	delete	always finished (merging half is not undone, it is harmless and goes on where it was)
+ *
+ * The change of the inventory and `done` are one transaction.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "block/block.h"
+#include "host/inv.h"
+#include "host/run.h"
+
+static int
+take_lock(struct host *h, const char *uuid)
+{
+	struct flock lk = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1 };
+	char *dir = vm_run_dir(h, uuid), *path = xasprintf("%s/work", dir);
+	int fd = -1;
+
+	if (!dir_make(dir, 0700, NULL))
+		fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd >= 0 && fcntl(fd, F_OFD_SETLK, &lk)) {
+		close(fd);
+		fd = -1;
+	}
+	free(path);
+	free(dir);
+	return fd;
+}
+
+static int
+busy(const char *name, struct err *e)
+{
+	return err_set(
+		e, ERR_OBJECT_STATE, "The machine '%s' is already locked for a session (or being unlocked)", name);
+}
+
+static int
+write_row(struct work *w, const char *what, int done, json_t *files, struct err *e)
+{
+	char *text = json_dumps(files, JSON_COMPACT);
+	int r = db_run(w->h, e,
+		"INSERT OR REPLACE INTO work VALUES((SELECT id FROM machine WHERE uuid = ?1), ?1,"
+		" COALESCE(?2, (SELECT what FROM work WHERE uuid = ?1), ''), ?3, ?4)",
+		"ssis", w->uuid, what, done, text);
+
+	free(text);
+	return r;
+}
+
+int
+work_begin(struct host *h, const struct host_vm *vm, const char *what, json_t *files, struct work *w, struct err *e)
+{
+	*w = (struct work){ .h = h };
+	snprintf(w->uuid, sizeof(w->uuid), "%s", vm->uuid);
+	w->lock = take_lock(h, vm->uuid);
+	if (w->lock < 0)
+		return busy(vm->name, e);
+	if (!db_begin(h, e) && !write_row(w, what, 0, files, e) && !db_commit(h, e))
+		return 0;
+	db_rollback(h);
+	close(w->lock);
+	return -1;
+}
+
+int
+work_done(struct work *w, json_t *files, struct err *e)
+{
+	return write_row(w, NULL, 1, files, e);
+}
+
+void
+work_end(struct work *w)
+{
+	db_run(w->h, NULL, "DELETE FROM work WHERE uuid = ?", "s", w->uuid);
+	close(w->lock);
+}
+
+/* ---- what a killed one left ---- */
+
+static void
+remove_files(json_t *list)
+{
+	json_t *v;
+	size_t i;
+
+	json_array_foreach(list, i, v)
+	{
+		const char *path = json_string_value(v);
+
+		if (path && !access(path, F_OK) && (str_ends(path, ".sav") || block_remove(path, NULL)))
+			unlink(path);
+	}
+}
+
+/* A saved state that was not finished: its machine says whether it is one. */
+static bool
+finish_save(struct host *h, const char *uuid)
+{
+	struct host_vm *vm = host_vm_load(h, uuid, NULL);
+	bool saved = vm && vm->state == HOST_SAVED;
+
+	if (!saved)
+		db_run(h, NULL, "UPDATE machine SET state_file = '' WHERE uuid = ?", "s", uuid);
+	host_vm_free(vm);
+	return saved;
+}
+
+static const char *
+put_right(struct host *h, const char *uuid, const char *what, bool done, json_t *files)
+{
+	struct err e = { 0 };
+
+	if (!strcmp(what, "delete"))
+		return snapshot_recover_delete(h, uuid, files, &e) ? NULL : "was finished";
+	if (done) {
+		remove_files(json_object_get(files, "trash"));
+		return "was finished";
+	}
+	if (!strcmp(what, "take") && snapshot_recover_take(h, uuid, files))
+		return "was finished";
+	if (!strcmp(what, "save") && finish_save(h, uuid))
+		return "was finished";
+	remove_files(json_object_get(files, "created"));
+	return "was undone";
+}
+
+static void
+recover_one(struct host *h, const char *uuid, void (*say)(void *opaque, const char *sentence), void *opaque)
+{
+	static const struct {
+		const char *what, *text;
+	} texts[] = {
+		{ "take", "taking a snapshot" },
+		{ "restore", "restoring a snapshot" },
+		{ "delete", "deleting a snapshot" },
+		{ "save", "saving its state" },
+		{ "adopt", "adopting a saved state" },
+		{ "clone", "cloning it" },
+	};
+	int lock = take_lock(h, uuid);
+	sqlite3_stmt *s = lock < 0 ? NULL
+				   : db_query(h, NULL,
+					     "SELECT w.what, w.done, w.files, m.name FROM work w"
+					     " LEFT JOIN machine m ON m.uuid = w.uuid WHERE w.uuid = ?",
+					     "s", uuid);
+
+	if (s && db_step(h, s, NULL) > 0) {
+		char *what = xstrdup(db_text(s, 0)), *name = xstrdup(db_text(s, 3)), *sentence;
+		const char *text = what, *end;
+		json_t *files = json_loads(db_text(s, 2), 0, NULL);
+		bool done = sqlite3_column_int(s, 1);
+
+		sqlite3_finalize(s);
+		s = NULL;
+		for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+			if (!strcmp(what, texts[i].what))
+				text = texts[i].text;
+		end = put_right(h, uuid, what, done, files);
+		if (end) {
+			db_run(h, NULL, "DELETE FROM work WHERE uuid = ?", "s", uuid);
+			sentence = xasprintf("Machine '%s': %s had been interrupted and %s", name, text, end);
+			if (say)
+				say(opaque, sentence);
+			free(sentence);
+		}
+		json_decref(files);
+		free(what);
+		free(name);
+	}
+	sqlite3_finalize(s);
+	if (lock >= 0)
+		close(lock);
+}
+
+void
+host_recover(struct host *h, void (*say)(void *opaque, const char *sentence), void *opaque)
+{
+	sqlite3_stmt *s = db_query(h, NULL, "SELECT uuid FROM work", "");
+	char uuids[64][37];
+	int n = 0;
+
+	while (s && n < 64 && db_step(h, s, NULL) > 0)
+		snprintf(uuids[n++], 37, "%s", db_text(s, 0));
+	sqlite3_finalize(s);
+	while (n > 0)
+		recover_one(h, uuids[--n], say, opaque);
+}
