@@ -226,6 +226,8 @@ vec_run_masked(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base
 	mask = touched(c, op);
 	if (mask && a & op->align_mask)
 		x86_gp(c, 0);
+	if (mask && c->ac_check)
+		vec_check_aligned(c, op, a);
 	if (op->mask_probe)
 		x86_probe(c, a, op->mem_size, X86_WRITE, c->mmu);
 	if (!mask || (a & PAGE_MASK) + op->mem_size > PAGE_SIZE || (op->mem_write && op->mxcsr)) {

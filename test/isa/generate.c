@@ -147,14 +147,14 @@ target(struct program *p, unsigned size)
 		return ISA_READ_ONLY + PAGE_SIZE - back;
 	if (r < 84)
 		return ISA_DATA - back;
-	if (r < 90)
-		return p->at + pick(p, 4000); /* code */
+	if (r < 90 && !p->bare) /* on the bare CPU changed code could become anything, a system call too */
+		return p->at + pick(p, 4000);
 	if (r < 94)
 		return ISA_STACK + pick(p, ISA_STACK_SIZE);
 	if (r < 96)
 		return rnd(p);
 	if (r < 120 && !p->bare)
-		return ISA_REGISTERS + pick(p, PAGE_SIZE - 64);
+		return ISA_REGISTERS + 64 * pick(p, 63); /* engines split misaligned ones as they like */
 	return in_data(p, size);
 }
 
@@ -1154,7 +1154,7 @@ written_flags(const struct insn *i)
 	if (!f || i->in.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE))
 		return 0;
 	if (i->in.meta.category == ZYDIS_CATEGORY_SHIFT || i->in.meta.category == ZYDIS_CATEGORY_ROTATE)
-		for (unsigned k = 0; k < i->in.operand_count; k++)
+		for (unsigned k = 1; k < i->in.operand_count; k++)
 			if (i->o[k].type == ZYDIS_OPERAND_TYPE_REGISTER && i->o[k].reg.value == ZYDIS_REGISTER_CL)
 				return 0; /* a count of 0 writes none */
 	return (f->modified | f->set_0 | f->set_1 | f->undefined) & ARITH_FLAGS;
@@ -1267,6 +1267,11 @@ has_trait(const struct program *p, const struct insn *i, enum program_trait trai
 	case TRAIT_STRING_COMPARE:
 		return in->meta.category == ZYDIS_CATEGORY_STRINGOP &&
 		       in->attributes & (ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE);
+	case TRAIT_STRING:
+		return in->meta.category == ZYDIS_CATEGORY_STRINGOP;
+	case TRAIT_DIVIDE:
+		return (in->mnemonic == ZYDIS_MNEMONIC_DIV || in->mnemonic == ZYDIS_MNEMONIC_IDIV) &&
+		       i->o[0].type == ZYDIS_OPERAND_TYPE_MEMORY;
 	case TRAIT_SIB_WITHOUT_BASE:
 		return in->address_width == 32 && p->bits == 64 && in->attributes & ZYDIS_ATTRIB_HAS_SIB &&
 		       !in->raw.modrm.mod && in->raw.sib.base == 5;
@@ -1275,6 +1280,19 @@ has_trait(const struct program *p, const struct insn *i, enum program_trait trai
 	case TRAIT_OFFSET32:
 		return p->bits == 64 && in->address_width == 32 && in->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
 		       in->opcode >= 0xa0 && in->opcode <= 0xa3;
+	case TRAIT_KNC:
+		return in->meta.isa_set >= ZYDIS_ISA_SET_KNCE && in->meta.isa_set <= ZYDIS_ISA_SET_KNC_PF_HINT;
+	case TRAIT_MASKMOV:
+		return in->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || in->mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU ||
+		       in->mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU;
+	case TRAIT_VECTOR:
+		return in->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY;
+	case TRAIT_X87_STORE:
+		for (unsigned k = 0; k < in->operand_count; k++)
+			if (in->meta.isa_ext == ZYDIS_ISA_EXT_X87 && i->o[k].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+				i->o[k].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+				return true;
+		return false;
 	default:
 		return false;
 	}
