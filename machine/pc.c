@@ -222,6 +222,8 @@ pc_power_on(struct pc *p, struct err *e)
 	p->started = true;
 	if (cpus_start(&p->cpus, e))
 		return -1;
+	if (p->holds) /* who holds it may look at once */
+		cpus_pause(&p->cpus);
 	pc_resume(p);
 	return 0;
 }

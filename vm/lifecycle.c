@@ -345,9 +345,9 @@ static const struct step {
 	{ "open the control socket", open_control, close_control },
 	{ "open the debugger", vm_debug_open, vm_debug_close },
 	{ "enter the sandbox", enter_sandbox, NULL },
-	{ "start the debugger", vm_debug_start, NULL },
 	{ "start the loop", start_loop, stop_loop },
 	{ "start the CPUs", start_cpus, stop_cpus },
+	{ "start the debugger", vm_debug_start, NULL },
 };
 
 /* The lock goes last of all, when the final status is written: see finish(). */

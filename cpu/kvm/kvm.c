@@ -738,7 +738,7 @@ act_on(struct kvm_vcpu *k)
 		engine_get_state(&k->v);
 		return CPU_EXIT_SHUTDOWN;
 	case KVM_EXIT_DEBUG:
-		return CPU_EXIT_DEBUG;
+		return kvm_debug_exit(k) ? CPU_EXIT_DEBUG : CPU_EXIT_COUNT;
 	case KVM_EXIT_INTERNAL_ERROR:
 		return exit_internal(k);
 	case KVM_EXIT_FAIL_ENTRY:
@@ -757,7 +757,7 @@ act_on(struct kvm_vcpu *k)
 static uint32_t
 held(struct kvm_vcpu *k)
 {
-	return engine_can_inject(&k->v) ? 0 : REQ_INTR;
+	return (engine_can_inject(&k->v) ? 0 : REQ_INTR) | k->v.debug_hold;
 }
 
 static void
@@ -771,7 +771,7 @@ before_entry(struct kvm_vcpu *k)
 	}
 	if (k->tsc_offset != __atomic_load_n(&k->v.m->clock.tsc_offset, __ATOMIC_RELAXED))
 		set_tsc(k);
-	r->request_interrupt_window = (k->v.requests & REQ_INTR) != 0;
+	r->request_interrupt_window = (k->v.requests & ~k->v.debug_hold & REQ_INTR) != 0;
 }
 
 static void
@@ -857,6 +857,22 @@ kvm_kick_install(void)
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL); /* threads made later inherit this */
 }
 
+static int
+engine_debug(struct vcpu *v)
+{
+	struct kvm_vcpu *k = kvm_of(v);
+
+	return enter(k) ? kvm_debug_set(k) : -1; /* the kernel notes where a step begins */
+}
+
+static uint64_t
+engine_current_rip(struct vcpu *v)
+{
+	struct kvm_regs r;
+
+	return ioctl(kvm_of(v)->fd, KVM_GET_REGS, &r) < 0 ? v->state.rip : r.rip;
+}
+
 const struct cpu_engine cpu_engine_kvm = {
 	.name = "kvm",
 	.vcpu_size = sizeof(struct kvm_vcpu),
@@ -872,4 +888,6 @@ const struct cpu_engine cpu_engine_kvm = {
 	.can_inject = engine_can_inject,
 	.inject = engine_inject,
 	.flush = engine_flush,
+	.debug = engine_debug,
+	.current_rip = engine_current_rip,
 };

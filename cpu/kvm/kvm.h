@@ -5,6 +5,7 @@
  *	kvm.c    the machine: memory slots, CPUID, MSR filter; the vCPU's run loop and exits
  *	regs.c   struct x86_state to and from KVM's register structures
  *	probe.c  does it work here, and fast?
+ *	debug.c  breakpoints, watchpoints and steps of a debugger
  */
 #ifndef CPU_KVM_KVM_H
 #define CPU_KVM_KVM_H
@@ -66,6 +67,11 @@ void kvm_kick_install(void);
 /* regs.c; 0 or -errno, with v.error filled in. */
 int kvm_regs_get(struct kvm_vcpu *k);
 int kvm_regs_put(struct kvm_vcpu *k);
+
+/* debug.c: give the kernel what v.debug asks for; 0, or -errno and v.error. */
+int kvm_debug_set(struct kvm_vcpu *k);
+/* KVM_EXIT_DEBUG: note why. False: nobody wants to know. */
+bool kvm_debug_exit(struct kvm_vcpu *k);
 
 void kvm_probe(struct cpu_probe *out);
 
