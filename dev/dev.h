@@ -246,9 +246,8 @@ int nvme_attach(struct nvme *n, int port, const struct drive_config *cfg, struct
 int nvme_detach(struct nvme *n, int port);
 
 /*
- * LSI Logic SCSI controller with the Fusion-MPT interface: 53C1030 (1000:0030), parallel SCSI with 15 targets, or
- * SAS1068 (1000:0054) with `ports` devices. PCI `slot` (-1: any free one). Parallel SCSI knows no hot plug: attach
- * before power-on. Otherwise as AHCI's.
+ * LSI Logic 53C1030 (1000:0030): parallel SCSI with the Fusion-MPT interface and 16 targets. PCI `slot` (-1: any free
+ * one). Parallel SCSI knows no hot plug: attach before power-on. Otherwise as AHCI's.
  */
 #define LSILOGIC_TARGETS 16
 struct lsilogic;

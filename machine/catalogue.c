@@ -82,6 +82,12 @@ attach_to_nvme(void *made, int unit, const struct drive_config *c, struct err *e
 }
 
 static int
+attach_to_lsilogic(void *made, int unit, const struct drive_config *c, struct err *e)
+{
+	return lsilogic_attach(made, unit, c, e);
+}
+
+static int
 attach_to_floppy(void *made, int unit, const struct drive_config *c, struct err *e)
 {
 	return fdc_set_drive(made, unit, c->block, e);
@@ -124,6 +130,12 @@ change_in_virtio_scsi(void *made, int unit, struct block *medium, bool force)
 }
 
 static int
+change_in_lsilogic(void *made, int unit, struct block *medium, bool force)
+{
+	return lsilogic_change_medium(made, unit, medium, force);
+}
+
+static int
 change_in_floppy(void *made, int unit, struct block *medium, bool force)
 {
 	return fdc_change_medium(made, unit, medium);
@@ -139,6 +151,7 @@ static const struct controller_type {
 	{ "ahci", attach_to_ahci, detach_from_ahci, change_in_ahci },
 	{ "virtio-scsi", attach_to_virtio_scsi, detach_from_virtio_scsi, change_in_virtio_scsi },
 	{ "nvme", attach_to_nvme, detach_from_nvme, NULL },
+	{ "lsilogic", attach_to_lsilogic, NULL, change_in_lsilogic },
 	{ "floppy", attach_to_floppy, NULL, change_in_floppy },
 };
 
@@ -195,6 +208,13 @@ static int
 make_nvme(struct pc *p, struct pc_device *d, struct err *e)
 {
 	d->made = nvme_create(&p->m, d->slot, d->ports, e);
+	return attach_drives(d, e);
+}
+
+static int
+make_lsilogic(struct pc *p, struct pc_device *d, struct err *e)
+{
+	d->made = lsilogic_create(&p->m, d->slot, e);
 	return attach_drives(d, e);
 }
 
@@ -263,6 +283,7 @@ static const struct device_type {
 	{ "ahci", make_ahci },
 	{ "virtio-scsi", make_virtio_scsi },
 	{ "nvme", make_nvme },
+	{ "lsilogic", make_lsilogic },
 	{ "floppy", make_floppy },
 	{ "e1000", make_e1000 },
 	{ "virtio-blk", make_virtio_blk },
