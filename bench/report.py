@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """What bench/run measured, as a table on the terminal, as JSON, as Markdown and as a chart.
 
@@ -169,25 +170,26 @@ def markdown_counters(counters):
 
 
 def chart(rows, title, width=860):
-    """Bars of how many times as fast as TCG, on a logarithmic scale around 1, as SVG."""
+    """Bars of how many times as fast as TCG, on a logarithmic scale that starts at 1, as SVG."""
     rows = [r for r in rows if r["ahead_of_tcg"]]
     left, right, step, top = 300, 70, 22, 54
-    reach = max([2.0] + [max(r["ahead_of_tcg"], 1 / r["ahead_of_tcg"], r["stretch"] or 1) for r in rows])
-    decades = math.log(reach)
-    zero, half = left + (width - left - right) / 2, (width - left - right) / 2
+    values = [v for r in rows for v in (r["ahead_of_tcg"], r["goal"], r["stretch"]) if v]
+    low, high = min([0.5, *values]), max([2.0, *values])
 
     def x(v):
-        return zero + half * math.log(v) / decades
+        return left + (width - left - right) * math.log(v / low) / math.log(high / low)
 
+    zero = x(1)
     height = top + step * len(rows) + 34
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
            'font-family="sans-serif" font-size="12">',
            f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
            f'<text x="12" y="22" font-size="15" font-weight="bold">{html.escape(title)}</text>',
-           '<text x="12" y="40" fill="#555">times as fast as QEMU TCG (logarithmic); ticks on a row: its goal (black) and its '
-           'stretch goal (grey)</text>']
+           '<text x="12" y="40" fill="#555" font-size="11">times as fast as QEMU TCG (logarithmic); ticks: goal (black) and '
+           'stretch goal (grey). '
+           'Green: the goal is reached; blue: ahead of TCG; red: behind; grey: no goal</text>']
     for v in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000):
-        if 1 / reach <= v <= reach:
+        if low <= v <= high:
             out.append(f'<line x1="{x(v):.1f}" x2="{x(v):.1f}" y1="{top - 6}" y2="{height - 28}" '
                        f'stroke="{"#444" if v == 1 else "#ddd"}"/>'
                        f'<text x="{x(v):.1f}" y="{height - 12}" text-anchor="middle" fill="#555">{v:g}</text>')
