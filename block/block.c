@@ -346,6 +346,37 @@ ring(struct block *b)
 			"block", "'%s': the completion eventfd cannot be written (%s)", b->top->path, strerror(errno));
 }
 
+/* The host's disk is full: keep the request, and have that told. Lock held. False: it is to fail. */
+static bool
+hold(struct block *b, struct block_req *r)
+{
+	if (r->result != -ENOSPC || !b->full || b->draining)
+		return false;
+	if (!b->held) {
+		b->full_due = true;
+		b->held_tail = &b->held;
+		ring(b);
+	}
+	*b->held_tail = r;
+	b->held_tail = &r->next;
+	return true;
+}
+
+/* What is held goes to the front of the queue. Lock held. */
+static void
+unhold(struct block *b)
+{
+	if (!b->held)
+		return;
+	*b->held_tail = b->queue;
+	if (!b->queue)
+		b->queue_tail = b->held_tail;
+	b->queue = b->held;
+	b->held = NULL;
+	b->full_due = false;
+	pthread_cond_broadcast(&b->work);
+}
+
 static void
 finish(struct block *b, struct block_req *r)
 {
@@ -436,9 +467,12 @@ worker(void *opaque)
 			continue;
 		}
 		pthread_mutex_unlock(&b->lock);
+		if (b->limit && (r->op == BLOCK_READ || r->op == BLOCK_WRITE))
+			block_limit_take(b->limit, iov_length(r->iov, r->iovcnt));
 		r->result = carry_out(b, r);
 		pthread_mutex_lock(&b->lock);
-		finish(b, r);
+		if (!hold(b, r))
+			finish(b, r);
 		if (++b->taken % JOB_SHARE == 0)
 			do_job(b);
 	}
@@ -484,6 +518,18 @@ take_finished(struct block *b, bool *last)
 	return r;
 }
 
+static bool
+take_full_due(struct block *b)
+{
+	bool due;
+
+	pthread_mutex_lock(&b->lock);
+	due = b->full_due;
+	b->full_due = false;
+	pthread_mutex_unlock(&b->lock);
+	return due;
+}
+
 /*
  * Hand what is finished to its owners, one by one: done() may submit, or drain, again. Machine lock held by the caller,
  * b->lock not.
@@ -498,6 +544,8 @@ deliver(struct block *b)
 	/* Before the list is looked at, so that what comes later rings again. */
 	if (b->bell >= 0 && read(b->bell, &count, sizeof(count)) < 0 && errno != EAGAIN)
 		log_error("block", "'%s': the completion eventfd cannot be read (%s)", b->top->path, strerror(errno));
+	if (take_full_due(b))
+		b->full(b->full_opaque);
 	while (!last && (r = take_finished(b, &last)))
 		r->done(r, r->result);
 }
@@ -551,7 +599,11 @@ block_submit(struct block *b, struct block_req *r)
 void
 block_drain(struct block *b)
 {
+	if (b->limit)
+		block_limit_hurry(b->limit, true);
 	pthread_mutex_lock(&b->lock);
+	b->draining++;
+	unhold(b);
 	while (b->in_flight) {
 		while (!b->finished)
 			pthread_cond_wait(&b->idle, &b->lock);
@@ -559,5 +611,42 @@ block_drain(struct block *b)
 		deliver(b);
 		pthread_mutex_lock(&b->lock);
 	}
+	b->draining--;
 	pthread_mutex_unlock(&b->lock);
+	if (b->limit)
+		block_limit_hurry(b->limit, false);
+}
+
+/* ---- a full disk, bandwidth ---- */
+
+void
+block_hold_when_full(struct block *b, void (*full)(void *opaque), void *opaque)
+{
+	b->full = full;
+	b->full_opaque = opaque;
+}
+
+bool
+block_is_full(struct block *b)
+{
+	bool full;
+
+	pthread_mutex_lock(&b->lock);
+	full = b->held != NULL;
+	pthread_mutex_unlock(&b->lock);
+	return full;
+}
+
+void
+block_retry(struct block *b)
+{
+	pthread_mutex_lock(&b->lock);
+	unhold(b);
+	pthread_mutex_unlock(&b->lock);
+}
+
+void
+block_set_limit(struct block *b, struct block_limit *l)
+{
+	b->limit = l;
 }

@@ -108,6 +108,28 @@ struct block_create {
 	const char *path;   /* must not exist */
 	const char *format; /* "raw", "vdi", "qcow2", "vmdk", "vhd", any case */
 	bool fixed;
+/*
+ * When the host has no room for a write, hold the request instead of failing it, and call `full` (on the loop, machine
+ * lock held), once until block_retry(), which tries again what is held. NULL: let it fail. Before the first submit.
+ */
+void block_hold_when_full(struct block *b, void (*full)(void *opaque), void *opaque);
+bool block_is_full(struct block *b); /* requests are held */
+void block_retry(struct block *b);
+
+/* ---- bandwidth ---- */
+
+/* A limit of bytes a second (0: none) for all images that have it together; outlives them. Any thread. */
+struct block_limit;
+struct block_limit *block_limit_create(uint64_t rate);
+void block_limit_free(struct block_limit *l); /* NULL: nothing */
+void block_limit_set(struct block_limit *l, uint64_t rate);
+/* Sleep until `bytes` may go. */
+void block_limit_take(struct block_limit *l, uint64_t bytes);
+/* While on (it counts), nobody sleeps: somebody waits for all to come to an end. */
+void block_limit_hurry(struct block_limit *l, bool on);
+/* Asynchronous reads and writes of `b` keep to it. Nothing is in flight. NULL: no limit. */
+void block_set_limit(struct block *b, struct block_limit *l);
+
 	bool split;  /* into files of 2 GB (vmdk) */
 	bool stream; /* streamOptimized (vmdk): compressed, written once from its beginning to its end */
 	/*

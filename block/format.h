@@ -220,6 +220,12 @@ struct block {
 
 /* ---- merge.c ---- */
 
+	struct block_req *held, **held_tail; /* the host's disk is full: block_retry() */
+	void (*full)(void *opaque);	     /* NULL: they fail */
+	void *full_opaque;
+	bool full_due;	   /* to be called */
+	unsigned draining; /* nothing is held */
+	struct block_limit *limit;
 /* Before and after a change of [off, off+len) by the guest, and the same change made to the other image. */
 struct merge_ticket {
 	int slot;
