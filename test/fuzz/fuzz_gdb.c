@@ -101,9 +101,10 @@ static void
 add_piece(struct str *out, struct input *in)
 {
 	unsigned what = (unsigned)take(in, 1);
-	size_t len = MIN((size_t)take(in, 1), in->left);
+	size_t len = (size_t)take(in, 1);
 	struct str packet = { 0 };
 
+	len = MIN(len, in->left);
 	if (what < ARRAY_LEN(prefixes)) {
 		str_add(&packet, prefixes[what]);
 		str_addn(&packet, (const char *)in->p, len);
