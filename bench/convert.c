@@ -19,7 +19,10 @@ main(int argc, char **argv)
 	from = block_open(argv[1], argv[2], BLOCK_RDONLY, &e);
 	if (from) {
 		block_get_info(from, &info);
-		if (!block_create(&(struct block_create){ .path = argv[3], .format = argv[4], .size = info.size }, &e))
+		if (!block_create(
+			    &(struct block_create){
+				    .path = argv[3], .format = argv[4], .size = info.size, .unsafe = true },
+			    &e))
 			to = block_open(argv[3], argv[4], BLOCK_UNSAFE, &e);
 		if (to)
 			r = block_copy(

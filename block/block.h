@@ -30,6 +30,7 @@ enum block_open_flags {
 	BLOCK_RDONLY = 1,
 	BLOCK_DETECT_ZEROES = 2, /* what is written as zeroes takes no space */
 	BLOCK_NO_PARENT = 4,	 /* the image alone: what it does not hold reads as zeroes */
+	BLOCK_UNSAFE = 8, /* a flush need not reach stable storage: for a file that is thrown away after a crash */
 };
 
 struct block_info {
@@ -101,13 +102,12 @@ struct block_req {
  */
 void block_attach_loop(struct block *b, struct loop *loop);
 void block_submit(struct block *b, struct block_req *r);
-/* Returns when nothing is in flight; completions run on the caller (machine lock held by it). */
+/*
+ * Returns when nothing is in flight; completions run on the caller (machine lock held by it). Requests that were held
+ * because the host's disk is full are tried once more, and then fail.
+ */
 void block_drain(struct block *b);
 
-struct block_create {
-	const char *path;   /* must not exist */
-	const char *format; /* "raw", "vdi", "qcow2", "vmdk", "vhd", any case */
-	bool fixed;
 /*
  * When the host has no room for a write, hold the request instead of failing it, and call `full` (on the loop, machine
  * lock held), once until block_retry(), which tries again what is held. NULL: let it fail. Before the first submit.
@@ -130,8 +130,13 @@ void block_limit_hurry(struct block_limit *l, bool on);
 /* Asynchronous reads and writes of `b` keep to it. Nothing is in flight. NULL: no limit. */
 void block_set_limit(struct block *b, struct block_limit *l);
 
+struct block_create {
+	const char *path;   /* must not exist */
+	const char *format; /* "raw", "vdi", "qcow2", "vmdk", "vhd", any case */
+	bool fixed;
 	bool split;  /* into files of 2 GB (vmdk) */
 	bool stream; /* streamOptimized (vmdk): compressed, written once from its beginning to its end */
+	bool unsafe; /* the file need not survive a power cut yet: block_copy() with `sync` comes */
 	/*
 	 * The new image reads through to this one until it is written to (qcow2, vdi, vmdk, vhd); a path, relative to
 	 * the directory of the new image; or NULL. It has to be there and nobody may write to it.
@@ -247,6 +252,20 @@ int block_set_uuid(struct block *b, const struct uuid *uuid, struct err *e);
 /* A short text kept in the image ("CRYPT/KeyStore"...), where the format has room for one. get: free() it. */
 int block_set_text(struct block *b, const char *key, const char *value, struct err *e);
 char *block_get_text(struct block *b, const char *key);
+
+/*
+ * All of `from` into `to`, which is as large or larger and reads as zeroes all over (a new image without a parent; or
+ * `fill`: it does not, and what is zero is written too). As many threads as there are processors; holes and zeroes are
+ * not written. With `sync` the data is on stable storage at the end.
+ */
+struct block_copy {
+	struct block *from, *to;
+	bool fill, sync;
+	const struct block_progress *progress;
+};
+int block_copy(const struct block_copy *c, struct err *e);
+/* The disk as a new streamOptimized VMDK: c->path, c->uuid count. Nothing is left behind on failure. */
+int block_copy_stream(struct block *from, const struct block_create *c, const struct block_progress *p, struct err *e);
 
 /*
  * Where the disk is known to be zero: the range at `off` of *len bytes (made shorter) reads as zeroes (true) without

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "block/format.h"
+#include "block/vmdk.h"
 
 static int
 check_create(const struct block_create *c, const struct block_format *f, struct err *e)
@@ -76,22 +77,20 @@ give_name(int fd, const char *path)
 	return linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) ? -errno : 0;
 }
 
-int
-image_create(const struct block_create *c, struct image *parent, struct err *e)
+/* Make the file of c->path: `fill` writes it, `undo` (may be NULL) takes away what it made beside. */
+static int
+make_file(const struct block_create *c, int (*fill)(int fd, const struct block_create *c, void *opaque, struct err *e),
+	void (*undo)(const struct block_create *c), void *opaque, struct err *e)
 {
-	const struct block_format *f = format_by_name(c->format);
 	bool named, made;
-	int fd, r;
+	int fd = create_file(c->path, &named), r;
 
-	if (check_create(c, f, e))
-		return -1;
-	fd = create_file(c->path, &named);
 	if (fd < 0)
 		return err_sys(e, errno == EACCES ? ERR_ACCESS : ERR_FILE, errno, "The medium '%s' cannot be created",
 			c->path);
-	r = f->create(fd, c, parent, e);
+	r = fill(fd, c, opaque, e);
 	made = !r;
-	if (!r && fsync(fd))
+	if (!r && !c->unsafe && fsync(fd))
 		r = err_sys(e, ERR_FILE, errno, "The medium '%s' cannot be written", c->path);
 	if (!r && !named) {
 		r = give_name(fd, c->path);
@@ -100,12 +99,65 @@ image_create(const struct block_create *c, struct image *parent, struct err *e)
 	}
 	if (r && named)
 		unlink(c->path);
-	if (r && made && f->uncreate)
-		f->uncreate(c);
+	if (r && made && undo)
+		undo(c);
 	close(fd);
 	if (!r && c->progress)
 		c->progress(c->opaque, 100);
 	return r ? -1 : 0;
+}
+
+struct creation {
+	const struct block_format *format;
+	struct image *parent;
+};
+
+static int
+fill_new(int fd, const struct block_create *c, void *opaque, struct err *e)
+{
+	struct creation *n = opaque;
+
+	return n->format->create(fd, c, n->parent, e);
+}
+
+int
+image_create(const struct block_create *c, struct image *parent, struct err *e)
+{
+	struct creation n = { format_by_name(c->format), parent };
+
+	if (check_create(c, n.format, e))
+		return -1;
+	return make_file(c, fill_new, n.format->uncreate, &n, e);
+}
+
+struct streaming {
+	struct image *from;
+	const struct block_progress *progress;
+};
+
+static int
+fill_stream(int fd, const struct block_create *c, void *opaque, struct err *e)
+{
+	struct streaming *s = opaque;
+	int r = vmdk_stream_write(fd, c, s->from, s->progress);
+
+	if (r == -EINTR)
+		return err_set(e, ERR_FAILED, "The copying was cancelled");
+	return r ? err_sys(e, ERR_FILE, r, "'%s' cannot be copied to '%s'", s->from->path, c->path) : 0;
+}
+
+int
+block_copy_stream(struct block *from, const struct block_create *c, const struct block_progress *p, struct err *e)
+{
+	struct block_create with = *c;
+	struct streaming s = { from->top, p };
+
+	with.format = "vmdk";
+	with.stream = true;
+	with.size = from->top->size;
+	if (check_create(&with, &block_vmdk, e))
+		return -1;
+	return make_file(&with, fill_stream, NULL, &s, e);
 }
 
 int

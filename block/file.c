@@ -218,6 +218,40 @@ file_is_hole(int fd, uint64_t off, uint64_t *len)
 	return false;
 }
 
+/* Where data was there may be a hole by now: then it is read and found to be zero. The other way round would be wrong.
+ */
+bool
+file_is_hole_near(struct data_span *s, int fd, uint64_t off, uint64_t *len)
+{
+	off_t data, hole;
+	bool known;
+
+	pthread_mutex_lock(&s->lock);
+	known = s->fd == fd && s->from <= off && off < s->to;
+	if (known)
+		*len = MIN(*len, s->to - off);
+	pthread_mutex_unlock(&s->lock);
+	if (known)
+		return false;
+	data = lseek(fd, (off_t)off, SEEK_DATA);
+	if (data < 0)
+		return errno == ENXIO;
+	if ((uint64_t)data > off) {
+		*len = MIN(*len, (uint64_t)data - off);
+		return true;
+	}
+	hole = lseek(fd, data, SEEK_HOLE);
+	if (hole <= data)
+		return false;
+	*len = MIN(*len, (uint64_t)hole - off);
+	pthread_mutex_lock(&s->lock);
+	s->fd = fd;
+	s->from = off;
+	s->to = (uint64_t)hole;
+	pthread_mutex_unlock(&s->lock);
+	return false;
+}
+
 int
 file_dig_holes(int fd, uint64_t off, uint64_t len, const struct block_progress *p)
 {

@@ -3,6 +3,7 @@
 #ifndef BLOCK_FILE_H
 #define BLOCK_FILE_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -36,6 +37,13 @@ int file_zero(int fd, uint64_t off, uint64_t len);
 
 /* Where in the file there is a hole: *len bytes (made shorter) at `off` are one (true) or may not be. */
 bool file_is_hole(int fd, uint64_t off, uint64_t *len);
+/* The same, remembering the last stretch of data: finding its end can cost as much as reading it. */
+struct data_span {
+	pthread_mutex_t lock;
+	int fd;
+	uint64_t from, to;
+};
+bool file_is_hole_near(struct data_span *s, int fd, uint64_t off, uint64_t *len);
 
 /* Give back the space of what is zero in [off, off+len). 0 or -errno; -EINTR: stopped. */
 int file_dig_holes(int fd, uint64_t off, uint64_t len, const struct block_progress *p);

@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #include "block/block.h"
+#include "block/file.h"
 
 /* The first bytes of a file, for probes: `len` may be less than sizeof(head) at the end of a short file. */
 struct block_head {
@@ -108,6 +109,7 @@ struct image {
 	int depth;	       /* images in front of this one in its chain when it was opened */
 	int flags;	       /* of image_open() */
 	const struct block_finder *finder;
+	struct data_span span;
 	struct crypt *crypt; /* the data is encrypted; NULL: it is not */
 };
 
@@ -171,6 +173,10 @@ int image_data_read(struct image *b, int fd, const struct iovec *iov, int iovcnt
 int image_data_write(struct image *b, int fd, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len,
 	uint64_t at, uint64_t off);
 int image_data_zero(struct image *b, int fd, uint64_t len, uint64_t at, uint64_t off);
+/* fdatasync() of one of the files of `b`, unless it was opened as unsafe. 0 or -errno. */
+int image_sync(struct image *b, int fd);
+/* All files of `b` onto stable storage in any case. */
+int image_sync_files(struct image *b);
 /* Is a new place in the file not at once what the disk shows there? */
 static inline bool
 image_needs_fill(const struct image *b)
@@ -213,19 +219,19 @@ struct block {
 	pthread_t threads[4];
 	struct loop *loop;
 	struct loop_watch *watch;
-	int bell; /* eventfd: the finished list is not empty */
-
-	_Atomic uint64_t reads, writes, flushes, bytes_read, bytes_written, errors;
-};
-
-/* ---- merge.c ---- */
-
+	int bell;			     /* eventfd: the finished list is not empty */
 	struct block_req *held, **held_tail; /* the host's disk is full: block_retry() */
 	void (*full)(void *opaque);	     /* NULL: they fail */
 	void *full_opaque;
 	bool full_due;	   /* to be called */
 	unsigned draining; /* nothing is held */
 	struct block_limit *limit;
+
+	_Atomic uint64_t reads, writes, flushes, bytes_read, bytes_written, errors;
+};
+
+/* ---- merge.c ---- */
+
 /* Before and after a change of [off, off+len) by the guest, and the same change made to the other image. */
 struct merge_ticket {
 	int slot;

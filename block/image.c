@@ -274,6 +274,7 @@ discard(struct image *b)
 {
 	if (b->fd >= 0)
 		close(b->fd);
+	pthread_mutex_destroy(&b->span.lock);
 	free(b->path);
 	free(b);
 }
@@ -289,7 +290,8 @@ image_open(const char *path, const char *format, int flags, int depth, const str
 	b->flags = flags;
 	b->depth = depth;
 	b->finder = finder;
-	b->fd = -1;
+	b->fd = b->span.fd = -1;
+	pthread_mutex_init(&b->span.lock, NULL);
 	/* An ISO that we may not write is still an ISO: find out before asking for more than is needed. */
 	if (!b->read_only && access(path, W_OK) && errno == EACCES && !access(path, R_OK)) {
 		b->read_only = true;
@@ -352,6 +354,23 @@ image_get_info(struct image *b, struct block_info *out)
 			out->on_disk += (uint64_t)st.st_blocks * 512;
 		free(path);
 	}
+}
+
+int
+image_sync(struct image *b, int fd)
+{
+	return !(b->flags & BLOCK_UNSAFE) && fdatasync(fd) ? -errno : 0;
+}
+
+int
+image_sync_files(struct image *b)
+{
+	int r = fdatasync(b->fd) ? -errno : 0, fd;
+
+	for (int i = 0; !r && b->format->part_fd && (fd = b->format->part_fd(b, i)) != -1; i++)
+		if (fd >= 0 && fd != b->fd && fdatasync(fd))
+			r = -errno;
+	return r;
 }
 
 /* ---- names ---- */

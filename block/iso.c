@@ -81,7 +81,7 @@ iso_read(struct image *b, const struct iovec *iov, int iovcnt, uint64_t skip, ui
 static int
 iso_map(struct image *b, uint64_t off, uint64_t *len, enum map_kind *kind)
 {
-	*kind = file_is_hole(b->fd, off, len) ? MAP_ZERO : MAP_DATA;
+	*kind = file_is_hole_near(&b->span, b->fd, off, len) ? MAP_ZERO : MAP_DATA;
 	return 0;
 }
 

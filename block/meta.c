@@ -31,6 +31,7 @@ struct page {
 struct meta {
 	int fd;
 	unsigned page_size;
+	bool unsafe;
 	pthread_mutex_t *lock;
 	struct page *buckets[BUCKETS];
 	unsigned pages;
@@ -39,7 +40,7 @@ struct meta {
 };
 
 struct meta *
-meta_open(int fd, unsigned page_size, pthread_mutex_t *lock)
+meta_open(int fd, unsigned page_size, pthread_mutex_t *lock, bool unsafe)
 {
 	struct meta *m = calloc(1, sizeof(*m));
 
@@ -48,6 +49,7 @@ meta_open(int fd, unsigned page_size, pthread_mutex_t *lock)
 	m->fd = fd;
 	m->page_size = page_size;
 	m->lock = lock;
+	m->unsafe = unsafe;
 	pthread_mutex_init(&m->commit, NULL);
 	return m;
 }
@@ -289,9 +291,9 @@ release_changes(struct meta *m, struct change *c, unsigned count, uint8_t *bytes
 }
 
 static int
-sync_file(int fd)
+sync_file(struct meta *m)
 {
-	return fdatasync(fd) ? -errno : 0;
+	return !m->unsafe && fdatasync(m->fd) ? -errno : 0;
 }
 
 /* Neighbours of one phase in one call. Returns how many. */
@@ -316,12 +318,12 @@ write_changes(struct meta *m, const struct change *c, unsigned count)
 
 	for (unsigned i = 0; i < count && !r;) {
 		if (c[i].phase != phase)
-			r = sync_file(m->fd);
+			r = sync_file(m);
 		phase = c[i].phase;
 		if (!r)
 			i += write_run(m, c + i, count - i, &r);
 	}
-	return r ? r : sync_file(m->fd);
+	return r ? r : sync_file(m);
 }
 
 int

@@ -20,8 +20,11 @@
 
 struct meta;
 
-/* Tables of `fd`; page_size is 512 or 4096. `lock` is the driver's. NULL: no memory. */
-struct meta *meta_open(int fd, unsigned page_size, pthread_mutex_t *lock);
+/*
+ * Tables of `fd`; page_size is 512 or 4096. `lock` is the driver's. `unsafe`: a commit writes, and waits for nothing.
+ * NULL: no memory.
+ */
+struct meta *meta_open(int fd, unsigned page_size, pthread_mutex_t *lock, bool unsafe);
 void meta_close(struct meta *m); /* forgets what was not committed */
 
 /* With the lock held. 0 or -errno; past the end of the file there are zeroes. */

@@ -364,7 +364,7 @@ qcow_open(struct image *b, struct err *e)
 	pthread_mutex_init(&q->cow, NULL);
 	if (read_header(b, q, e))
 		goto fail;
-	q->meta = meta_open(b->fd, (unsigned)MIN(q->cluster, 4096), &q->lock);
+	q->meta = meta_open(b->fd, (unsigned)MIN(q->cluster, 4096), &q->lock, b->flags & BLOCK_UNSAFE);
 	if (!q->meta) {
 		err_sys(e, ERR_FAILED, ENOMEM, "'%s' cannot be opened", b->path);
 		goto fail;
@@ -597,7 +597,7 @@ qcow_map(struct image *b, uint64_t off, uint64_t *len, enum map_kind *kind)
 	int r = extent(b->state, off, len, &p);
 
 	*kind = p.kind == HOLE ? MAP_HOLE : p.kind == ZERO ? MAP_ZERO : MAP_DATA;
-	if (!r && p.kind == DATA && !b->crypt && file_is_hole(b->fd, p.host, len))
+	if (!r && p.kind == DATA && !b->crypt && file_is_hole_near(&b->span, b->fd, p.host, len))
 		*kind = MAP_ZERO;
 	return r;
 }

@@ -48,7 +48,7 @@ raw_write(struct image *b, const struct iovec *iov, int iovcnt, uint64_t skip, u
 static int
 raw_flush(struct image *b)
 {
-	return fdatasync(b->fd) ? -errno : 0;
+	return image_sync(b, b->fd);
 }
 
 static int
@@ -61,7 +61,7 @@ raw_zero(struct image *b, uint64_t off, uint64_t len)
 static int
 raw_map(struct image *b, uint64_t off, uint64_t *len, enum map_kind *kind)
 {
-	*kind = file_is_hole(b->fd, off, len) ? MAP_ZERO : MAP_DATA;
+	*kind = file_is_hole_near(&b->span, b->fd, off, len) ? MAP_ZERO : MAP_DATA;
 	return 0;
 }
 

@@ -368,8 +368,6 @@ fill_slot(uint8_t slot[TEXT_SLOT], const char *text, uint32_t number)
 	return 0;
 }
 
-static int sync_file(int fd);
-
 /* `text` (taken) becomes that of the image. */
 static int
 store_text(struct image *b, struct vdi *v, char *text)
@@ -381,7 +379,7 @@ store_text(struct image *b, struct vdi *v, char *text)
 	if (!r)
 		r = file_pwrite(b->fd, slot, sizeof(slot), TEXT_AT + number % 2 * TEXT_SLOT);
 	if (!r)
-		r = sync_file(b->fd);
+		r = image_sync(b, b->fd);
 	if (r) {
 		free(text);
 		return r;
@@ -472,7 +470,7 @@ vdi_set_parent(struct image *b, struct image *parent, struct err *e)
 	if (!r)
 		r = file_pwrite(b->fd, header, sizeof(header), 0);
 	if (!r)
-		r = sync_file(b->fd);
+		r = image_sync(b, b->fd);
 	if (!r) {
 		pthread_mutex_lock(&v->lock);
 		memcpy(v->header, header, sizeof(header));
@@ -494,7 +492,7 @@ vdi_set_uuid(struct image *b, const struct uuid *uuid, struct err *e)
 	put_uuid(v->header + AT_UUID, uuid);
 	r = file_pwrite(b->fd, v->header, sizeof(v->header), 0);
 	if (!r)
-		r = sync_file(b->fd);
+		r = image_sync(b, b->fd);
 	pthread_mutex_unlock(&v->commit);
 	if (r)
 		return err_sys(e, ERR_FILE, r, "The header of '%s' cannot be written", b->path);
@@ -608,7 +606,8 @@ vdi_map(struct image *b, uint64_t off, uint64_t *len, enum map_kind *kind)
 	uint32_t block = extent(v, off, len);
 
 	*kind = block == VDI_FREE ? MAP_HOLE : block == VDI_ZERO ? MAP_ZERO : MAP_DATA;
-	if (*kind == MAP_DATA && !b->crypt && file_is_hole(b->fd, data_offset(v, block) + off % v->block_size, len))
+	if (*kind == MAP_DATA && !b->crypt &&
+		file_is_hole_near(&b->span, b->fd, data_offset(v, block) + off % v->block_size, len))
 		*kind = MAP_ZERO;
 	return 0;
 }
@@ -922,12 +921,6 @@ give_back_dirty(struct vdi *v, const struct map_page *taken, uint32_t count)
 	pthread_mutex_unlock(&v->lock);
 }
 
-static int
-sync_file(int fd)
-{
-	return fdatasync(fd) ? -errno : 0;
-}
-
 /* Step 3 of the head of this file. */
 static int
 write_metadata(struct image *b, struct vdi *v, const struct map_page *taken, uint32_t count)
@@ -936,10 +929,10 @@ write_metadata(struct image *b, struct vdi *v, const struct map_page *taken, uin
 
 	r = file_pwrite(b->fd, v->header, sizeof(v->header), 0);
 	if (!r)
-		r = sync_file(b->fd);
+		r = image_sync(b, b->fd);
 	for (uint32_t i = 0; i < count && !r; i++)
 		r = file_pwrite(b->fd, taken[i].bytes, taken[i].len, v->map_at + (uint64_t)taken[i].page * MAP_PAGE);
-	return r ? r : sync_file(b->fd);
+	return r ? r : image_sync(b, b->fd);
 }
 
 static int
@@ -955,7 +948,7 @@ vdi_flush(struct image *b)
 		pthread_mutex_lock(&v->commit);
 		pthread_mutex_unlock(&v->commit);
 		if (!atomic_load(&v->any_dirty))
-			return sync_file(b->fd);
+			return image_sync(b, b->fd);
 	}
 	pthread_mutex_lock(&v->commit);
 	pthread_mutex_lock(&v->lock);
@@ -1086,7 +1079,7 @@ grow(struct image *b, struct vdi *v, uint32_t blocks, uint64_t size)
 		r = file_pwrite(b->fd, raw, 4, v->map_at + (uint64_t)i * 4);
 	}
 	if (!r)
-		r = sync_file(b->fd);
+		r = image_sync(b, b->fd);
 	if (r) {
 		free((void *)map);
 		free(used);
@@ -1112,7 +1105,7 @@ grow(struct image *b, struct vdi *v, uint32_t blocks, uint64_t size)
 	put_le64(v->header + AT_DISK_SIZE, size);
 	put_le32(v->header + AT_ALLOCATED, v->end);
 	r = file_pwrite(b->fd, v->header, sizeof(v->header), 0);
-	return r ? r : sync_file(b->fd);
+	return r ? r : image_sync(b, b->fd);
 }
 
 static int vdi_compact(struct image *b, const struct block_progress *p, struct err *e);
@@ -1135,7 +1128,7 @@ shrink(struct image *b, struct vdi *v, uint32_t blocks, uint64_t size, struct er
 	put_le64(v->header + AT_DISK_SIZE, size);
 	r = file_pwrite(b->fd, v->header, sizeof(v->header), 0);
 	if (!r)
-		r = sync_file(b->fd);
+		r = image_sync(b, b->fd);
 	return r ? err_sys(e, ERR_FILE, r, "The header of '%s' cannot be written", b->path) : 0;
 }
 
@@ -1264,7 +1257,7 @@ vdi_compact(struct image *b, const struct block_progress *p, struct err *e)
 		put_le32(v->header + AT_ALLOCATED, v->end);
 		if (!f)
 			f = file_pwrite(b->fd, v->header, sizeof(v->header), 0);
-		if (!f && !(f = sync_file(b->fd)) && ftruncate(b->fd, (off_t)data_offset(v, v->end)))
+		if (!f && !(f = image_sync(b, b->fd)) && ftruncate(b->fd, (off_t)data_offset(v, v->end)))
 			f = -errno;
 		if (!f)
 			v->file_end = v->stale_end = data_offset(v, v->end);

@@ -217,7 +217,7 @@ open_dynamic(struct image *b, struct vhd *v, struct err *e)
 	v->differencing = be32(v->footer + AT_TYPE) == VHD_DIFF;
 	v->header_at = at;
 	v->end = (v->end + SECTOR - 1) & ~(SECTOR - 1);
-	v->meta = meta_open(b->fd, 512, &v->lock);
+	v->meta = meta_open(b->fd, 512, &v->lock, b->flags & BLOCK_UNSAFE);
 	return v->meta ? 0 : err_sys(e, ERR_FAILED, ENOMEM, "'%s' cannot be opened", b->path);
 }
 
@@ -556,7 +556,7 @@ vhd_map(struct image *b, uint64_t off, uint64_t *len, enum map_kind *kind)
 	int r = v->dynamic ? find(v, off, len, &host) : 0;
 
 	*kind = v->dynamic && !host ? MAP_HOLE : MAP_DATA;
-	if (*kind == MAP_DATA && !r && file_is_hole(b->fd, host, len))
+	if (*kind == MAP_DATA && !r && file_is_hole_near(&b->span, b->fd, host, len))
 		*kind = MAP_ZERO;
 	return r;
 }
@@ -618,7 +618,7 @@ vhd_flush(struct image *b)
 
 	if (v->meta)
 		return meta_commit(v->meta);
-	return fdatasync(b->fd) ? -errno : 0;
+	return image_sync(b, b->fd);
 }
 
 static bool
@@ -761,12 +761,6 @@ vhd_create(int fd, const struct block_create *c, struct image *parent, struct er
 
 /* ---- changes of the header ---- */
 
-static int
-sync_file(int fd)
-{
-	return fdatasync(fd) ? -errno : 0;
-}
-
 /* The footers: the one at the end counts, the other one is for when that is damaged. */
 static int
 write_footers(struct image *b, struct vhd *v)
@@ -776,7 +770,7 @@ write_footers(struct image *b, struct vhd *v)
 	put_be32(v->footer + AT_SUM, checksum(v->footer, FOOTER, AT_SUM));
 	r = file_pwrite(b->fd, v->footer, FOOTER, v->end);
 	if (!r)
-		r = sync_file(b->fd);
+		r = image_sync(b, b->fd);
 	if (!r && v->dynamic)
 		r = file_pwrite(b->fd, v->footer, FOOTER, 0);
 	if (!r && v->meta) {
@@ -784,7 +778,7 @@ write_footers(struct image *b, struct vhd *v)
 		r = meta_put(v->meta, v->end, v->footer, FOOTER, PHASE_FOOTER);
 		pthread_mutex_unlock(&v->lock);
 	}
-	return r ? r : sync_file(b->fd);
+	return r ? r : image_sync(b, b->fd);
 }
 
 static int
@@ -794,7 +788,7 @@ write_header(struct image *b, struct vhd *v)
 
 	put_be32(v->header + AT_H_SUM, checksum(v->header, HEADER, AT_H_SUM));
 	r = file_pwrite(b->fd, v->header, SECTOR, v->header_at);
-	return r ? r : sync_file(b->fd);
+	return r ? r : image_sync(b, b->fd);
 }
 
 static int
@@ -883,11 +877,11 @@ move_table(struct image *b, struct vhd *v, uint64_t blocks)
 	if (!r)
 		r = file_pwrite(b->fd, v->footer, FOOTER, at + len);
 	if (!r)
-		r = sync_file(b->fd);
+		r = image_sync(b, b->fd);
 	if (!r)
 		r = file_pwrite(b->fd, table, len, at);
 	if (!r)
-		r = sync_file(b->fd);
+		r = image_sync(b, b->fd);
 	free(table);
 	if (r)
 		return r;

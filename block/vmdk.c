@@ -58,6 +58,7 @@
 #include "block/file.h"
 #include "block/format.h"
 #include "block/meta.h"
+#include "block/vmdk.h"
 
 #define SECTOR 512ull
 #define TEXT_MAX (64u << 10)
@@ -70,7 +71,7 @@
 #define HINT_MAX 1024
 #define ZERO_GRAIN 1ull /* as the place of a grain: zeroes */
 
-enum { FLAG_EOL = 1, FLAG_SECOND_GD = 2, FLAG_ZERO_GRAIN = 4, FLAG_COMPRESSED = 1 << 16 };
+enum { FLAG_EOL = 1, FLAG_SECOND_GD = 2, FLAG_ZERO_GRAIN = 4, FLAG_COMPRESSED = 1 << 16, FLAG_MARKERS = 1 << 17 };
 enum { PHASE_GT = 2, PHASE_GD = 3 };
 
 enum vmdk_field {
@@ -529,7 +530,7 @@ open_sparse(struct image *b, struct extent *x, uint8_t h[512], struct err *e)
 			"'%s' is a streamOptimized VMDK image, which is not made for being written to; clone it first",
 			b->path);
 	pthread_mutex_init(&x->lock, NULL);
-	x->meta = meta_open(x->fd, 512, &x->lock);
+	x->meta = meta_open(x->fd, 512, &x->lock, b->flags & BLOCK_UNSAFE);
 	return x->meta ? 0 : err_sys(e, ERR_FAILED, ENOMEM, "'%s' cannot be opened", b->path);
 }
 
@@ -897,7 +898,8 @@ vmdk_map(struct image *b, uint64_t off, uint64_t *len, enum map_kind *kind)
 		r = grain_run(x, within, len, &host);
 		*kind = !host ? MAP_HOLE : host == ZERO_GRAIN ? MAP_ZERO : MAP_DATA;
 	}
-	if (*kind == MAP_DATA && !r && !b->crypt && !(x->flags & FLAG_COMPRESSED) && file_is_hole(x->fd, host, len))
+	if (*kind == MAP_DATA && !r && !b->crypt && !(x->flags & FLAG_COMPRESSED) &&
+		file_is_hole_near(&b->span, x->fd, host, len))
 		*kind = MAP_ZERO;
 	return r;
 }
@@ -1100,15 +1102,15 @@ static int
 vmdk_flush(struct image *b)
 {
 	struct vmdk *v = b->state;
-	int r = fdatasync(b->fd) ? -errno : 0;
+	int r = image_sync(b, b->fd);
 
 	for (int i = 0; i < v->count && !r; i++) {
 		struct extent *x = &v->extents[i];
 
 		if (x->meta)
 			r = meta_commit(x->meta);
-		else if (x->fd >= 0 && fdatasync(x->fd))
-			r = -errno;
+		else if (x->fd >= 0)
+			r = image_sync(b, x->fd);
 	}
 	return r;
 }
@@ -1145,6 +1147,8 @@ vmdk_part_fd(struct image *b, int i)
 static const char *
 create_type(const struct block_create *c)
 {
+	if (c->stream)
+		return "streamOptimized";
 	if (c->split)
 		return c->fixed ? "twoGbMaxExtentFlat" : "twoGbMaxExtentSparse";
 	return c->fixed ? "monolithicFlat" : "monolithicSparse";
@@ -1174,8 +1178,8 @@ path_beside(const char *path, const char *name)
 	return xasprintf("%.*s%s", slash ? (int)(slash + 1 - path) : 0, path, name);
 }
 
-static void
-describe(const struct block_create *c, struct image *parent, struct str *t)
+void
+vmdk_describe(const struct block_create *c, struct image *parent, struct str *t)
 {
 	struct uuid u = c->uuid ? *c->uuid : uuid_random(), change = uuid_random();
 	uint64_t sectors = c->size / SECTOR, left = sectors, cylinders = sectors / (16 * 63);
@@ -1262,6 +1266,24 @@ create_sparse(int fd, uint64_t sectors, const struct str *text)
 	return r ? r : file_pwrite(fd, h, sizeof(h), 0);
 }
 
+void
+vmdk_stream_header(uint8_t h[512], uint64_t size, uint64_t text_sectors, uint64_t overhead, uint64_t gd)
+{
+	memset(h, 0, SECTOR);
+	memcpy(h, "KDMV", 4);
+	put_le32(h + AT_VERSION, 3);
+	put_le32(h + AT_FLAGS, FLAG_EOL | FLAG_COMPRESSED | FLAG_MARKERS);
+	put_le64(h + AT_CAPACITY, size / SECTOR);
+	put_le64(h + AT_GRAIN, GRAIN_SECTORS);
+	put_le64(h + AT_TEXT, 1);
+	put_le64(h + AT_TEXT_LEN, text_sectors);
+	put_le32(h + AT_GT_ENTRIES, GT_ENTRIES);
+	put_le64(h + AT_GD, gd);
+	put_le64(h + AT_OVERHEAD, overhead);
+	memcpy(h + AT_EOL, "\n \r\n", 4);
+	put_le16(h + AT_COMPRESSION, 1);
+}
+
 static int
 create_part(const struct block_create *c, const char *name, uint64_t sectors)
 {
@@ -1312,13 +1334,17 @@ vmdk_create(int fd, const struct block_create *c, struct image *parent, struct e
 
 	if (strpbrk(c->path, "\"\n") || (parent && strpbrk(parent->path, "\"\n")))
 		return err_set(e, ERR_INVALID, "The name of a VMDK image cannot have quotes or ends of lines");
+	if (c->stream) {
+		r = vmdk_stream_write(fd, c, NULL, NULL);
+		return r ? err_sys(e, ERR_FILE, r, "The VMDK image '%s' cannot be written", c->path) : 0;
+	}
 	if (!c->fixed && !c->split && left > UINT32_MAX / 2)
 		return err_set(e, ERR_INVALID, "A VMDK image cannot have %llu bytes; 1 TiB is the most",
 			(unsigned long long)c->size);
 	if (c->split && left / SPLIT_SECTORS >= 999)
 		return err_set(e, ERR_INVALID, "A VMDK image of extents of 2 GB cannot have %llu bytes",
 			(unsigned long long)c->size);
-	describe(c, parent, &text);
+	vmdk_describe(c, parent, &text);
 	for (; !r && (name = extent_name(c, i)); i++) {
 		uint64_t n = c->split ? MIN(left, SPLIT_SECTORS) : left;
 
