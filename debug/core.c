@@ -65,7 +65,7 @@ add_registers(struct str *s, const struct debug_info *d)
 			reg_text(d->regs, n, d->c->cpu[i], text);
 			str_addf(&all, "cpu%d.%s=%s\n", i, reg_name(d->regs, n), text);
 		}
-	add_note(s, "LODGE", 1, all.s, all.len);
+	add_note(s, "LODGE", 0x4c47, all.s, all.len);
 	str_free(&all);
 }
 
