@@ -50,6 +50,9 @@ _vboxmanage() {
 	help:1) _vboxmanage_reply "$cur" < <("$program" commands 2>/dev/null) ;;
 	list:*) _vboxmanage_reply "$cur" < <(printf '%s\n' vms runningvms hdds dvds floppies ostypes hostinfo \
 		systemproperties bridgedifs hostonlyifs dhcpservers natnets intnets groups extpacks) ;;
+	debugvm:1) _vboxmanage_reply "$cur" < <(_vboxmanage_machines "$program" runningvms) ;;
+	debugvm:2) _vboxmanage_reply "$cur" < <(printf '%s\n' dumpvmcore gdb getregisters guestsample info injectnmi log \
+		logdest osdetect osdmesg osinfo setregisters show stack statistics) ;;
 	controlvm:1) _vboxmanage_reply "$cur" < <(_vboxmanage_machines "$program" runningvms) ;;
 	controlvm:2) _vboxmanage_reply "$cur" < <(printf '%s\n' pause resume reset poweroff acpipowerbutton \
 		screenshotpng keyboardputscancode keyboardputstring keyboardputfile vrde setlinkstate1 natpf1 nictrace1) ;;
