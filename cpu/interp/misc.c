@@ -577,7 +577,8 @@ HANDLER(vec)
 			if (unlikely(i->c.mode != X86_LONG64 && !(i->c.flat >> op->seg & 1)))
 				check_first(i, op, v);
 			a = interp_ea(i, op, size, vec_mem_write(v) ? X86_WRITE : X86_READ);
-			if (unlikely(!x86_canonical(a)) && !vec_touches_nothing(&i->c, v)) {
+			if (unlikely(!x86_canonical(a) || !x86_canonical(a + size - 1)) &&
+				!vec_touches_nothing(&i->c, v)) {
 				check_first(i, op, v);
 				interp_check_canonical(i, op, op->seg, a, size);
 			}

@@ -15,6 +15,9 @@ x86_decode(const ZydisDecoder *z, const void *code, unsigned avail, ZydisDecoded
 {
 	ZyanStatus s = ZydisDecoderDecodeFull(z, code, avail, in, o);
 
+	/* VEX forms of LZCNT, TZCNT and others, of Knights Corner, are nobody else's. */
+	if (ZYAN_SUCCESS(s) && in->meta.isa_set >= ZYDIS_ISA_SET_KNCE && in->meta.isa_set <= ZYDIS_ISA_SET_KNC_PF_HINT)
+		return ZYDIS_STATUS_DECODING_ERROR;
 	/* With 32-bit addresses, REX.B and a SIB byte without base it shows R13D as the base and no displacement. */
 	if (ZYAN_FAILED(s) || in->address_width != 32 || !(in->attributes & ZYDIS_ATTRIB_HAS_SIB) ||
 		in->raw.modrm.mod || in->raw.sib.base != 5)
