@@ -1280,8 +1280,6 @@ has_trait(const struct program *p, const struct insn *i, enum program_trait trai
 	case TRAIT_OFFSET32:
 		return p->bits == 64 && in->address_width == 32 && in->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
 		       in->opcode >= 0xa0 && in->opcode <= 0xa3;
-	case TRAIT_KNC:
-		return in->meta.isa_set >= ZYDIS_ISA_SET_KNCE && in->meta.isa_set <= ZYDIS_ISA_SET_KNC_PF_HINT;
 	case TRAIT_MASKMOV:
 		return in->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || in->mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU ||
 		       in->mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU;

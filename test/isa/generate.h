@@ -68,7 +68,6 @@ bool program_fault_varies(const struct program *p, uint64_t rip);
 	X(TRAIT_STRING, "string instruction")                                                                          \
 	X(TRAIT_DIVIDE, "division of a number in memory")                                                              \
 	X(TRAIT_SIB_WITHOUT_BASE, "SIB byte without base, with REX.B and 32-bit addresses")                            \
-	X(TRAIT_KNC, "instruction of Knights Corner in VEX encoding, which Zydis decodes by mistake")                  \
 	X(TRAIT_MASKMOV, "MASKMOVQ, MASKMOVDQU")                                                                       \
 	X(TRAIT_VECTOR, "VEX or EVEX encoding")                                                                        \
 	X(TRAIT_X87_STORE, "x87 store")                                                                                \
