@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "host/inv.h"
+#include "host/net.h"
 #include "host/run.h"
 #include "vm/protocol.h"
 
@@ -82,46 +83,18 @@ storage(const struct host_vm *vm)
 	return list;
 }
 
-static void
-set_text(json_t *o, const char *key, const char *value)
-{
-	if (*value)
-		json_object_set_new(o, key, json_string(value));
-}
-
+/* The network of each adapter runs when this comes back. */
 static json_t *
-nat_backend(const struct host_vm *vm, int n)
-{
-	json_t *forwards = json_array(), *o;
-
-	for (int i = 0; i < vm->rule_count[n]; i++) {
-		char *text = vm_rule_text(&vm->rules[n][i]);
-
-		json_array_append_new(forwards, json_string(text));
-		free(text);
-	}
-	o = json_pack("{s:s, s:s, s:b, s:o}", "type", "nat", "hostname", vm->name, "localhost_reachable",
-		host_vm_on(vm, HK_NATLOCALHOSTREACHABLE, n), "forwards", forwards);
-	if (strcmp(host_vm_get(vm, HK_NATNET, n), "nat"))
-		json_object_set_new(o, "network", json_string(host_vm_get(vm, HK_NATNET, n)));
-	set_text(o, "tftp", host_vm_get(vm, HK_NATTFTPPREFIX, n));
-	set_text(o, "bootfile", host_vm_get(vm, HK_NATTFTPFILE, n));
-	return o;
-}
-
-static json_t *
-nic(const struct host_vm *vm, int n)
+nic(struct host *h, const struct host_vm *vm, int n, struct err *e)
 {
 	const char *type = host_vm_get(vm, HK_NICTYPE, n), *model = strcmp(type, "82540EM") ? type : "e1000";
-	const char *file = host_vm_get(vm, HK_NICTRACEFILE, n);
+	const char *file = host_vm_get(vm, HK_NICTRACEFILE, n), *group = host_vm_get(vm, HK_NICBANDWIDTHGROUP, n);
 	bool traced = host_vm_on(vm, HK_NICTRACE, n);
-	json_t *backend, *o;
+	json_t *backend = host_nic_backend(h, vm, n, e), *o;
 	char *usual;
 
-	if (strcmp(host_vm_get(vm, HK_NIC, n), "nat"))
-		backend = json_pack("{s:s}", "type", "none");
-	else
-		backend = nat_backend(vm, n);
+	if (!backend)
+		return NULL;
 	o = json_pack("{s:i, s:s, s:s, s:b, s:o}", "slot", n, "model", model, "mac", host_vm_get(vm, HK_MACADDRESS, n),
 		"cable", host_vm_on(vm, HK_CABLECONNECTED, n), "backend", backend);
 	if (*file || traced) {
@@ -130,18 +103,28 @@ nic(const struct host_vm *vm, int n)
 		json_object_set_new(o, "trace_on", json_boolean(traced));
 		free(usual);
 	}
+	if (*group && strcmp(group, "none")) {
+		json_object_set_new(o, "bandwidth_group", json_string(group));
+		json_object_set_new(o, "bandwidth", json_integer((json_int_t)host_bandwidth(h, vm, group)));
+	}
 	return o;
 }
 
-static json_t *
-nics(const struct host_vm *vm)
+static int
+add_nics(struct host *h, const struct host_vm *vm, json_t *doc, struct err *e)
 {
-	json_t *list = json_array();
+	json_t *list = json_array(), *o;
 
-	for (int n = 0; n < HOST_NICS; n++)
-		if (strcmp(host_vm_get(vm, HK_NIC, n), "none"))
-			json_array_append_new(list, nic(vm, n));
-	return list;
+	json_object_set_new(doc, "nics", list);
+	for (int n = 0; n < HOST_NICS; n++) {
+		if (!strcmp(host_vm_get(vm, HK_NIC, n), "none"))
+			continue;
+		o = nic(h, vm, n, e);
+		if (!o)
+			return -1;
+		json_array_append_new(list, o);
+	}
+	return 0;
 }
 
 static json_t *
@@ -252,19 +235,19 @@ config_json(struct host *h, const struct host_vm *vm, struct err *e)
 		vga = json_null();
 	else
 		vga = json_pack("{s:I}", "memory", (json_int_t)host_vm_num(vm, HK_VRAM, 0));
-	o = json_pack("{s:i, s:s, s:s, s:I, s:I, s:s, s:b, s:b, s:I, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:o}",
-		"version", VM_CONFIG_VERSION, "name", vm->name, "uuid", host_vm_get(vm, HK_HARDWAREUUID, 0), "memory",
+	o = json_pack("{s:i, s:s, s:s, s:I, s:I, s:s, s:b, s:b, s:I, s:s, s:b, s:o, s:o, s:o, s:o, s:o}", "version",
+		VM_CONFIG_VERSION, "name", vm->name, "uuid", host_vm_get(vm, HK_HARDWAREUUID, 0), "memory",
 		(json_int_t)host_vm_num(vm, HK_MEMORY, 0), "cpus", (json_int_t)host_vm_num(vm, HK_CPUS, 0), "engine",
 		engine, "hpet", host_vm_on(vm, HK_HPET, 0), "rtc_utc", host_vm_on(vm, HK_RTCUSEUTC, 0), "rtc_offset_ms",
 		(json_int_t)host_vm_num(vm, HK_BIOSSYSTEMTIMEOFFSET, 0), "triple_fault",
 		host_vm_on(vm, HK_TRIPLEFAULTRESET, 0) ? "reset" : "stop", "boot_menu",
 		!strcmp(host_vm_get(vm, HK_BIOSBOOTMENU, 0), "messageandmenu"), "boot", boot(vm), "vga", vga, "storage",
-		storage(vm), "nics", nics(vm), "serial", serial(vm), "vrde", vrde(vm));
+		storage(vm), "serial", serial(vm), "vrde", vrde(vm));
 	free(engine);
 	if (!o)
 		err_set(e, ERR_FAILED, "The configuration of machine '%s' cannot be written down: a value is not UTF-8",
 			vm->name);
-	else if (add_devices(h, vm, o, e) || add_user(h, o, e) || add_state(vm, o, e)) {
+	else if (add_nics(h, vm, o, e) || add_devices(h, vm, o, e) || add_user(h, o, e) || add_state(vm, o, e)) {
 		json_decref(o);
 		return NULL;
 	}

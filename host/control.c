@@ -58,8 +58,26 @@ connect_control(struct host *h, const char *uuid)
 	return fd;
 }
 
+/* The head of a message, with a descriptor. */
 static int
-send_message(int fd, json_t *message)
+send_fd(int sock, const uint8_t *head, int fd)
+{
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control = { .head = {
+			      .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS } };
+	struct iovec iov = { (void *)(uintptr_t)head, 4 };
+	struct msghdr m = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof(control.room)
+	};
+
+	memcpy(CMSG_DATA(&control.head), &fd, sizeof(int));
+	return sendmsg(sock, &m, MSG_NOSIGNAL) == 4 ? 0 : -errno;
+}
+
+static int
+send_message(int fd, json_t *message, int pass)
 {
 	char *text = json_dumps(message, JSON_COMPACT);
 	size_t n = text ? strlen(text) : 0;
@@ -71,7 +89,10 @@ send_message(int fd, json_t *message)
 		return -EMSGSIZE;
 	}
 	put_le32(head, (uint32_t)n);
-	r = send(fd, head, sizeof(head), MSG_NOSIGNAL | MSG_MORE) == sizeof(head) ? 0 : -errno;
+	if (pass >= 0)
+		r = send_fd(fd, head, pass);
+	else
+		r = send(fd, head, sizeof(head), MSG_NOSIGNAL | MSG_MORE) == sizeof(head) ? 0 : -errno;
 	for (size_t done = 0; !r && done < n;) {
 		ssize_t k = send(fd, text + done, n - done, MSG_NOSIGNAL);
 
@@ -124,8 +145,8 @@ receive_answer(int fd, const struct host_progress *p)
 	return o;
 }
 
-json_t *
-vm_call_long(struct host *h, const struct host_vm *vm, const char *method, json_t *params,
+static json_t *
+call(struct host *h, const struct host_vm *vm, const char *method, json_t *params, int pass,
 	const struct host_progress *p, struct err *e)
 {
 	json_t *request = json_pack("{s:i, s:s, s:o}", "id", 1, "method", method, "params", params);
@@ -137,7 +158,7 @@ vm_call_long(struct host *h, const struct host_vm *vm, const char *method, json_
 		not_running(vm->name, e);
 		return NULL;
 	}
-	r = send_message(fd, request);
+	r = send_message(fd, request, pass);
 	if (!r && p) {
 		struct timeval forever = { 0 };
 
@@ -155,6 +176,19 @@ vm_call_long(struct host *h, const struct host_vm *vm, const char *method, json_
 		result = json_incref(json_object_get(answer, "result"));
 	json_decref(answer);
 	return result;
+}
+
+json_t *
+vm_call_long(struct host *h, const struct host_vm *vm, const char *method, json_t *params,
+	const struct host_progress *p, struct err *e)
+{
+	return call(h, vm, method, params, -1, p, e);
+}
+
+json_t *
+vm_call_fd(struct host *h, const struct host_vm *vm, const char *method, json_t *params, int pass, struct err *e)
+{
+	return call(h, vm, method, params, pass, NULL, e);
 }
 
 json_t *

@@ -176,6 +176,9 @@ json_t *vm_call_long(struct host *h, const struct host_vm *vm, const char *metho
 void vm_wait_gone(struct host *h, const char *uuid);
 /* The state of a machine that does not run is `s` from now on, whatever it was last. Inside a transaction. */
 int vm_set_final_state(struct host *h, const char *uuid, enum host_state s, const char *state_file, struct err *e);
+/* The same, with a descriptor to go along (-1: none). */
+json_t *vm_call_fd(
+	struct host *h, const struct host_vm *vm, const char *method, json_t *params, int pass, struct err *e);
 
 int64_t now_ns(void);
 

@@ -43,6 +43,32 @@ apply_natpf_add(struct host_vm *vm, const struct host_change *c, struct err *e)
 	return vm_rule_parse(c->value, &rule, e) ? -1 : vm_rule_add(vm, c->slot, &rule, e);
 }
 
+/* "name=value" among the lines of the adapter's properties; an empty value takes it out. */
+static int
+apply_property(struct host_vm *vm, const struct host_change *c, struct err *e)
+{
+	const char *equals = strchr(c->value, '='), *p = host_vm_get(vm, HK_NICPROPERTY, c->slot);
+	size_t n = equals ? (size_t)(equals - c->value) : 0;
+	struct str b = { 0 };
+
+	if (!n || strchr(c->value, '\n'))
+		return err_set(e, ERR_INVALID, "Invalid property '%s' of adapter %d: it has the form name=value",
+			c->value, c->slot + 1);
+	str_add(&b, "");
+	while (*p) {
+		size_t line = strcspn(p, "\n");
+
+		if (strncmp(p, c->value, n + 1))
+			str_addf(&b, "%s%.*s", b.len ? "\n" : "", (int)line, p);
+		p += line + (p[line] != 0);
+	}
+	if (equals[1])
+		str_addf(&b, "%s%s", b.len ? "\n" : "", c->value);
+	vm_set(vm, HK_NICPROPERTY, c->slot, b.s);
+	str_free(&b);
+	return 0;
+}
+
 /* Move the machine's folder along with its name when it is named after the machine, and always the settings file. */
 static int
 apply_name(struct host *h, struct host_vm *vm, const char *name, struct err *e)
@@ -78,6 +104,8 @@ vm_apply(struct host *h, struct host_vm *vm, const struct host_change *c, struct
 		return apply_natpf_add(vm, c, e);
 	case HK_NATPF_DELETE:
 		return vm_rule_remove(vm, c->slot, c->value, e);
+	case HK_NICPROPERTY_SET:
+		return apply_property(vm, c, e);
 	}
 	normal = setting_normal(c->key, c->slot, c->value, e);
 	if (!normal)

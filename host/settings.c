@@ -29,7 +29,6 @@ static const char engine[] = "the engine that runs the machine decides it";
 static const char no_audio[] = "the virtual PC has no sound card";
 static const char no_usb[] = "the virtual PC has no USB controller";
 static const char no_logo[] = "the firmware shows no logo";
-static const char only_nat[] = "an adapter can be attached to NAT or to nothing on this platform";
 
 /* clang-format off */
 static const struct host_setting settings[HK_COUNT] = {
@@ -83,22 +82,24 @@ static const struct host_setting settings[HK_COUNT] = {
 	ONLY(HK_BIOSPXEDEBUG, "biospxedebug", 1, "off", "the boot ROM of the network card has no debug output"),
 	ENUM(HK_BOOT, "boot", HOST_BOOTS, "floppy|dvd|disk|none", "none|floppy|dvd|disk|net|usb", "none|floppy|dvd|disk|net", no_usb),
 	ENUM(HK_NIC, "nic", HOST_NICS, "nat|none", "none|null|nat|bridged|intnet|hostonly|generic|natnetwork|hostonlynet|cloud",
-		"none|null|nat", only_nat),
+		"none|null|nat|bridged|intnet|hostonly|generic|natnetwork|hostonlynet", "there is no cloud"),
 	ENUM(HK_NICTYPE, "nictype", HOST_NICS, "82540EM", "Am79C970A|Am79C973|Am79C960|82540EM|82543GC|82545EM|virtio|NE1000|"
-		"NE2000|WD8003|WD8013|ELNK2|ELNK1|usbnet", "82540EM|82543GC|82545EM|virtio",
-		"use 82540EM, 82543GC, 82545EM or virtio"),
+		"NE2000|WD8003|WD8013|ELNK2|ELNK1|usbnet", "Am79C970A|Am79C973|82540EM|82543GC|82545EM|virtio",
+		"use Am79C970A, Am79C973, 82540EM, 82543GC, 82545EM or virtio"),
 	UINT_ONLY(HK_NICSPEED, "nicspeed", HOST_NICS, "0", 4000000, "the speed a card reports cannot be chosen"),
 	ENUM(HK_NICPROMISC, "nicpromisc", HOST_NICS, "deny", "deny|allow-vms|allow-all", NULL, NULL),
 	UINT_ONLY(HK_NICBOOTPRIO, "nicbootprio", HOST_NICS, "0", 4, "cards are tried for network boot in their order"),
 	BOOL(HK_NICTRACE, "nictrace", HOST_NICS, "off"),
 	TEXT(HK_NICTRACEFILE, "nictracefile", HOST_NICS, 4000),
-	TEXT_ONLY(HK_NICBANDWIDTHGROUP, "nicbandwidthgroup", HOST_NICS, "none", "there are no bandwidth groups"),
+	[HK_NICBANDWIDTHGROUP] = { "nicbandwidthgroup", HOST_NICS, HT_TEXT, "none", 0, 200, NULL, NULL, NULL },
 	BOOL(HK_CABLECONNECTED, "cableconnected", HOST_NICS, "on"),
-	TEXT_ONLY(HK_BRIDGEADAPTER, "bridgeadapter", HOST_NICS, "", only_nat),
-	TEXT_ONLY(HK_HOSTONLYADAPTER, "hostonlyadapter", HOST_NICS, "", only_nat),
-	TEXT_ONLY(HK_INTNET, "intnet", HOST_NICS, "", only_nat),
-	TEXT_ONLY(HK_NATNETWORK, "natnetwork", HOST_NICS, "", only_nat),
-	TEXT_ONLY(HK_NICGENERICDRV, "nicgenericdrv", HOST_NICS, "", only_nat),
+	TEXT(HK_BRIDGEADAPTER, "bridgeadapter", HOST_NICS, 15),
+	TEXT(HK_HOSTONLYADAPTER, "hostonlyadapter", HOST_NICS, 15),
+	TEXT(HK_HOSTONLYNET, "hostonlynet", HOST_NICS, 200),
+	[HK_INTNET] = { "intnet", HOST_NICS, HT_TEXT, "intnet", 0, 200, NULL, NULL, NULL },
+	[HK_NATNETWORK] = { "natnetwork", HOST_NICS, HT_TEXT, "NatNetwork", 0, 200, NULL, NULL, NULL },
+	TEXT(HK_NICGENERICDRV, "nicgenericdrv", HOST_NICS, 64),
+	TEXT(HK_NICPROPERTY, "nicproperty", HOST_NICS, 4000),
 	SPECIAL(HK_MACADDRESS, "macaddress", HOST_NICS, ""),
 	SPECIAL(HK_NATNET, "natnet", HOST_NICS, "nat"),
 	TEXT_ONLY(HK_NATALIASMODE, "nataliasmode", HOST_NICS, "default", "NAT has one way to rewrite addresses"),

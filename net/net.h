@@ -164,6 +164,8 @@ void net_send_tso(struct net_link *l, const uint8_t *frame, size_t len, unsigned
 
 /* ---- pcap (libpcap file format 2.4, nanoseconds magic no: microseconds, linktype 1) ---- */
 struct pcap *pcap_open(const char *path, struct err *e);
+/* Into a file that is open already; takes `fd` over, also when it fails. `name` is for messages. */
+struct pcap *pcap_open_fd(int fd, const char *name, struct err *e);
 void pcap_frame(struct pcap *p, const uint8_t *frame, size_t len);
 void pcap_close(struct pcap *p);
 

@@ -45,15 +45,22 @@ struct record_header {
 struct pcap *
 pcap_open(const char *path, struct err *e)
 {
-	struct file_header h = { 0xa1b2c3d4, 2, 4, 0, 0, 262144, 1 };
 	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	struct pcap *p;
-	ssize_t n;
 
 	if (fd < 0) {
 		err_sys(e, ERR_FILE, errno, "Cannot create the packet trace '%s'", path);
 		return NULL;
 	}
+	return pcap_open_fd(fd, path, e);
+}
+
+struct pcap *
+pcap_open_fd(int fd, const char *path, struct err *e)
+{
+	struct file_header h = { 0xa1b2c3d4, 2, 4, 0, 0, 262144, 1 };
+	struct pcap *p;
+	ssize_t n;
+
 	n = write_full(fd, &h, sizeof(h));
 	if (n != (ssize_t)sizeof(h)) {
 		err_sys(e, ERR_FILE, n < 0 ? (int)-n : ENOSPC, "Cannot write the packet trace '%s'", path);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/str.h"
+#include "net/ranges.h"
 #include "nethelper/protocol.h"
 
 #define WORDS_MAX 5
@@ -126,58 +127,6 @@ action_parse(const char *text, struct action *a, struct err *e)
 
 /* ---- judging ---- */
 
-static bool
-within(int family, const void *address, const void *network, unsigned bits)
-{
-	const uint8_t *a = address, *n = network;
-	unsigned whole = bits / 8, rest = bits % 8;
-
-	if (bits > (family == AF_INET ? 32u : 128u) || memcmp(a, n, whole))
-		return false;
-	return !rest || !((a[whole] ^ n[whole]) >> (8 - rest));
-}
-
-static bool
-range_holds(const char *word, size_t len, int family, const void *address)
-{
-	char text[64], *slash;
-	uint8_t network[16];
-	uint64_t bits = family == AF_INET ? 32 : 128;
-
-	if (len >= sizeof(text))
-		return false;
-	memcpy(text, word, len);
-	text[len] = 0;
-	slash = strchr(text, '/');
-	if (slash)
-		*slash++ = 0;
-	if (inet_pton(family, text, network) != 1 || (slash && !str_to_u64(slash, 0, bits, &bits)))
-		return false;
-	return within(family, address, network, (unsigned)bits);
-}
-
-bool
-ranges_hold(const char *ranges, int family, const void *address)
-{
-	while (*ranges) {
-		size_t line = strcspn(ranges, "\n");
-		const char *p = ranges, *end = ranges + line;
-
-		while (p < end && *p != '#') {
-			size_t n = strcspn(p, " \t,\r\n#");
-
-			n = MIN(n, (size_t)(end - p));
-			if (n && range_holds(p, n, family, address))
-				return true;
-			p += n;
-			if (p < end && *p != '#')
-				p++;
-		}
-		ranges = end + (*end == '\n');
-	}
-	return false;
-}
-
 /* Is there a line "WORD NAME"? */
 static bool
 line_allows(const char *allowed, const char *word, const char *name)
@@ -211,11 +160,11 @@ action_permit(const struct action *a, const char *allowed, const char *ranges, s
 			"in " NETHELPER_ALLOWED,
 			a->name, what, a->name);
 	}
-	ranges = ranges ? ranges : NETHELPER_DEFAULT_RANGES;
+	ranges = ranges ? ranges : RANGES_DEFAULT;
 	if ((a->has_ip && !ranges_hold(ranges, AF_INET, &a->ip)) ||
 		(a->has_ip6 && !ranges_hold(ranges, AF_INET6, &a->ip6)))
 		return err_set(e, ERR_ACCESS,
-			"the address is not within the ranges of " NETHELPER_RANGES
-			" (without that file: " NETHELPER_DEFAULT_RANGES ")");
+			"the address is not within the ranges of " RANGES_FILE " (without that file: " RANGES_DEFAULT
+			")");
 	return 0;
 }

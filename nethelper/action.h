@@ -29,9 +29,6 @@ int action_parse(const char *text, struct action *a, struct err *e);
 /* `allowed`, `ranges`: the text of the two files, NULL: there is none. */
 int action_permit(const struct action *a, const char *allowed, const char *ranges, struct err *e);
 
-/* Is the address within one of the ranges of a networks.conf ("* CIDR CIDR...", '#' begins a comment)? */
-bool ranges_hold(const char *ranges, int family, const void *address);
-
 /* Carry it out: a descriptor (ACTION_ADDRESS: 0), or -1 and *e. `a->name` is filled in where it was left open. */
 int action_run(struct action *a, struct err *e);
 

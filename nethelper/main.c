@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/str.h"
+#include "net/ranges.h"
 #include "nethelper/action.h"
 #include "nethelper/protocol.h"
 
@@ -55,7 +56,7 @@ judge(const struct action *a, struct err *e)
 	if (getuid() == 0)
 		return 0;
 	allowed = read_root_file(NETHELPER_ALLOWED);
-	ranges = read_root_file(NETHELPER_RANGES);
+	ranges = read_root_file(RANGES_FILE);
 	r = action_permit(a, allowed, ranges, e);
 	free(allowed);
 	free(ranges);

@@ -28,7 +28,5 @@
 
 #define NETHELPER_MESSAGE_MAX 256
 #define NETHELPER_ALLOWED "/etc/lodge/net.conf"
-#define NETHELPER_RANGES "/etc/vbox/networks.conf"
-#define NETHELPER_DEFAULT_RANGES "192.168.56.0/21 fe80::/10 fd00::/8"
 
 #endif

@@ -132,6 +132,21 @@ do_trace(struct network *n, json_t *params, struct err *e)
 }
 
 static json_t *
+do_dhcp(struct network *n, json_t *params, struct err *e)
+{
+	station_serve(n, json_is_true(json_object_get(params, "on")));
+	return json_object();
+}
+
+static json_t *
+do_hold(struct network *n, json_t *params, struct err *e)
+{
+	n->held = true;
+	loop_timer_cancel(&n->linger);
+	return json_object();
+}
+
+static json_t *
 do_shutdown(struct network *n, json_t *params, struct err *e)
 {
 	loop_stop(n->loop);
@@ -146,6 +161,8 @@ static const struct {
 	{ "reload", do_reload },
 	{ "connect", do_connect },
 	{ "trace", do_trace },
+	{ "dhcp", do_dhcp },
+	{ "hold", do_hold },
 	{ "shutdown", do_shutdown },
 };
 

@@ -25,6 +25,15 @@ nobody_left(void *opaque)
 	loop_stop(n->loop);
 }
 
+void
+net_linger(struct network *n, int s)
+{
+	if (n->held || n->c.linger < 0)
+		loop_timer_cancel(&n->linger);
+	else
+		loop_timer_arm(&n->linger, loop_now() + (uint64_t)s * 1000000000u);
+}
+
 static int
 open_parts(struct network *n, struct err *e)
 {
@@ -67,8 +76,9 @@ network_run(const char *dir, const struct inherited *i, int ready, struct err *e
 	n->core = sw_open();
 	n->loop = loop_open(&lock);
 	loop_timer_init(&n->linger, n->loop, nobody_left, n);
-	if (n->c.linger >= 0) /* the machine it was started for takes its time */
-		loop_timer_arm(&n->linger, loop_now() + (uint64_t)MAX(n->c.linger, EXPECT_S) * 1000000000u);
+	/* The interface is there as long as it is not removed, used or not. */
+	n->held = n->tap_fd >= 0 && n->c.kind == KIND_HOSTONLY;
+	net_linger(n, MAX(n->c.linger, EXPECT_S)); /* the machine it was started for takes its time */
 	if (!open_parts(n, e)) {
 		log_info("switch", "network '%s' is there, %s%s%s", n->c.name, n->mode, *n->mode_reason ? ": " : "",
 			n->mode_reason);
@@ -123,9 +133,7 @@ network_reload(struct network *n, struct err *e)
 		uplink_reload(n);
 	station_reload(n);
 	ports_reload(n);
-	if (n->c.linger < 0)
-		loop_timer_cancel(&n->linger);
-	else if (!n->port_count)
-		loop_timer_arm(&n->linger, loop_now() + (uint64_t)n->c.linger * 1000000000u);
+	if (!n->port_count)
+		net_linger(n, n->c.linger);
 	return r;
 }

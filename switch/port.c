@@ -156,10 +156,8 @@ port_remove(struct port *p, const char *why)
 			p->file.slot + 1, why);
 	}
 	/* Who only asked whether we are there is about to send a machine. */
-	if (!n->port_count && n->c.linger >= 0)
-		loop_timer_arm(
-			&n->linger, loop_now() + (uint64_t)(p->number >= 0 ? n->c.linger : MAX(n->c.linger, EXPECT_S)) *
-							 1000000000u);
+	if (!n->port_count)
+		net_linger(n, p->number >= 0 ? n->c.linger : MAX(n->c.linger, EXPECT_S));
 	loop_timer_cancel(&p->timer);
 	loop_watch_remove(p->sock_watch);
 	loop_watch_remove(p->bell_watch);

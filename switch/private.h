@@ -109,6 +109,7 @@ struct network {
 	uint8_t *later;
 	size_t later_len;
 	uint64_t later_dropped;
+	bool held; /* stays when nobody is plugged in */
 	struct loop_timer linger;
 	struct station *station;
 	struct uplink *uplink;
@@ -128,6 +129,8 @@ void ports_reload(struct network *n);
 /* The address of a machine's port, 0: not known. */
 uint32_t port_ip(struct network *n, const struct port *p);
 
+/* Nobody is plugged in: end in so many seconds, unless the network is to stay. */
+void net_linger(struct network *n, int seconds);
 /* A frame enters at a port of the core that is not a machine's. */
 void net_inject(struct network *n, int port, const uint8_t *frame, size_t len);
 /* Between the two, frames go in with sw_input(); the end sends what was delivered on its way. */
@@ -140,6 +143,8 @@ int station_open(struct network *n, struct err *e);
 void station_close(struct network *n);
 /* After the configuration has changed. */
 void station_reload(struct network *n);
+/* Answer DHCP requests, if that is configured, or not. */
+void station_serve(struct network *n, bool on);
 struct dhcp *station_dhcp(struct network *n); /* NULL: none is running */
 /* What is known of who sends from where; ARP. */
 void hosts_note(struct network *n, uint32_t ip, const uint8_t mac[6]);

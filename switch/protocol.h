@@ -41,6 +41,8 @@
  *	reload			-> {}	read config.json and ports/ again
  *	connect  {ip, port}	-> {"port":n}  127.0.0.1:n of the host now leads to that TCP port (user mode), once
  *	trace    {on}		-> {}	all frames into the pcap file "trace.pcap" of the directory, until off
+ *	dhcp     {on}		-> {}	stop answering DHCP requests, or answer them again
+ *	hold			-> {}	stay until a shutdown, also when nobody is plugged in
  *	shutdown		-> {}
  */
 #ifndef SWITCH_PROTOCOL_H

@@ -26,6 +26,7 @@ struct station {
 	uint8_t mac[6];
 	uint32_t ip;  /* 0: none */
 	bool serving; /* DHCP */
+	bool silent;  /* its DHCP server was told to stop */
 	struct dhcp dhcp;
 	struct resolver *resolver;
 	struct loop_timer ra;
@@ -309,7 +310,7 @@ ipv4(struct station *s, const uint8_t *frame, size_t len)
 		return;
 	l4 = ip + ihl;
 	total -= ihl;
-	if (ip[9] == 17 && total >= 8 && be16(l4 + 2) == 67 && s->serving) {
+	if (ip[9] == 17 && total >= 8 && be16(l4 + 2) == 67 && s->serving && !s->silent) {
 		out = dhcp_input(&s->dhcp, frame, len, time(NULL), s->out);
 		save_leases(s);
 		if (out)
@@ -450,6 +451,12 @@ struct dhcp *
 station_dhcp(struct network *n)
 {
 	return n->station && n->station->serving ? &n->station->dhcp : NULL;
+}
+
+void
+station_serve(struct network *n, bool on)
+{
+	n->station->silent = !on;
 }
 
 static void

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "vm/private.h"
 #include "vm/protocol.h"
 
 #define DOCUMENT_MAX (1u << 20)
@@ -599,7 +600,7 @@ vm_config_rule_text(const struct nat_rule *r, char *out, size_t size)
 		r->guest_port);
 }
 
-static const char *const backend_names[] = { "none", "nat", NULL };
+static const char *const backend_names[] = { "none", "nat", "null", "switch", "tunnel", NULL };
 static const struct key backend_keys[] = {
 	KEY_ENUM(struct vm_nic, "type", backend, backend_names),
 	KEY(struct vm_nic, "network", network, K_STRING, 0, 63),
@@ -608,6 +609,13 @@ static const struct key backend_keys[] = {
 	KEY(struct vm_nic, "bootfile", bootfile, K_STRING, 0, 127),
 	KEY(struct vm_nic, "localhost_reachable", localhost_reachable, K_BOOL, 0, 0),
 	KEY_OWN("forwards", read_forwards, write_forwards),
+	KEY(struct vm_nic, "dir", dir, K_PATH, 0, 4095),
+	KEY(struct vm_nic, "port", port, K_STRING, 0, 63),
+	KEY(struct vm_nic, "token", token, K_STRING, 0, 63),
+	KEY(struct vm_nic, "local_port", local_port, K_U16, 0, 65535),
+	KEY(struct vm_nic, "remote_port", remote_port, K_U16, 0, 65535),
+	KEY(struct vm_nic, "local_ip", local_ip, K_STRING, 0, 15),
+	KEY(struct vm_nic, "remote", remote, K_STRING, 0, 15),
 	{ 0 },
 };
 
@@ -673,7 +681,7 @@ controller_init(void *element)
 	c->bootable = true;
 }
 
-static const char *const nic_names[] = { "e1000", "virtio", "82543GC", "82545EM", NULL };
+static const char *const nic_names[] = { "e1000", "virtio", "82543GC", "82545EM", "Am79C970A", "Am79C973", NULL };
 static const struct key nic_keys[] = {
 	KEY(struct vm_nic, "slot", slot, K_INT, 0, VM_NICS_MAX - 1),
 	KEY_ENUM(struct vm_nic, "model", model, nic_names),
@@ -682,6 +690,8 @@ static const struct key nic_keys[] = {
 	KEY_OWN("backend", read_backend, write_backend),
 	KEY(struct vm_nic, "trace", trace, K_PATH, 0, 4095),
 	KEY(struct vm_nic, "trace_on", trace_on, K_BOOL, 0, 0),
+	KEY(struct vm_nic, "bandwidth_group", group, K_STRING, 0, 255),
+	KEY(struct vm_nic, "bandwidth", bandwidth, K_U64, 0, INT64_MAX / 4),
 	{ 0 },
 };
 
@@ -696,6 +706,12 @@ nic_init(void *element)
 	n->hostname = xstrdup("");
 	n->tftp = xstrdup("");
 	n->bootfile = xstrdup("");
+	n->dir = xstrdup("");
+	n->port = xstrdup("");
+	n->token = xstrdup("");
+	n->local_ip = xstrdup("");
+	n->remote = xstrdup("");
+	n->group = xstrdup("");
 	n->trace = xstrdup("");
 }
 
@@ -834,6 +850,34 @@ complete(struct vm_config *c)
 		for (int k = 0; k < c->controllers[i].attachment_count; k++)
 			c->controllers[i].ports =
 				MAX(c->controllers[i].ports, c->controllers[i].attachments[k].port + 1);
+}
+
+int
+vm_config_backend(struct vm_nic *n, const json_t *v, struct err *e)
+{
+	struct place place = { "backend", e };
+	struct vm_nic fresh = { 0 }, old = *n;
+
+	nic_init(&fresh);
+	if (read_object(&fresh, v, backend_keys, &place)) {
+		free_members(&fresh, backend_keys);
+		free(fresh.group);
+		free(fresh.trace);
+		return -1;
+	}
+	free_members(&old, backend_keys);
+	memcpy(fresh.mac, old.mac, 6);
+	free(fresh.group);
+	free(fresh.trace);
+	fresh.slot = old.slot;
+	fresh.model = old.model;
+	fresh.cable = old.cable;
+	fresh.group = old.group;
+	fresh.bandwidth = old.bandwidth;
+	fresh.trace = old.trace;
+	fresh.trace_on = old.trace_on;
+	*n = fresh;
+	return 0;
 }
 
 struct vm_nic *

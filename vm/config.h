@@ -25,8 +25,8 @@
 enum vm_boot { VM_BOOT_NONE, VM_BOOT_DISK, VM_BOOT_DVD, VM_BOOT_NET, VM_BOOT_FLOPPY };
 enum vm_controller_type { VM_IDE, VM_AHCI, VM_VIRTIO, VM_VIRTIO_SCSI, VM_NVME, VM_LSILOGIC, VM_FLOPPY };
 enum vm_drive_type { VM_DISK, VM_DVD, VM_FLOPPY_DRIVE };
-enum vm_nic_model { VM_E1000, VM_VIRTIO_NET, VM_82543GC, VM_82545EM };
-enum vm_nic_backend { VM_NET_NONE, VM_NET_NAT };
+enum vm_nic_model { VM_E1000, VM_VIRTIO_NET, VM_82543GC, VM_82545EM, VM_AM79C970A, VM_AM79C973 };
+enum vm_nic_backend { VM_NET_NONE, VM_NET_NAT, VM_NET_NULL, VM_NET_SWITCH, VM_NET_TUNNEL };
 enum vm_triple_fault { VM_TRIPLE_FAULT_STOP, VM_TRIPLE_FAULT_RESET };
 enum vm_serial_mode {
 	VM_SERIAL_DISCONNECTED,
@@ -65,8 +65,13 @@ struct vm_nic {
 	uint8_t mac[6];
 	bool cable;
 	enum vm_nic_backend backend;
-	char *network, *hostname, *tftp, *bootfile;
+	char *network, *hostname, *tftp, *bootfile; /* nat */
 	bool localhost_reachable;
+	char *dir, *port, *token; /* switch */
+	uint16_t local_port, remote_port; /* tunnel */
+	char *local_ip, *remote;
+	char *group; /* of adapters that share `bandwidth`; "": none */
+	uint64_t bandwidth; /* bytes a second, 0: no limit */
 	struct nat_rule rules[NAT_RULES_MAX];
 	int rule_count;
 	char *trace;

@@ -36,6 +36,7 @@ struct client {
 	struct str in, out;
 	size_t out_done;
 	bool busy, doomed;
+	int passed_fd; /* came with the last request; 0: none */
 	struct client *next;
 };
 
@@ -60,6 +61,8 @@ client_close(struct client *c)
 	c->control->count--;
 	loop_watch_remove(c->watch);
 	close(c->fd);
+	if (c->passed_fd > 0)
+		close(c->passed_fd);
 	str_free(&c->in);
 	str_free(&c->out);
 	free(c);
@@ -210,12 +213,35 @@ client_parse(struct client *c)
 	}
 }
 
+/* At most one descriptor is kept, the last that came. */
+static ssize_t
+receive(struct client *c, char *piece, size_t size)
+{
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct iovec iov = { piece, size };
+	struct msghdr m = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof(control.room)
+	};
+	ssize_t n = recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	struct cmsghdr *h = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
+
+	if (h && h->cmsg_type == SCM_RIGHTS && h->cmsg_len == CMSG_LEN(sizeof(int))) {
+		if (c->passed_fd > 0)
+			close(c->passed_fd);
+		memcpy(&c->passed_fd, CMSG_DATA(h), sizeof(int));
+	}
+	return n;
+}
+
 /* One piece, so that a busy client does not keep the loop. False: the client is gone. */
 static bool
 client_read(struct client *c)
 {
 	char piece[READ_PIECE];
-	ssize_t n = recv(c->fd, piece, sizeof(piece), MSG_DONTWAIT);
+	ssize_t n = receive(c, piece, sizeof(piece));
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return true;
@@ -307,6 +333,17 @@ control_progress(struct control *k, const struct vm_asker *a, int percent)
 	add_frame(&c->out, message);
 	json_decref(message);
 	client_flush(c);
+}
+
+int
+control_take_fd(struct control *k, const struct vm_asker *a)
+{
+	struct client *c = a->client ? find_client(k, a->client) : NULL;
+	int fd = c && c->passed_fd > 0 ? c->passed_fd : -1;
+
+	if (c)
+		c->passed_fd = 0;
+	return fd;
 }
 
 int

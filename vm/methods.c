@@ -315,18 +315,50 @@ METHOD(natpf_remove)
 
 METHOD(nictrace)
 {
-	struct pcap *trace;
+	const char *file = json_string_value(json_object_get(c->params, "file"));
 	struct net_link *l;
 	struct vm_nic *n;
 	bool enable;
+	int fd = -1;
 
-	if (!need_running(c) || !get_nic(c, &n, &l, &trace) || !get_bool(c, "enable", &enable))
+	if (!need_running(c) || !get_nic(c, &n, &l, NULL) || !get_bool(c, "enable", &enable))
 		return METHOD_FAILED;
-	if (enable && !trace) {
-		err_set(c->e, ERR_INVALID, "network adapter %d was started without a trace file", n->slot + 1);
+	if (file) {
+		fd = control_take_fd(c->v->control, c->asker);
+		if (fd < 0) {
+			err_set(c->e, ERR_INVALID, "no descriptor came with the name of the trace file");
+			return METHOD_FAILED;
+		}
+	}
+	if (vm_trace_nic(c->v, (int)(n - c->v->c->nics), enable, fd, file, c->e))
+		return METHOD_FAILED;
+	return done(c, NULL);
+}
+
+METHOD(nic_attach)
+{
+	struct vm_nic *n;
+
+	if (!need_running(c) || !get_nic(c, &n, NULL, NULL))
+		return METHOD_FAILED;
+	if (vm_replug(c->v, (int)(n - c->v->c->nics), json_object_get(c->params, "backend"), c->e))
+		return METHOD_FAILED;
+	return done(c, NULL);
+}
+
+METHOD(bandwidth)
+{
+	json_t *rate = json_object_get(c->params, "rate");
+	const char *group;
+
+	if (!need_running(c) || !get_string(c, "group", &group))
+		return METHOD_FAILED;
+	if (!json_is_integer(rate) || json_integer_value(rate) < 0 || json_integer_value(rate) > INT64_MAX / 4) {
+		err_set(c->e, ERR_INVALID, "the parameter 'rate' has to be a number of bytes a second");
 		return METHOD_FAILED;
 	}
-	l->trace = enable ? trace : NULL;
+	if (vm_set_bandwidth(c->v, group, (uint64_t)json_integer_value(rate), c->e))
+		return METHOD_FAILED;
 	return done(c, NULL);
 }
 

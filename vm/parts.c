@@ -137,86 +137,6 @@ add_drive(struct vm_disk *d, struct pc_device *p, const struct vm_attachment *a,
 	p->drive_count++;
 }
 
-/* ---- networks ---- */
-
-static int
-open_trace(struct vm *v, int i, struct err *e)
-{
-	struct vm_nic *n = &v->c->nics[i];
-
-	if (!n->trace[0])
-		return 0;
-	v->traces[i] = pcap_open(n->trace, e);
-	if (!v->traces[i])
-		return -1;
-	if (n->trace_on)
-		v->links[i].trace = v->traces[i];
-	return 0;
-}
-
-static int
-open_nat(struct vm *v, int i, struct err *e)
-{
-	struct vm_nic *n = &v->c->nics[i];
-	struct nat_options o = {
-		.adapter = n->slot,
-		.network = n->network[0] ? n->network : NULL,
-		.hostname = n->hostname[0] ? n->hostname : NULL,
-		.tftp_root = n->tftp[0] ? n->tftp : NULL,
-		.bootfile = n->bootfile[0] ? n->bootfile : NULL,
-		.localhost_reachable = n->localhost_reachable,
-		.rule_count = n->rule_count,
-	};
-
-	memcpy(o.rules, n->rules, sizeof(o.rules));
-	return nat_open(&v->links[i], v->m->loop, &o, e);
-}
-
-int
-vm_open_networks(struct vm *v, struct err *e)
-{
-	for (int i = 0; i < v->c->nic_count; i++) {
-		struct vm_nic *n = &v->c->nics[i];
-
-		net_link_init(&v->links[i], n->mac);
-		v->links[i].cable = n->cable;
-		v->link_count = i + 1;
-		if (open_trace(v, i, e) || (n->backend == VM_NET_NAT && open_nat(v, i, e))) {
-			vm_close_networks(v);
-			return -1;
-		}
-	}
-	return 0;
-}
-
-void
-vm_close_networks(struct vm *v)
-{
-	while (v->link_count) {
-		int i = --v->link_count;
-
-		v->links[i].trace = NULL; /* net_link_close() would close it, and it may be switched off */
-		net_link_close(&v->links[i]);
-		if (v->traces[i])
-			pcap_close(v->traces[i]);
-		v->traces[i] = NULL;
-	}
-}
-
-struct vm_nic *
-vm_find_nic(struct vm *v, int slot, struct net_link **link, struct pcap **trace)
-{
-	for (int i = 0; i < v->link_count; i++)
-		if (v->c->nics[i].slot == slot) {
-			if (link)
-				*link = &v->links[i];
-			if (trace)
-				*trace = v->traces[i];
-			return &v->c->nics[i];
-		}
-	return NULL;
-}
-
 /* ---- serial lines ---- */
 
 static const enum chardev_kind chardev_kinds[] = {
@@ -332,13 +252,21 @@ slot_taken(struct vm *v, int slot)
 static void
 list_nics(struct vm *v)
 {
+	static const char *const models[] = {
+		[VM_82543GC] = "82543GC",
+		[VM_82545EM] = "82545EM",
+		[VM_AM79C970A] = "Am79C970A",
+		[VM_AM79C973] = "Am79C973",
+	};
+
 	for (int i = 0; i < v->c->nic_count; i++) {
 		struct vm_nic *n = &v->c->nics[i];
-		const char *type = n->model == VM_VIRTIO_NET ? "virtio-net" : "e1000";
+		bool pcnet = n->model == VM_AM79C970A || n->model == VM_AM79C973;
+		const char *type = n->model == VM_VIRTIO_NET ? "virtio-net" : pcnet ? "pcnet" : "e1000";
 		struct pc_device *d = add_device(v, type, nic_slots[n->slot]);
 
 		d->link = &v->links[i];
-		d->variant = n->model == VM_82543GC ? "82543GC" : n->model == VM_82545EM ? "82545EM" : NULL;
+		d->variant = models[n->model];
 	}
 }
 

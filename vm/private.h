@@ -77,6 +77,7 @@ struct vm {
 	int disk_count;
 	struct net_link links[VM_NICS_MAX]; /* as c->nics */
 	struct pcap *traces[VM_NICS_MAX];
+	struct net_limit *limits[VM_NICS_MAX]; /* of the adapter and those after it in the same group */
 	int link_count;
 	bool escape_seen; /* Ctrl-A on the terminal */
 	struct rfb *rfb;
@@ -140,12 +141,22 @@ json_t *vm_debug(struct vm *v, const json_t *params, struct err *e);
 /* ---- parts.c: from the configuration to pc_config and back ends ---- */
 int vm_open_disks(struct vm *v, struct err *e);
 void vm_close_disks(struct vm *v);
-int vm_open_networks(struct vm *v, struct err *e);
-void vm_close_networks(struct vm *v);
 int vm_open_serial(struct vm *v, struct err *e);
 void vm_close_serial(struct vm *v); /* only what no port has taken over */
 int vm_list_devices(struct vm *v, struct err *e);
 struct vm_disk *vm_find_disk(struct vm *v, const char *controller, int port, int device);
+/* ---- nics.c ---- */
+int vm_open_networks(struct vm *v, struct err *e);
+void vm_close_networks(struct vm *v);
+/* Plug adapter `i` (of c->nics) into something else, as `backend` of the configuration has it; on an error it stays
+ * as it is, or, when the new place cannot be opened, is left without one. Machine lock held. */
+int vm_replug(struct vm *v, int i, const json_t *backend, struct err *e);
+/* Trace into `fd`, which is taken over, or into what there was (-1). Machine lock held. */
+int vm_trace_nic(struct vm *v, int i, bool on, int fd, const char *name, struct err *e);
+/* The groups' limits, by name. */
+int vm_set_bandwidth(struct vm *v, const char *group, uint64_t bytes_per_second, struct err *e);
+/* `backend` into *n. (config.c) */
+int vm_config_backend(struct vm_nic *n, const json_t *backend, struct err *e);
 /* NULL: no adapter in `slot`. */
 struct vm_nic *vm_find_nic(struct vm *v, int slot, struct net_link **link, struct pcap **trace);
 /* Open and insert, or eject (path NULL). Machine lock held. */
@@ -166,6 +177,8 @@ void control_answer(struct control *c, struct vm_asker *a, json_t *result, const
 void control_progress(struct control *c, const struct vm_asker *a, int percent);
 /* A descriptor of the connection that outlives control_close(); -1. Machine lock held. */
 int control_keep(struct control *c, const struct vm_asker *a);
+/* The descriptor that came with the request, now the caller's; -1. Machine lock held. */
+int control_take_fd(struct control *c, const struct vm_asker *a);
 /* Send one last message on such a descriptor and close it. */
 void control_last_words(int fd, json_t *id, json_t *result);
 unsigned control_clients(const struct control *c);

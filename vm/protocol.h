@@ -140,7 +140,11 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *	setlinkstate     {slot, cable:bool} -> {}
  *	natpf.add        {slot, rule:"name,tcp,ip,port,ip,port"} -> {}
  *	natpf.remove     {slot, name} -> {}
- *	nictrace         {slot, enable:bool} -> {}   the file is the "trace" of that NIC in the configuration
+ *	nictrace         {slot, enable:bool, file?} -> {}   the file is the "trace" of that NIC in the configuration. With
+ *	                               `file` (its name, for messages) a descriptor of a new one comes with the request
+ *	                               (SCM_RIGHTS)
+ *	nic.attach       {slot, backend} -> {}   unplug the adapter and plug it in as the backend says (as below)
+ *	bandwidth        {group, rate} -> {}     bytes a second for the adapters of the group together, 0: no limit
  *	medium.change    {controller, port, device, path, force?:bool} -> {}   dvd drives; path null: eject. force:
  *	                               also when the guest has locked the tray
  *	vrde.set         {enable:bool} -> {"port":n}   as configured in "vrde"
@@ -170,6 +174,8 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
 	X("natpf.add", natpf_add)                                                                                      \
 	X("natpf.remove", natpf_remove)                                                                                \
 	X("nictrace", nictrace)                                                                                        \
+	X("nic.attach", nic_attach)                                                                                    \
+	X("bandwidth", bandwidth)                                                                                      \
 	X("medium.change", medium_change)                                                                              \
 	X("vrde.set", vrde_set)                                                                                        \
 	X("stats", stats)
@@ -221,13 +227,19 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *      ]}],
  *   "nics": [
  *     {"slot": 0,                       0-7, also decides the PCI slot and NAT's 10.0.(2+slot).0/24
- *      "model": "e1000",                e1000 (82540EM) 82543GC 82545EM virtio
+ *      "model": "e1000",                e1000 (82540EM) 82543GC 82545EM virtio Am79C970A Am79C973
  *      "mac": "080027aabbcc",           12 hex digits : random with 080027
  *      "cable": true,                   : true
  *      "backend": {"type": "nat", "network": "192.168.5.0/24", "hostname": "", "tftp": "/…", "bootfile": "",
  *                  "localhost_reachable": true,
  *                  "forwards": ["name,tcp,127.0.0.1,8080,,80", …]},
  *                                       or {"type": "none"} : none
+ *                                       or {"type": "null"}: a cable that leads nowhere
+ *                                       or {"type": "switch", "dir": "/…/net/ID", "port": "ID", "token": "..."}: a
+ *                                       network of several machines (switch/protocol.h)
+ *                                       or {"type": "tunnel", "local_port": 1001, "remote_port": 1002,
+ *                                       "remote": "10.0.0.2", "local_ip": ""}: frames in UDP datagrams
+ *      "bandwidth_group": "", "bandwidth": 0,   bytes a second for all adapters of that group, 0: no limit : no group
  *      "trace": "/…/nic.pcap", "trace_on": true}    : no trace
  *   ],
  *   "serial": [

@@ -9,6 +9,7 @@
 #include <strings.h>
 #include <time.h>
 
+#include "front/vboxmanage/network.h"
 #include "front/vboxmanage/vbm.h"
 
 static const struct site inventory = { "VirtualBox", "COMGETTER(Machines)(ComSafeArrayAsOutParam(machines))", 1700,
@@ -245,39 +246,17 @@ list_systemproperties(struct cli *c, const struct how *how)
 	return 0;
 }
 
-/* VirtualBox makes a UUID of an interface's name and MAC address; a script only compares it. */
-static void
-print_netif(const struct host_netif *n)
-{
-	unsigned char name[16] = { 0 };
-
-	memcpy(name, n->name, strnlen(n->name, sizeof(name)));
-	printf("Name:            %s\n", n->name);
-	printf("GUID:            %02x%02x%02x%02x-%02x%02x-40%02x-8000-%.2s%.2s%.2s%.2s%.2s%.2s\n", name[3], name[2],
-		name[1], name[0], name[5], name[4], name[6], n->mac, n->mac + 3, n->mac + 6, n->mac + 9, n->mac + 12,
-		n->mac + 15);
-	printf("DHCP:            Disabled\nIPAddress:       %s\nNetworkMask:     %s\nIPV6Address:     %s\n", n->ip,
-		n->mask, n->ip6);
-	printf("IPV6NetworkMaskPrefixLength: %u\nHardwareAddress: %s\n", n->prefix6, n->mac);
-	printf("MediumType:      Ethernet\nWireless:        %s\nStatus:          %s\n", n->wireless ? "Yes" : "No",
-		n->up ? "Up" : "Down");
-	printf("VBoxNetworkName: HostInterfaceNetworking-%s\n\n", n->name);
-}
-
-static int
-list_bridgedifs(struct cli *c, const struct how *how)
-{
-	struct host_netif *list;
-	struct err e = { 0 };
-	size_t count;
-
-	if (host_netifs(&list, &count, &e))
-		return fail_api(c, &e, &inventory);
-	for (size_t i = 0; i < count; i++)
-		print_netif(&list[i]);
-	free(list);
-	return 0;
-}
+#define NETWORK_LIST(name)                                                                                             \
+	static int network_##name(struct cli *c, const struct how *how)                                                \
+	{                                                                                                              \
+		return list_##name(c, how->full);                                                                      \
+	}
+NETWORK_LIST(bridgedifs)
+NETWORK_LIST(hostonlyifs)
+NETWORK_LIST(hostonlynets)
+NETWORK_LIST(natnetworks)
+NETWORK_LIST(dhcpservers)
+NETWORK_LIST(intnets)
 
 static int
 list_nothing(struct cli *c, const struct how *how)
@@ -389,12 +368,13 @@ static const struct list {
 	{ "ostypes", list_ostypes },
 	{ "hostdvds", list_nothing },
 	{ "hostfloppies", list_nothing },
-	{ "intnets", list_nothing },
-	{ "bridgedifs", list_bridgedifs },
-	{ "hostonlyifs", list_nothing },
-	{ "natnets", list_nothing },
-	{ "natnetworks", list_nothing },
-	{ "dhcpservers", list_nothing },
+	{ "intnets", network_intnets },
+	{ "bridgedifs", network_bridgedifs },
+	{ "hostonlyifs", network_hostonlyifs },
+	{ "hostonlynets", network_hostonlynets },
+	{ "natnets", network_natnetworks },
+	{ "natnetworks", network_natnetworks },
+	{ "dhcpservers", network_dhcpservers },
 	{ "hostinfo", list_hostinfo },
 	{ "hostcpuids", list_hostcpuids },
 	{ "hddbackends", list_hddbackends },

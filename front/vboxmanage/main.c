@@ -7,13 +7,20 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "front/vboxmanage/vbm.h"
+#include "front/vboxmanage/network.h"
 
 static int cmd_help(struct cli *c, int argc, char **argv);
 static int cmd_commands(struct cli *c, int argc, char **argv);
 
 static const struct verb verbs[] = {
 	{ "adoptstate", cmd_adoptstate, "VM FILE", "web1 /backup/web1.sav", false },
+	{ "bandwidthctl", cmd_bandwidthctl,
+		"VM add NAME --type network --limit LIMIT\n"
+		"VM set NAME --limit LIMIT\n"
+		"VM remove NAME\n"
+		"VM list\n"
+		"LIMIT: a number of megabytes a second, or with k, m, g of bits, with K, M, G of bytes; 0: none",
+		"web1 add slow --type network --limit 20m", false },
 	{ "clonevm", cmd_clonevm,
 		"VM [--name NAME] [--snapshot NAME|UUID] [--mode machine|machineandchildren|all]\n"
 		"  [--options link,keepallmacs,keepnatmacs,keepdisknames,keephwuuids] [--register]\n"
@@ -30,7 +37,12 @@ static const struct verb verbs[] = {
 		"VM setlinkstate<1-8> on|off\n"
 		"VM natpf<1-8> NAME,tcp|udp,HOSTIP,HOSTPORT,GUESTIP,GUESTPORT\n"
 		"VM natpf<1-8> delete NAME\n"
+		"VM nic<1-8> null|nat|intnet [NAME]|natnetwork [NAME]|hostonly INTERFACE|hostonlynet NAME|\n"
+		"  bridged INTERFACE|generic UDPTunnel\n"
+		"VM nicpromisc<1-8> deny|allow-vms|allow-all\n"
+		"VM nicproperty<1-8> NAME=[VALUE]\n"
 		"VM nictrace<1-8> on|off\n"
+		"VM nictracefile<1-8> FILE\n"
 		"VM vrde on|off",
 		"web1 acpipowerbutton", false },
 	{ "createhd", cmd_createmedium,
@@ -62,6 +74,19 @@ static const struct verb verbs[] = {
 		"VM guestsample --filename FILE --sample-time-us T [--sample-interval-us T]\n"
 		"VM gdb PORT|PATH|off",
 		"web1 osdmesg --lines 20", false },
+	{ "dhcpserver", cmd_dhcpserver,
+		"add|modify --network NAME|--interface NAME [--server-ip ADDRESS] [--netmask MASK]\n"
+		"  [--lower-ip ADDRESS] [--upper-ip ADDRESS] [--enable|--disable] [SCOPE...]\n"
+		"remove|start|restart|stop --network NAME|--interface NAME\n"
+		"findlease --network NAME|--interface NAME --mac-address MAC\n"
+		"SCOPE: [--global|--group NAME|--vm VM [--nic N]|--mac-address MAC] and what it is to be told:\n"
+		"  --set-opt N VALUE --set-opt-hex N HEX --del-opt N --force-opt N --unforce-opt N --suppress-opt N\n"
+		"  --unsuppress-opt N --min-lease-time S --default-lease-time S --max-lease-time S\n"
+		"  --fixed-address ADDRESS (vm, mac-address) --incl-mac MAC --excl-mac MAC, also -mac-wild, -vendor,\n"
+		"  -vendor-wild, -user, -user-wild (group) --zap-conditions --remove-config",
+		"add --interface vboxnet0 --server-ip 192.168.56.2 --netmask 255.255.255.0\n"
+		"  --lower-ip 192.168.56.3 --upper-ip 192.168.56.254 --enable",
+		false },
 	{ "discardstate", cmd_discardstate, "VM", "web1", false },
 	{ "getextradata", cmd_getextradata, "global|VM KEY|enumerate", "web1 Lodge/Engine", false },
 	{ "guestcontrol", cmd_guestcontrol,
@@ -78,17 +103,34 @@ static const struct verb verbs[] = {
 		"get web1 /VirtualBox/GuestInfo/Net/0/V4/IP", false },
 	{ "help", cmd_help, "[COMMAND]", "createvm", false },
 	{ "hostinfo", cmd_hostinfo, "", NULL, false },
+	{ "hostonlyif", cmd_hostonlyif,
+		"create\n"
+		"remove INTERFACE\n"
+		"ipconfig INTERFACE --ip ADDRESS [--netmask MASK]\n"
+		"ipconfig INTERFACE --ipv6 ADDRESS [--netmasklengthv6 LENGTH]",
+		"ipconfig vboxnet0 --ip 192.168.56.1", false },
+	{ "hostonlynet", cmd_hostonlynet,
+		"add --name NAME --netmask MASK --lower-ip ADDRESS --upper-ip ADDRESS [--enable|--disable]\n"
+		"modify --name NAME|--id ID [--netmask MASK] [--lower-ip ADDRESS] [--upper-ip ADDRESS] "
+		"[--enable|--disable]\n"
+		"remove --name NAME|--id ID",
+		"add --name lab --netmask 255.255.255.0 --lower-ip 192.168.57.1 --upper-ip 192.168.57.200", false },
 	{ "list", cmd_list,
 		"[--long] [--sorted] vms|runningvms|hdds|dvds|floppies|ostypes|hostinfo|systemproperties\n"
-		"[--long] [--sorted] bridgedifs|hostonlyifs|dhcpservers|natnets|intnets|groups|extpacks\n"
+		"[--long] [--sorted] "
+		"bridgedifs|hostonlyifs|hostonlynets|dhcpservers|natnets|natnetworks|intnets|groups|extpacks\n"
 		"[--long] [--sorted] hostdvds|hostfloppies|hostcpuids|hddbackends|usbhost|usbfilters|webcams|\n"
 		"  screenshotformats|cpu-profiles|hostdrives|cloudproviders|cloudprofiles",
 		"vms", false },
 	{ "modifyvm", cmd_modifyvm,
 		"VM --name NAME --ostype TYPE --memory MB --vram MB --cpus N --groups GROUP,... --description TEXT\n"
 		"VM --boot<1-4> none|floppy|dvd|disk|net --biosbootmenu disabled|messageandmenu --rtcuseutc on|off\n"
-		"VM --nic<1-8> none|null|nat --nictype<1-8> 82540EM|82543GC|82545EM|virtio --cableconnected<1-8> "
-		"on|off\n"
+		"VM --nic<1-8> none|null|nat|bridged|intnet|hostonly|hostonlynet|natnetwork|generic\n"
+		"  --bridgeadapter<1-8> INTERFACE --intnet<1-8> NAME --hostonlyadapter<1-8> INTERFACE\n"
+		"  --host-only-net<1-8> NAME --nat-network<1-8> NAME --nicgenericdrv<1-8> UDPTunnel\n"
+		"  --nicproperty<1-8> NAME=VALUE --nicpromisc<1-8> deny|allow-vms|allow-all\n"
+		"  --nicbandwidthgroup<1-8> none|NAME --cableconnected<1-8> on|off\n"
+		"  --nictype<1-8> Am79C970A|Am79C973|82540EM|82543GC|82545EM|virtio\n"
 		"  --macaddress<1-8> auto|MAC --nictrace<1-8> on|off --nictracefile<1-8> FILE\n"
 		"VM --natpf<1-8> NAME,tcp|udp,HOSTIP,HOSTPORT,GUESTIP,GUESTPORT --natpf<1-8> delete NAME\n"
 		"  --natnet<1-8> NETWORK|default --nattftpprefix<1-8> DIRECTORY --nattftpfile<1-8> FILE\n"
@@ -97,6 +139,14 @@ static const struct verb verbs[] = {
 		"VM --vrde on|off --vrdeport PORT,... --vrdeaddress ADDRESS --vrdeproperty VNCPassword=PASSWORD\n"
 		"VM OPTION VALUE ...: other options of VirtualBox are taken when their value is what there is",
 		"web1 --memory 1024 --cpus 2 --natpf1 ssh,tcp,127.0.0.1,2222,,22", false },
+	{ "natnetwork", cmd_natnetwork,
+		"add --netname NAME --network NETWORK [--enable|--disable] [--dhcp on|off] [--ipv6 on|off]\n"
+		"  [--ipv6-default on|off] [--port-forward-4 NAME:tcp|udp:[HOSTIP]:PORT:[GUESTIP]:PORT] [--loopback-4 "
+		"RULE]\n"
+		"modify --netname NAME ... (as add; --port-forward-4 delete NAME, --loopback-4 delete RULE)\n"
+		"remove|start|stop --netname NAME\n"
+		"list [PATTERN]",
+		"add --netname lab --network 10.10.0.0/24 --dhcp on", false },
 	{ "registervm", cmd_registervm, "FILE", "'/home/me/VirtualBox VMs/web1/web1.vbox'", false },
 	{ "setextradata", cmd_setextradata, "global|VM KEY [VALUE]", "web1 Lodge/Engine interp", false },
 	{ "setproperty", cmd_setproperty, "machinefolder default|DIRECTORY", "machinefolder /srv/machines", false },

@@ -20,6 +20,7 @@ enum {
 	M_AUDIO,
 	M_USB,
 	M_VRDEPROPERTY,
+	M_NICPROPERTY,
 	M_VRDP_ON,
 	M_VRDP_PORT,
 	M_VRDP_ADDRESS,
@@ -105,12 +106,12 @@ static const struct opt options[] = {
 	{ "nic-boot-prio", HK_NICBOOTPRIO, OPT_TEXT, 0, HOST_NICS },
 	{ "nic-trace", HK_NICTRACE, OPT_TEXT, 0, HOST_NICS },
 	{ "nic-trace-file", HK_NICTRACEFILE, OPT_TEXT, 0, HOST_NICS },
-	{ "nic-property", M_REFUSED, OPT_TEXT, 0, HOST_NICS },
+	{ "nic-property", M_NICPROPERTY, OPT_TEXT, 0, HOST_NICS },
 	{ "nic-bandwidth-group", HK_NICBANDWIDTHGROUP, OPT_TEXT, 0, HOST_NICS },
 	{ "cable-connected", HK_CABLECONNECTED, OPT_TEXT, 0, HOST_NICS },
 	{ "bridge-adapter", HK_BRIDGEADAPTER, OPT_TEXT, 0, HOST_NICS },
 	{ "host-only-adapter", HK_HOSTONLYADAPTER, OPT_TEXT, 0, HOST_NICS },
-	{ "host-only-net", HK_HOSTONLYADAPTER, OPT_TEXT, 0, HOST_NICS },
+	{ "host-only-net", HK_HOSTONLYNET, OPT_TEXT, 0, HOST_NICS },
 	{ "intnet", HK_INTNET, OPT_TEXT, 0, HOST_NICS },
 	{ "nat-network", HK_NATNETWORK, OPT_TEXT, 0, HOST_NICS },
 	{ "nic-generic-drv", HK_NICGENERICDRV, OPT_TEXT, 0, HOST_NICS },
@@ -356,6 +357,11 @@ option_special(struct args *a, struct changes *all, int id)
 		return 0;
 	case M_NATPF:
 		return option_natpf(a, all);
+	case M_NICPROPERTY:
+		if (!strchr(a->text, '='))
+			return fail_argument(a->cli, "Invalid --nic-property%d argument '%s'", a->slot + 1, a->text);
+		add_change(all, HK_NICPROPERTY_SET, a->slot, a->text);
+		return 0;
 	case M_UART:
 		return strcmp(a->text, "off") ? option_pair(a, all, HK_UART) : set(a, all, HK_UART, a->slot, "off");
 	case M_UARTMODE:

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "front/vboxmanage/vbm.h"
+#include "front/vboxmanage/network.h"
 
 /* ---- startvm ---- */
 
@@ -374,14 +374,17 @@ static const struct control {
 	{ "setlinkstate", ctl_linkstate, HOST_NICS },
 	{ "natpf", ctl_natpf, HOST_NICS },
 	{ "nictrace", ctl_nictrace, HOST_NICS },
+	{ "nictracefile", ctl_nictracefile, HOST_NICS },
+	{ "nicpromisc", ctl_nicpromisc, HOST_NICS },
+	{ "nicproperty", ctl_nicproperty, HOST_NICS },
+	{ "nic", ctl_nic, HOST_NICS },
 };
 
 /* What VirtualBox has and this does not. */
 static const char *const absent[] = { "acpisleepbutton", "reboot", "shutdown", "usbattach", "usbdetach",
-	"guestmemoryballoon", "cpuexecutioncap", "nic", "nicpromisc", "nicproperty", "nictracefile", "setvideomodehint",
-	"setscreenlayout", "plugcpu", "unplugcpu", "teleport", "clipboard", "draganddrop", "audioin", "audioout",
-	"recording", "setcredentials", "addencpassword", "webcam", "vrdeport", "vrdeproperty", "changeuartmode",
-	"autostart-enabled1", "vm-process-priority" };
+	"guestmemoryballoon", "cpuexecutioncap", "setvideomodehint", "setscreenlayout", "plugcpu", "unplugcpu",
+	"teleport", "clipboard", "draganddrop", "audioin", "audioout", "recording", "setcredentials", "addencpassword",
+	"webcam", "vrdeport", "vrdeproperty", "changeuartmode", "autostart-enabled1", "vm-process-priority" };
 
 static bool
 is_absent(const char *word)

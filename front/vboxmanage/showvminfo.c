@@ -240,6 +240,49 @@ mr_attachments(const struct host_vm *vm)
 	}
 }
 
+/* What an adapter is attached to, by mode: its key for programs, and how people read it. */
+static const struct attachment_row {
+	const char *mode, *key, *text; /* text: with one %s for the name */
+	enum host_key name;
+} attachment_rows[] = {
+	{ "bridged", "bridgeadapter", "Bridged Interface '%s'", HK_BRIDGEADAPTER },
+	{ "intnet", "intnet", "Internal Network '%s'", HK_INTNET },
+	{ "hostonly", "hostonlyadapter", "Host-only Interface '%s'", HK_HOSTONLYADAPTER },
+	{ "hostonlynet", "hostonly-network", "Host Only Network '%s'", HK_HOSTONLYNET },
+	{ "natnetwork", "nat-network", "NAT Network '%s'", HK_NATNETWORK },
+	{ "generic", "generic", "Generic '%s'", HK_NICGENERICDRV },
+};
+
+static const struct attachment_row *
+attachment_row(const struct host_vm *vm, int n)
+{
+	for (size_t i = 0; i < ARRAY_LEN(attachment_rows); i++)
+		if (!strcmp(host_vm_get(vm, HK_NIC, n), attachment_rows[i].mode))
+			return &attachment_rows[i];
+	return NULL;
+}
+
+static void
+mr_nic_place(const struct host_vm *vm, int n)
+{
+	const struct attachment_row *r = attachment_row(vm, n);
+
+	if (r)
+		kvn(r->key, n + 1, host_vm_get(vm, r->name, n));
+}
+
+static const char *
+nic_place(const struct host_vm *vm, int n, char text[256])
+{
+	const struct attachment_row *r = attachment_row(vm, n);
+	const char *name = r ? host_vm_get(vm, r->name, n) : "", *mark = r ? strstr(r->text, "%s") : NULL;
+
+	if (!r)
+		return strcmp(host_vm_get(vm, HK_NIC, n), "nat") ? "none" : "NAT";
+	snprintf(text, 256, "%.*s%.200s%s", (int)(mark - r->text), r->text, name, mark + 2);
+	return text;
+}
+
 static void
 mr_nic(const struct host_vm *vm, int n)
 {
@@ -252,9 +295,10 @@ mr_nic(const struct host_vm *vm, int n)
 	}
 	if (nat)
 		kvn("natnet", n + 1, host_vm_get(vm, HK_NATNET, n));
+	mr_nic_place(vm, n);
 	kvn("macaddress", n + 1, host_vm_get(vm, HK_MACADDRESS, n));
 	kvn("cableconnected", n + 1, host_vm_get(vm, HK_CABLECONNECTED, n));
-	kvn("nic", n + 1, mode);
+	kvn("nic", n + 1, strcmp(mode, "generic") ? mode : "Generic");
 	kvn("nictype", n + 1, host_vm_get(vm, HK_NICTYPE, n));
 	kvn("nicspeed", n + 1, host_vm_get(vm, HK_NICSPEED, n));
 	if (!nat)
@@ -524,7 +568,7 @@ static void
 show_nic(const struct host_vm *vm, int n)
 {
 	const char *mode = host_vm_get(vm, HK_NIC, n), *file = host_vm_get(vm, HK_NICTRACEFILE, n);
-	char label[16], value[8192];
+	char label[16], value[8192], where[256];
 
 	snprintf(label, sizeof(label), "NIC %d", n + 1);
 	if (!strcmp(mode, "none")) {
@@ -534,11 +578,11 @@ show_nic(const struct host_vm *vm, int n)
 	snprintf(value, sizeof(value),
 		"MAC: %s, Attachment: %s, Cable connected: %s, Trace: %s (file: %s), Type: %s, Reported speed: %s "
 		"Mbps, Boot "
-		"priority: %s, Promisc Policy: %s, Bandwidth group: none",
-		host_vm_get(vm, HK_MACADDRESS, n), strcmp(mode, "nat") ? "none" : "NAT",
-		host_vm_get(vm, HK_CABLECONNECTED, n), host_vm_get(vm, HK_NICTRACE, n), *file ? file : "none",
-		host_vm_get(vm, HK_NICTYPE, n), host_vm_get(vm, HK_NICSPEED, n), host_vm_get(vm, HK_NICBOOTPRIO, n),
-		host_vm_get(vm, HK_NICPROMISC, n));
+		"priority: %s, Promisc Policy: %s, Bandwidth group: %s",
+		host_vm_get(vm, HK_MACADDRESS, n), nic_place(vm, n, where), host_vm_get(vm, HK_CABLECONNECTED, n),
+		host_vm_get(vm, HK_NICTRACE, n), *file ? file : "none", host_vm_get(vm, HK_NICTYPE, n),
+		host_vm_get(vm, HK_NICSPEED, n), host_vm_get(vm, HK_NICBOOTPRIO, n), host_vm_get(vm, HK_NICPROMISC, n),
+		host_vm_get(vm, HK_NICBANDWIDTHGROUP, n));
 	line(label, value);
 	if (!strcmp(mode, "nat"))
 		show_rules(vm, n);

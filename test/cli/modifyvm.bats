@@ -57,15 +57,15 @@ load common
 
 @test "a value without an effect is refused in a sentence" {
 	make_vm web1
-	for words in "--nic1 bridged" "--firmware efi" "--chipset ich9" "--usb on" "--audio-driver alsa" "--ioapic off" \
-		"--accelerate3d on" "--nested-hw-virt on" "--clipboard bidirectional" "--nictype1 Am79C973" "--tpm-type 2.0" \
+	for words in "--nic1 cloud" "--firmware efi" "--chipset ich9" "--usb on" "--audio-driver alsa" "--ioapic off" \
+		"--accelerate3d on" "--nested-hw-virt on" "--clipboard bidirectional" "--nictype1 NE2000" "--tpm-type 2.0" \
 		"--cpuexecutioncap 50" "--graphicscontroller vmsvga" "--lpt1 0x378 7" "--teleporter on"; do
 		# shellcheck disable=SC2086 # words
 		vbm modifyvm web1 $words
 		fails_with 1 "VBoxManage: error: "
 		[[ $stderr == *" here"* || $stderr == *Invalid* ]]
 	done
-	vbm modifyvm web1 --nic1 bridged
+	vbm modifyvm web1 --nic1 cloud
 	fails_with 1 "VBOX_E_NOT_SUPPORTED (0x80bb0009)"
 	[ "$(mr web1 nic1)" = nat ]
 }

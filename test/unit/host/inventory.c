@@ -235,7 +235,7 @@ values_that_do_not_exist_are_refused(void **state)
 			fail_msg("%s took '%s'", host_setting(rows[i].key)->name, rows[i].typed);
 	assert_int_equal(host_setting_check(HK_NIC, 8, "nat", NULL), HOST_VALUE_MALFORMED);
 	assert_int_equal(host_setting_check(HK_NIC, -1, "nat", NULL), HOST_VALUE_MALFORMED);
-	assert_int_equal(host_setting_check(HK_NIC, 0, "bridged", NULL), HOST_VALUE_UNSUPPORTED);
+	assert_int_equal(host_setting_check(HK_NIC, 0, "cloud", NULL), HOST_VALUE_UNSUPPORTED);
 }
 
 static void
