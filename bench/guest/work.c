@@ -155,8 +155,9 @@ start_timer(void)
 
 /*
  * What an interrupt costs the program under it. A loop that does nothing but read the time stamp counter sees every
- * interrupt as a gap. n periods of the timer make the n longest gaps; the median of those is the figure, so that
- * neither the loop's own step nor a host that is busy elsewhere counts. Gaps are sorted into classes 1/16 apart.
+ * interrupt as a gap. n periods of the timer make the n longest gaps (fewer, if a busy host could not tick so often:
+ * what is not ten times the usual step is no interrupt); the median of those is the figure, so that neither the loop's
+ * own step nor a host that is busy elsewhere counts. Gaps are sorted into classes 1/16 apart.
  */
 #define CLASSES (64 * 16)
 
@@ -185,15 +186,10 @@ counter_rate(void)
 	return (double)(__rdtsc() - first) / took;
 }
 
-static double
-interrupts(long n)
+static void
+count_gaps(uint64_t *count, uint64_t duration)
 {
-	static uint64_t count[CLASSES];
-	double rate = counter_rate();
-	int timer = start_timer();
-	uint64_t last = __rdtsc(), end = last + (uint64_t)((double)n * PERIOD * rate);
-	long seen = 0;
-	unsigned k;
+	uint64_t last = __rdtsc(), end = last + duration;
 
 	while (last < end) {
 		uint64_t t = __rdtsc();
@@ -201,10 +197,36 @@ interrupts(long n)
 		count[class_of(t - last)]++;
 		last = t;
 	}
+}
+
+/* The class of the middle one of the n longest gaps, or of all that are ten times the usual. */
+static unsigned
+middle_gap(const uint64_t *count, uint64_t n)
+{
+	unsigned usual = 64, k;
+	uint64_t longer = 0, seen = 0;
+
+	for (k = 64; k < CLASSES; k++)
+		if (count[k] > count[usual])
+			usual = k;
+	for (k = CLASSES - 1; middle_of(k) > 10 * middle_of(usual); k--)
+		longer += count[k];
+	n = longer < n ? longer : n;
+	for (k = CLASSES - 1; k > usual && seen + count[k] < n / 2; k--)
+		seen += count[k];
+	return k;
+}
+
+static double
+interrupts(long n)
+{
+	static uint64_t count[CLASSES];
+	double rate = counter_rate();
+	int timer = start_timer();
+
+	count_gaps(count, (uint64_t)((double)n * PERIOD * rate));
 	close(timer);
-	for (k = CLASSES - 1; k > 64 && seen + (long)count[k] < n / 2; k--)
-		seen += (long)count[k];
-	return rate / middle_of(k);
+	return rate / middle_of(middle_gap(count, (uint64_t)n));
 }
 
 /* Interrupts from one processor to the other and back again: the barrier waits until the other has taken its own. */
