@@ -88,7 +88,7 @@ static json_t *
 nic(struct host *h, const struct host_vm *vm, int n, struct err *e)
 {
 	const char *type = host_vm_get(vm, HK_NICTYPE, n), *model = strcmp(type, "82540EM") ? type : "e1000";
-	const char *file = host_vm_get(vm, HK_NICTRACEFILE, n);
+	const char *file = host_vm_get(vm, HK_NICTRACEFILE, n), *group = host_vm_get(vm, HK_NICBANDWIDTHGROUP, n);
 	bool traced = host_vm_on(vm, HK_NICTRACE, n);
 	json_t *backend = host_nic_backend(h, vm, n, e), *o;
 	char *usual;
@@ -102,6 +102,10 @@ nic(struct host *h, const struct host_vm *vm, int n, struct err *e)
 		json_object_set_new(o, "trace", json_string(*file ? file : usual));
 		json_object_set_new(o, "trace_on", json_boolean(traced));
 		free(usual);
+	}
+	if (*group && strcmp(group, "none")) {
+		json_object_set_new(o, "bandwidth_group", json_string(group));
+		json_object_set_new(o, "bandwidth", json_integer((json_int_t)host_bandwidth(h, vm, group)));
 	}
 	return o;
 }

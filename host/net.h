@@ -72,6 +72,9 @@ json_t *host_net_leases(struct host *h, const char *id);
  * runs and lets the machine in. NULL and *e.
  */
 json_t *host_nic_backend(struct host *h, const struct host_vm *vm, int nic, struct err *e);
+/* Bytes a second of a bandwidth group of the machine, 0: no limit. */
+uint64_t host_bandwidth(struct host *h, const struct host_vm *vm, const char *group);
+
 /* Attach an adapter of a running machine to something else: all of the changes, kept in its settings. */
 int host_nic_attach_live(
 	struct host *h, const char *id, int nic, const struct host_change *c, size_t count, struct err *e);
@@ -79,6 +82,9 @@ int host_nic_attach_live(
 int host_nic_change_live(struct host *h, const char *id, const struct host_change *c, struct err *e);
 /* Trace into another file from now on. */
 int host_nic_tracefile_live(struct host *h, const char *id, int nic, const char *path, struct err *e);
+/* Limit of a bandwidth group: stored, and told to the machine if it runs. rate -1: remove. */
+int host_bandwidth_set(struct host *h, const char *id, const char *group, int64_t rate, struct err *e);
+
 /* 127.0.0.1:*port of the host leads to `port_of_guest` of the machine, if there is a way. */
 int host_connect(struct host *h, const char *id, int port_of_guest, int *port, char where[64], struct err *e);
 

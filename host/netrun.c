@@ -533,6 +533,40 @@ out:
 	return r;
 }
 
+/* ---- bandwidth groups: extra data "Lodge/Bandwidth/NAME", bytes a second ---- */
+
+uint64_t
+host_bandwidth(struct host *h, const struct host_vm *vm, const char *group)
+{
+	char *key = xasprintf("Lodge/Bandwidth/%s", group), *value = NULL;
+	uint64_t rate = 0;
+
+	if (!host_extra_get(h, vm->uuid, key, &value, NULL) && value)
+		str_to_u64(value, 0, INT64_MAX / 4, &rate);
+	free(value);
+	free(key);
+	return rate;
+}
+
+int
+host_bandwidth_set(struct host *h, const char *id, const char *group, int64_t rate, struct err *e)
+{
+	char *key = xasprintf("Lodge/Bandwidth/%s", group), value[32];
+	struct host_vm *vm = host_vm_load(h, id, e);
+	struct err unused;
+	int r = -1;
+
+	snprintf(value, sizeof(value), "%lld", (long long)rate);
+	if (vm)
+		r = host_extra_set(h, id, key, rate < 0 ? NULL : value, e);
+	if (!r && host_state_live(vm->state))
+		json_decref(vm_call(h, vm, "bandwidth",
+			json_pack("{s:s, s:I}", "group", group, "rate", (json_int_t)MAX(rate, 0)), &unused));
+	host_vm_free(vm);
+	free(key);
+	return r;
+}
+
 /* ---- from the host to a guest ---- */
 
 static const char *

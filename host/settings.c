@@ -91,7 +91,7 @@ static const struct host_setting settings[HK_COUNT] = {
 	UINT_ONLY(HK_NICBOOTPRIO, "nicbootprio", HOST_NICS, "0", 4, "cards are tried for network boot in their order"),
 	BOOL(HK_NICTRACE, "nictrace", HOST_NICS, "off"),
 	TEXT(HK_NICTRACEFILE, "nictracefile", HOST_NICS, 4000),
-	TEXT_ONLY(HK_NICBANDWIDTHGROUP, "nicbandwidthgroup", HOST_NICS, "none", "there are no bandwidth groups"),
+	[HK_NICBANDWIDTHGROUP] = { "nicbandwidthgroup", HOST_NICS, HT_TEXT, "none", 0, 200, NULL, NULL, NULL },
 	BOOL(HK_CABLECONNECTED, "cableconnected", HOST_NICS, "on"),
 	TEXT(HK_BRIDGEADAPTER, "bridgeadapter", HOST_NICS, 15),
 	TEXT(HK_HOSTONLYADAPTER, "hostonlyadapter", HOST_NICS, 15),

@@ -690,6 +690,8 @@ static const struct key nic_keys[] = {
 	KEY_OWN("backend", read_backend, write_backend),
 	KEY(struct vm_nic, "trace", trace, K_PATH, 0, 4095),
 	KEY(struct vm_nic, "trace_on", trace_on, K_BOOL, 0, 0),
+	KEY(struct vm_nic, "bandwidth_group", group, K_STRING, 0, 255),
+	KEY(struct vm_nic, "bandwidth", bandwidth, K_U64, 0, INT64_MAX / 4),
 	{ 0 },
 };
 
@@ -709,6 +711,7 @@ nic_init(void *element)
 	n->token = xstrdup("");
 	n->local_ip = xstrdup("");
 	n->remote = xstrdup("");
+	n->group = xstrdup("");
 	n->trace = xstrdup("");
 }
 
@@ -853,31 +856,28 @@ int
 vm_config_backend(struct vm_nic *n, const json_t *v, struct err *e)
 {
 	struct place place = { "backend", e };
-	struct vm_nic fresh = { 0 };
-	int r;
+	struct vm_nic fresh = { 0 }, old = *n;
 
 	nic_init(&fresh);
-	r = read_object(&fresh, v, backend_keys, &place);
-	if (!r) {
-		/* Only what a backend says changes. */
-		n->backend = fresh.backend;
-		n->localhost_reachable = fresh.localhost_reachable;
-		n->local_port = fresh.local_port;
-		n->remote_port = fresh.remote_port;
-		n->rule_count = fresh.rule_count;
-		memcpy(n->rules, fresh.rules, sizeof(n->rules));
-		for (const struct key *k = backend_keys; k->name; k++)
-			if (k->kind == K_STRING || k->kind == K_PATH) {
-				char **in = (char **)((char *)n + k->off), **from = (char **)((char *)&fresh + k->off);
-				char *text = *in;
-
-				*in = *from;
-				*from = text;
-			}
+	if (read_object(&fresh, v, backend_keys, &place)) {
+		free_members(&fresh, backend_keys);
+		free(fresh.group);
+		free(fresh.trace);
+		return -1;
 	}
-	free_members(&fresh, backend_keys);
-	free_members(&fresh, nic_keys);
-	return r;
+	free_members(&old, backend_keys);
+	memcpy(fresh.mac, old.mac, 6);
+	free(fresh.group);
+	free(fresh.trace);
+	fresh.slot = old.slot;
+	fresh.model = old.model;
+	fresh.cable = old.cable;
+	fresh.group = old.group;
+	fresh.bandwidth = old.bandwidth;
+	fresh.trace = old.trace;
+	fresh.trace_on = old.trace_on;
+	*n = fresh;
+	return 0;
 }
 
 struct vm_nic *

@@ -70,6 +70,8 @@ struct vm_nic {
 	char *dir, *port, *token; /* switch */
 	uint16_t local_port, remote_port; /* tunnel */
 	char *local_ip, *remote;
+	char *group; /* of adapters that share `bandwidth`; "": none */
+	uint64_t bandwidth; /* bytes a second, 0: no limit */
 	struct nat_rule rules[NAT_RULES_MAX];
 	int rule_count;
 	char *trace;

@@ -346,6 +346,22 @@ METHOD(nic_attach)
 	return done(c, NULL);
 }
 
+METHOD(bandwidth)
+{
+	json_t *rate = json_object_get(c->params, "rate");
+	const char *group;
+
+	if (!need_running(c) || !get_string(c, "group", &group))
+		return METHOD_FAILED;
+	if (!json_is_integer(rate) || json_integer_value(rate) < 0 || json_integer_value(rate) > INT64_MAX / 4) {
+		err_set(c->e, ERR_INVALID, "the parameter 'rate' has to be a number of bytes a second");
+		return METHOD_FAILED;
+	}
+	if (vm_set_bandwidth(c->v, group, (uint64_t)json_integer_value(rate), c->e))
+		return METHOD_FAILED;
+	return done(c, NULL);
+}
+
 /* ---- media, console ---- */
 
 METHOD(medium_change)

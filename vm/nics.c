@@ -66,6 +66,36 @@ open_backend(struct vm *v, int i, struct err *e)
 	return err_set(e, ERR_INVALID, "network adapter %d has an attachment that nobody knows", n->slot + 1);
 }
 
+/* The limit of the adapter's group: that of an adapter before it, or a new one. */
+static void
+join_group(struct vm *v, int i)
+{
+	struct vm_nic *n = &v->c->nics[i];
+	struct net_limit *limit = NULL;
+
+	if (!n->group[0])
+		return;
+	for (int k = 0; k < i && !limit; k++)
+		if (!strcmp(v->c->nics[k].group, n->group))
+			limit = v->limits[k];
+	v->limits[i] = limit ? limit : net_limit_open(v->m->loop, n->bandwidth);
+	net_link_limit(&v->links[i], v->limits[i]);
+}
+
+int
+vm_set_bandwidth(struct vm *v, const char *group, uint64_t rate, struct err *e)
+{
+	bool any = false;
+
+	for (int i = 0; i < v->link_count; i++)
+		if (!strcmp(v->c->nics[i].group, group) && v->limits[i]) {
+			net_limit_set(v->limits[i], rate);
+			v->c->nics[i].bandwidth = rate;
+			any = true;
+		}
+	return any ? 0 : err_set(e, ERR_NOT_FOUND, "no network adapter is in the bandwidth group '%s'", group);
+}
+
 int
 vm_open_networks(struct vm *v, struct err *e)
 {
@@ -75,6 +105,7 @@ vm_open_networks(struct vm *v, struct err *e)
 		net_link_init(&v->links[i], n->mac);
 		v->links[i].cable = n->cable;
 		v->link_count = i + 1;
+		join_group(v, i);
 		if (open_trace(v, i, e) || open_backend(v, i, e)) {
 			vm_close_networks(v);
 			return -1;
@@ -91,6 +122,15 @@ vm_close_networks(struct vm *v)
 		net_link_close(&v->links[i]);
 		pcap_close(v->traces[i]);
 		v->traces[i] = NULL;
+	}
+	for (int i = v->link_count - 1; i >= 0; i--) {
+		bool shared = false;
+
+		for (int k = 0; k < i; k++)
+			shared |= v->limits[k] == v->limits[i];
+		if (v->limits[i] && !shared)
+			net_limit_close(v->limits[i]);
+		v->limits[i] = NULL;
 	}
 	v->link_count = 0;
 }

@@ -77,6 +77,7 @@ struct vm {
 	int disk_count;
 	struct net_link links[VM_NICS_MAX]; /* as c->nics */
 	struct pcap *traces[VM_NICS_MAX];
+	struct net_limit *limits[VM_NICS_MAX]; /* of the adapter and those after it in the same group */
 	int link_count;
 	bool escape_seen; /* Ctrl-A on the terminal */
 	struct rfb *rfb;
@@ -152,6 +153,8 @@ void vm_close_networks(struct vm *v);
 int vm_replug(struct vm *v, int i, const json_t *backend, struct err *e);
 /* Trace into `fd`, which is taken over, or into what there was (-1). Machine lock held. */
 int vm_trace_nic(struct vm *v, int i, bool on, int fd, const char *name, struct err *e);
+/* The groups' limits, by name. */
+int vm_set_bandwidth(struct vm *v, const char *group, uint64_t bytes_per_second, struct err *e);
 /* `backend` into *n. (config.c) */
 int vm_config_backend(struct vm_nic *n, const json_t *backend, struct err *e);
 /* NULL: no adapter in `slot`. */

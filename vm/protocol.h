@@ -144,6 +144,7 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *	                               `file` (its name, for messages) a descriptor of a new one comes with the request
  *	                               (SCM_RIGHTS)
  *	nic.attach       {slot, backend} -> {}   unplug the adapter and plug it in as the backend says (as below)
+ *	bandwidth        {group, rate} -> {}     bytes a second for the adapters of the group together, 0: no limit
  *	medium.change    {controller, port, device, path, force?:bool} -> {}   dvd drives; path null: eject. force:
  *	                               also when the guest has locked the tray
  *	vrde.set         {enable:bool} -> {"port":n}   as configured in "vrde"
@@ -174,6 +175,7 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
 	X("natpf.remove", natpf_remove)                                                                                \
 	X("nictrace", nictrace)                                                                                        \
 	X("nic.attach", nic_attach)                                                                                    \
+	X("bandwidth", bandwidth)                                                                                      \
 	X("medium.change", medium_change)                                                                              \
 	X("vrde.set", vrde_set)                                                                                        \
 	X("stats", stats)
@@ -237,6 +239,7 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *                                       network of several machines (switch/protocol.h)
  *                                       or {"type": "tunnel", "local_port": 1001, "remote_port": 1002,
  *                                       "remote": "10.0.0.2", "local_ip": ""}: frames in UDP datagrams
+ *      "bandwidth_group": "", "bandwidth": 0,   bytes a second for all adapters of that group, 0: no limit : no group
  *      "trace": "/…/nic.pcap", "trace_on": true}    : no trace
  *   ],
  *   "serial": [

@@ -14,6 +14,13 @@ static int cmd_commands(struct cli *c, int argc, char **argv);
 
 static const struct verb verbs[] = {
 	{ "adoptstate", cmd_adoptstate, "VM FILE", "web1 /backup/web1.sav", false },
+	{ "bandwidthctl", cmd_bandwidthctl,
+		"VM add NAME --type network --limit LIMIT\n"
+		"VM set NAME --limit LIMIT\n"
+		"VM remove NAME\n"
+		"VM list\n"
+		"LIMIT: a number of megabytes a second, or with k, m, g of bits, with K, M, G of bytes; 0: none",
+		"web1 add slow --type network --limit 20m", false },
 	{ "clonevm", cmd_clonevm,
 		"VM [--name NAME] [--snapshot NAME|UUID] [--mode machine|machineandchildren|all]\n"
 		"  [--options link,keepallmacs,keepnatmacs,keepdisknames,keephwuuids] [--register]\n"

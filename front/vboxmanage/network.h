@@ -10,6 +10,7 @@ int cmd_hostonlyif(struct cli *c, int argc, char **argv);
 int cmd_hostonlynet(struct cli *c, int argc, char **argv);
 int cmd_natnetwork(struct cli *c, int argc, char **argv);
 int cmd_dhcpserver(struct cli *c, int argc, char **argv);
+int cmd_bandwidthctl(struct cli *c, int argc, char **argv);
 
 int list_bridgedifs(struct cli *c, bool full);
 int list_hostonlyifs(struct cli *c, bool full);

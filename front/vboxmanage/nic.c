@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What can be done to the adapters of a running machine (controlvm).
+ * What can be done to the adapters of a running machine (controlvm), and their bandwidth groups (bandwidthctl).
  */
 #include <ctype.h>
 #include <stdio.h>
@@ -88,4 +88,129 @@ ctl_nictracefile(struct cli *c, const char *vm, int slot, int argc, char **argv)
 	if (argc != 1)
 		return fail_syntax(c, argc ? "Too many parameters" : "Missing argument to 'nictracefile%d'", slot + 1);
 	return host_nic_tracefile_live(c->host, vm, slot, argv[0], &e) ? fail_api(c, &e, &site) : 0;
+}
+
+/* ---- bandwidthctl ---- */
+
+/* "20m" is 20 megabits a second; k, m, g are bits, K, M, G bytes, a plain number megabytes. */
+static bool
+parse_limit(const char *text, uint64_t *rate)
+{
+	static const struct {
+		char unit;
+		uint64_t bytes;
+	} units[] = { { 'k', 125 }, { 'm', 125000 }, { 'g', 125000000 }, { 'K', 1024 }, { 'M', 1 << 20 },
+		{ 'G', 1 << 30 } };
+	size_t n = strlen(text);
+	uint64_t unit = 1 << 20, v;
+	char number[24];
+
+	if (!n || n >= sizeof(number))
+		return false;
+	memcpy(number, text, n + 1);
+	for (size_t i = 0; i < ARRAY_LEN(units); i++)
+		if (text[n - 1] == units[i].unit) {
+			unit = units[i].bytes;
+			number[n - 1] = 0;
+			break;
+		}
+	if (!isdigit((unsigned char)number[0]) || !str_to_u64(number, 0, UINT32_MAX, &v))
+		return false;
+	*rate = v * unit;
+	return true;
+}
+
+#define PREFIX "Lodge/Bandwidth/"
+
+static int
+print_group(void *opaque, const char *key, const char *value, int64_t time, const char *flags)
+{
+	uint64_t rate;
+	bool *any = opaque;
+
+	if (!str_starts(key, PREFIX) || !str_to_u64(value, 0, INT64_MAX, &rate))
+		return 0;
+	*any = true;
+	printf("Name: '%s', Type: Network, Limit: ", key + strlen(PREFIX));
+	if (!rate)
+		printf("none (disabled)\n");
+	else if (rate % (1 << 20) == 0)
+		printf("%llu Mbytes/sec (%llu bytes/sec)\n", (unsigned long long)rate >> 20, (unsigned long long)rate);
+	else
+		printf("%llu Kbits/sec (%llu bytes/sec)\n", (unsigned long long)rate / 125, (unsigned long long)rate);
+	return 0;
+}
+
+static int
+list_groups(struct cli *c, const char *vm)
+{
+	struct err e = { 0 };
+	bool any = false;
+
+	if (host_extra_each(c->host, vm, print_group, &any, &e))
+		return fail_api(c, &e, &site);
+	if (!any)
+		printf("Bandwidth groups: <none>\n");
+	return 0;
+}
+
+int
+cmd_bandwidthctl(struct cli *c, int argc, char **argv)
+{
+	enum { B_TYPE, B_LIMIT, B_READABLE };
+	static const struct opt options[] = {
+		{ "type", B_TYPE, OPT_TEXT, 't', 0 },
+		{ "limit", B_LIMIT, OPT_TEXT, 'l', 0 },
+		{ "machinereadable", B_READABLE, OPT_FLAG, 'M', 0 },
+	};
+	struct args a = ARGS(c, argc, argv, options);
+	const char *words[3] = { NULL }, *limit = NULL, *type = NULL;
+	struct err e = { 0 };
+	struct host_vm *vm;
+	int id, n = 0, status = 0;
+	uint64_t rate = 0, old;
+	bool add, remove;
+
+	while ((id = args_next(&a)) != ARG_END) {
+		if (id == ARG_BAD)
+			return 2;
+		if (id == ARG_WORD && n == 3)
+			return fail_syntax(c, "Invalid parameter '%s'", a.text);
+		if (id == ARG_WORD)
+			words[n++] = a.text;
+		else if (id == B_TYPE)
+			type = a.text;
+		else if (id == B_LIMIT)
+			limit = a.text;
+	}
+	if (n < 2)
+		return fail_syntax(c, "Not enough parameters");
+	if (!cli_host(c))
+		return 1;
+	if (!strcmp(words[1], "list"))
+		return list_groups(c, words[0]);
+	add = !strcmp(words[1], "add");
+	remove = !strcmp(words[1], "remove");
+	if (!add && !remove && strcmp(words[1], "set"))
+		return fail_syntax(c, "Invalid parameter '%s'", words[1]);
+	if (n < 3)
+		return fail_syntax(c, "Bandwidth group name not specified");
+	if (add && type && strcmp(type, "network"))
+		return fail_plain(c, "Bandwidth groups of type '%s' are not available here; 'network' is", type);
+	if (!remove && (!limit || !parse_limit(limit, &rate)))
+		return fail_argument(c, "Invalid bandwidth limit '%s'", limit ? limit : "");
+	vm = host_vm_load(c->host, words[0], &e);
+	if (!vm)
+		return fail_api(c, &e, &site);
+	old = host_bandwidth(c->host, vm, words[2]);
+	for (int i = 0; remove && i < HOST_NICS; i++)
+		if (!strcmp(host_vm_get(vm, HK_NICBANDWIDTHGROUP, i), words[2]))
+			status = fail_plain(
+				c, "The bandwidth group '%s' is still in use by adapter %d", words[2], i + 1);
+	host_vm_free(vm);
+	if (!status && add && old)
+		status = fail_plain(c, "Bandwidth group named '%s' already exists", words[2]);
+	if (!status && host_bandwidth_set(c->host, words[0], words[2], remove ? -1 : (int64_t)rate, &e))
+		status = fail_api(c, &e, &site);
+	return status;
 }
