@@ -50,7 +50,7 @@ LAYERS_state   := state machine display dev cpu bus block net base
 LAYERS_vm      := vm debug state machine display dev cpu bus block net base
 LAYERS_host    := host block net base
 
-LIBS_block := -lz
+LIBS_block := -lz -lzstd -lcrypto
 LIBS_net   := $(shell pkg-config --libs slirp 2>/dev/null || echo -lslirp)
 LIBS_switch := -ljansson -lseccomp
 LIBS_cpu   := -lZydis -lZycore

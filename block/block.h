@@ -253,6 +253,22 @@ int block_set_uuid(struct block *b, const struct uuid *uuid, struct err *e);
 int block_set_text(struct block *b, const char *key, const char *value, struct err *e);
 char *block_get_text(struct block *b, const char *key);
 
+/* ---- encryption ---- */
+
+/*
+ * The data of an image can be encrypted with AES in XTS mode, by sectors of the disk; doc/disks.md and crypt.c tell
+ * how. The key is in the image, wrapped by a password ("key store", in base64). Images that read through to one another
+ * may have keys of their own; children made of an encrypted image get its key.
+ */
+/* Give the password to all locked images of the chain. ERR_PASSWORD: it is not the one. */
+int block_unlock(struct block *b, const char *password, struct err *e);
+/* A new key store, xstrdup()ed, for a new image: cipher "AES-XTS256-PLAIN64" or "AES-XTS128-PLAIN64". */
+char *block_keystore_new(const char *cipher, const char *password, struct err *e);
+/* The same key wrapped by another password. NULL and *e. */
+char *block_keystore_change(const char *keystore, const char *password, const char *fresh, struct err *e);
+/* The name of its cipher; "" when it is none. */
+void block_keystore_cipher(const char *keystore, char cipher[32]);
+
 /*
  * All of `from` into `to`, which is as large or larger and reads as zeroes all over (a new image without a parent; or
  * `fill`: it does not, and what is zero is written too). As many threads as there are processors; holes and zeroes are

@@ -112,12 +112,38 @@ struct creation {
 	struct image *parent;
 };
 
+/* A child of an encrypted image has the same key. */
+static int
+pass_key(int fd, const struct creation *n, struct err *e)
+{
+	static const char *const keys[] = { "CRYPT/KeyId", "CRYPT/KeyStore" };
+	struct image *b;
+	char self[32];
+	int r = 0;
+
+	if (!n->format->set_text)
+		return err_set(e, ERR_UNSUPPORTED,
+			"'%s' is encrypted, and a %s image on it cannot be; VDI, VMDK and QCOW2 can", n->parent->path,
+			n->format->name);
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
+	b = image_open(self, n->format->name, IMAGE_NO_PARENT | IMAGE_KEEP_CHANGE, 0, NULL, e);
+	for (size_t i = 0; b && i < ARRAY_LEN(keys) && !r; i++) {
+		char *value = n->parent->format->get_text(n->parent, keys[i]);
+
+		r = value ? b->format->set_text(b, keys[i], value, e) : 0;
+		free(value);
+	}
+	image_close(b);
+	return b ? r : -1;
+}
+
 static int
 fill_new(int fd, const struct block_create *c, void *opaque, struct err *e)
 {
 	struct creation *n = opaque;
+	int r = n->format->create(fd, c, n->parent, e);
 
-	return n->format->create(fd, c, n->parent, e);
+	return !r && n->parent && n->parent->crypt ? pass_key(fd, n, e) : r;
 }
 
 int

@@ -65,6 +65,11 @@ static const char *const migrations[] = {
 	"CREATE INDEX medium_parent ON medium(parent);"
 	"CREATE TABLE work(machine INTEGER PRIMARY KEY, uuid TEXT NOT NULL, what TEXT NOT NULL, done INTEGER NOT NULL,"
 	" files TEXT NOT NULL);",
+	/* 3: kinds of media (media.c), what they carry (media_text.c) */
+	"ALTER TABLE medium ADD COLUMN kind TEXT NOT NULL DEFAULT 'normal';"
+	"ALTER TABLE medium ADD COLUMN autoreset INTEGER NOT NULL DEFAULT 0;"
+	"CREATE TABLE medium_property(medium INTEGER NOT NULL REFERENCES medium ON DELETE CASCADE, key TEXT NOT NULL,"
+	" value TEXT NOT NULL, PRIMARY KEY(medium, key)) WITHOUT ROWID;",
 };
 #define SCHEMA_VERSION ((int)ARRAY_LEN(migrations))
 

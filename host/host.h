@@ -257,18 +257,46 @@ struct host_attach {
 /* On a running machine only the medium in an existing DVD drive can change. */
 int host_vm_attach(struct host *h, const char *id, const struct host_attach *a, struct err *e);
 
+/* VirtualBox's types of media; what each does is in doc/disks.md. */
+enum host_medium_kind {
+	HOST_NORMAL,
+	HOST_IMMUTABLE,
+	HOST_WRITETHROUGH,
+	HOST_SHAREABLE,
+	HOST_READONLY,
+	HOST_MULTIATTACH,
+	HOST_MEDIUM_KINDS
+};
+const char *host_medium_kind_word(enum host_medium_kind k);
+int host_medium_kind_of(const char *word); /* any case; -1 */
+
+struct host_pair {
+	char *key, *value;
+};
+
 struct host_medium {
 	char uuid[37];
+	char parent[37]; /* "": it is a base image */
 	enum host_device type;
+	enum host_medium_kind kind;
+	bool autoreset;
+	bool encrypted;
+	char cipher[32], password_id[256];
 	char *path, *format,
 		*variant; /* format upper case as VirtualBox shows it: "VDI", "VMDK", "VHD", "QCOW2", "RAW" */
 	char *description;
 	uint64_t size, on_disk; /* bytes */
 	bool missing;		/* the file is not there */
+	bool has_parent;	/* it is a differencing image, registered or not */
 	bool nameless;		/* the image carries no UUID; the registry gave it one */
 	bool in_use;		/* a running machine has it */
+	bool in_use_below;	/* or an image that reads through to it */
 	char **user_names, (*user_uuids)[37];
 	int users; /* machines it is attached to */
+	char (*children)[37];
+	int child_count;
+	struct host_pair *properties;
+	int property_count;
 };
 void host_medium_free(struct host_medium *m);
 /* Registered media of a kind, oldest first. */
@@ -282,13 +310,72 @@ struct host_medium_create {
 	const char *path;
 	const char *format; /* "VDI", "VMDK", "VHD", "QCOW2", "RAW"; NULL: VDI, or RAW for floppies */
 	bool fixed;
-	bool split; /* into files of 2 GB: VMDK */
+	bool split;  /* into files of 2 GB: VMDK */
+	bool stream; /* streamOptimized: VMDK */
 	uint64_t size;
+	const char *parent; /* UUID or path: a differencing image on it; size does not count then */
 	void (*progress)(void *opaque, int percent);
 	void *opaque;
 };
 int host_medium_create(struct host *h, const struct host_medium_create *c, char uuid[37], struct err *e);
 int host_medium_close(struct host *h, enum host_device type, const char *id, bool delete_file, struct err *e);
+
+/* Progress of work on media. `stopped` is asked now and then whether to give up; the work is undone then. */
+struct host_media_progress {
+	void (*percent)(void *opaque, int percent);
+	bool (*stopped)(void *opaque);
+	void *opaque;
+};
+
+struct host_medium_clone {
+	const char *from, *to; /* UUID or path; `to` a UUID or path of a medium that exists with `existing` */
+	enum host_device type;
+	const char *format; /* NULL: the source's */
+	bool fixed, split, stream, existing;
+	const struct host_media_progress *progress;
+};
+/* *format (free() it) and uuid: of what was made. */
+int host_medium_clone(struct host *h, const struct host_medium_clone *c, char uuid[37], char **format, struct err *e);
+
+/* A raw image, or what comes from `fd`, becomes an image that is not registered. */
+struct host_convert {
+	const char *from; /* NULL: fd */
+	int fd;
+	uint64_t size; /* of what comes from fd */
+	const char *to, *format, *uuid;
+	bool fixed, split, stream;
+	const struct host_media_progress *progress;
+};
+int host_convert_raw(const struct host_convert *c, struct err *e);
+
+int host_medium_set_kind(struct host *h, enum host_device type, const char *id, enum host_medium_kind k, struct err *e);
+int host_medium_set_autoreset(struct host *h, const char *id, bool on, struct err *e);
+int host_medium_set_description(struct host *h, enum host_device type, const char *id, const char *text, struct err *e);
+int host_medium_resize(
+	struct host *h, const char *id, uint64_t size, const struct host_media_progress *p, struct err *e);
+int host_medium_compact(struct host *h, const char *id, const struct host_media_progress *p, struct err *e);
+/* Move the files; `to` is a path or a directory. uuid: of what was moved. */
+int host_medium_move(struct host *h, enum host_device type, const char *id, const char *to,
+	const struct host_media_progress *p, char uuid[37], struct err *e);
+/* The files were moved already: say where. */
+int host_medium_set_location(struct host *h, enum host_device type, const char *id, const char *to, struct err *e);
+/* value NULL: remove it. */
+int host_medium_set_property(
+	struct host *h, enum host_device type, const char *id, const char *key, const char *value, struct err *e);
+/* uuid NULL: a random one. The medium must not be registered. */
+int host_image_set_uuid(const char *path, const char *uuid, struct err *e);
+
+/*
+ * Encrypt, decrypt or change the password of a disk. password NULL: it is not encrypted; fresh NULL: it is not to be.
+ * cipher NULL: AES-XTS256-PLAIN64.
+ */
+struct host_medium_encrypt {
+	const char *id, *password, *fresh, *cipher, *password_id;
+	const struct host_media_progress *progress;
+};
+int host_medium_encrypt(struct host *h, const struct host_medium_encrypt *c, struct err *e);
+/* 0: it is the password; ERR_PASSWORD: it is not. */
+int host_medium_check_password(struct host *h, const char *id, const char *password, struct err *e);
 
 /* ------------------------------------------------------------------ extra data and guest properties */
 
@@ -429,6 +516,17 @@ int host_vm_debug(
 int host_vm_counters(struct host *h, const char *id, host_pair_fn *fn, void *opaque, struct err *e);
 /* Write an ELF core of the machine to the new file `path`. */
 int host_vm_core(struct host *h, const char *id, const char *path, struct err *e);
+
+/* ------------------------------------------------------------------ forks */
+
+struct host_forked {
+	char *name; /* free() it; NULL: it was not started */
+	char uuid[37];
+	double ms; /* that starting it took */
+};
+/* `count` running copies of a running machine, named "PREFIX-1" and on (NULL: its name). out: room for `count`. */
+int host_vm_fork(struct host *h, const char *id, const char *prefix, int count, struct host_forked *out,
+	double *stopped_ms, struct err *e);
 
 /* ------------------------------------------------------------------ the machine this runs on */
 

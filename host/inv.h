@@ -13,6 +13,7 @@
 #include <sqlite3.h>
 
 #include "base/str.h"
+#include "block/block.h"
 #include "host/host.h"
 
 struct host {
@@ -119,8 +120,24 @@ int medium_get(struct host *h, enum host_device type, const char *id, char uuid[
  */
 int medium_register(
 	struct host *h, enum host_device type, const char *uuid, const char *path, const char *format, struct err *e);
+/* Finds the parents of images by their UUID in the registry. */
+struct block_finder medium_finder(struct host *h);
+/* value NULL: remove it. Inside a transaction. */
+int medium_put_property(struct host *h, const char *uuid, const char *key, const char *value, struct err *e);
 const char *medium_type_word(enum host_device t); /* "disk", "dvd", "floppy" */
 int medium_type_of(const char *word);
+
+/* ---- media_job.c ---- */
+
+/*
+ * A file that is being made: noted in $LODGE_HOME/run/media while it is, so that one that a killed process left is taken
+ * away by the next command. NULL and *e.
+ */
+struct media_job;
+struct media_job *media_job_begin(struct host *h, const char *what, const char *path, struct err *e);
+/* The file is whole, and stays; or gone. */
+void media_job_end(struct media_job *j);
+void media_recover(struct host *h, void (*say)(void *opaque, const char *sentence), void *opaque);
 
 /* ---- work.c ---- */
 

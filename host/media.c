@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "block/block.h"
+#include "host/chain.h"
 #include "host/inv.h"
 
 static const char *const type_words[] = { [HOST_DISK] = "disk", [HOST_DVD] = "dvd", [HOST_FLOPPY] = "floppy" };
@@ -31,6 +32,28 @@ medium_type_of(const char *word)
 	for (size_t i = 0; i < ARRAY_LEN(type_words); i++)
 		if (!strcmp(word, type_words[i]))
 			return (int)i;
+	return -1;
+}
+
+static const char *const kind_words[] = { [HOST_NORMAL] = "normal",
+	[HOST_IMMUTABLE] = "immutable",
+	[HOST_WRITETHROUGH] = "writethrough",
+	[HOST_SHAREABLE] = "shareable",
+	[HOST_READONLY] = "readonly",
+	[HOST_MULTIATTACH] = "multiattach" };
+
+const char *
+host_medium_kind_word(enum host_medium_kind k)
+{
+	return kind_words[k];
+}
+
+int
+host_medium_kind_of(const char *word)
+{
+	for (int i = 0; i < HOST_MEDIUM_KINDS; i++)
+		if (!strcasecmp(word, kind_words[i]))
+			return i;
 	return -1;
 }
 
@@ -79,10 +102,56 @@ look_inside(struct host_medium *m, const struct block_info *info)
 		uuid_text(&info->uuid, m->uuid);
 }
 
+/* A medium is where the registry says, whatever its children say. */
+static char *
+find_by_uuid(void *opaque, const struct uuid *uuid, const char *name)
+{
+	char text[37], *path = NULL;
+	sqlite3_stmt *s;
+
+	uuid_text(uuid, text);
+	s = db_query(opaque, NULL, "SELECT path FROM medium WHERE uuid = ?", "s", text);
+	if (s && db_step(opaque, s, NULL) > 0)
+		path = xstrdup(db_text(s, 0));
+	sqlite3_finalize(s);
+	return path;
+}
+
+struct block_finder
+medium_finder(struct host *h)
+{
+	return (struct block_finder){ find_by_uuid, h };
+}
+
+static void
+add_property(struct host_medium *m, const char *key, const char *value)
+{
+	m->properties = realloc(m->properties, (size_t)(m->property_count + 1) * sizeof(*m->properties));
+	if (!m->properties)
+		abort();
+	m->properties[m->property_count++] = (struct host_pair){ xstrdup(key), xstrdup(value) };
+}
+
+/* What an encrypted image carries. */
+static void
+look_at_texts(struct host_medium *m, struct block *b)
+{
+	static const char *const keys[] = { "CRYPT/KeyId", "CRYPT/KeyStore" };
+
+	for (size_t i = 0; i < ARRAY_LEN(keys) && m->encrypted; i++) {
+		char *value = block_get_text(b, keys[i]);
+
+		if (value)
+			add_property(m, keys[i], value);
+		free(value);
+	}
+}
+
 /* What the file at `path` is. An ISO must be one, a floppy is raw, a disk anything but an optical disc. */
 static int
-probe_file(enum host_device type, const char *path, struct host_medium *m, struct err *e)
+probe_file(struct host *h, enum host_device type, const char *path, struct host_medium *m, struct err *e)
 {
+	struct block_finder find = medium_finder(h), *finder = &find;
 	struct block_info info;
 	struct block *b;
 	struct stat st;
@@ -93,7 +162,11 @@ probe_file(enum host_device type, const char *path, struct host_medium *m, struc
 	if (S_ISDIR(st.st_mode))
 		return err_set(
 			e, ERR_FILE, "Could not open the medium '%s': it is a directory (VERR_IS_A_DIRECTORY)", path);
-	b = block_open(path, type == HOST_DVD ? "iso" : type == HOST_FLOPPY ? "raw" : NULL, BLOCK_RDONLY, e);
+	b = block_open_with(path,
+		type == HOST_DVD      ? "iso"
+		: type == HOST_FLOPPY ? "raw"
+				      : NULL,
+		BLOCK_RDONLY, finder, e);
 	if (!b)
 		return err_wrap(e, "Could not open the medium '%s'", path);
 	uuid_text(&u, m->uuid);
@@ -101,6 +174,10 @@ probe_file(enum host_device type, const char *path, struct host_medium *m, struc
 	m->type = type;
 	m->path = xstrdup(path);
 	look_inside(m, &info);
+	m->encrypted = info.encrypted;
+	/* "": it is not registered yet, but it has one. */
+	m->has_parent = info.backing;
+	look_at_texts(m, b);
 	block_close(b);
 	return 0;
 }
@@ -108,8 +185,24 @@ probe_file(enum host_device type, const char *path, struct host_medium *m, struc
 static int
 insert(struct host *h, const struct host_medium *m, struct err *e)
 {
-	return db_run(h, e, "INSERT INTO medium(uuid, type, path, format, variant, size) VALUES(?, ?, ?, ?, ?, ?)",
+	int r = db_run(h, e, "INSERT INTO medium(uuid, type, path, format, variant, size) VALUES(?, ?, ?, ?, ?, ?)",
 		"sssssl", m->uuid, medium_type_word(m->type), m->path, m->format, m->variant, (int64_t)m->size);
+
+	for (int i = 0; i < m->property_count && !r; i++)
+		r = medium_put_property(h, m->uuid, m->properties[i].key, m->properties[i].value, e);
+	return r || !m->has_parent ? r : medium_note_parents(h, m->path, e);
+}
+
+int
+medium_put_property(struct host *h, const char *uuid, const char *key, const char *value, struct err *e)
+{
+	if (!value)
+		return db_run(h, e,
+			"DELETE FROM medium_property WHERE medium = (SELECT id FROM medium WHERE uuid = ?) AND key = ?",
+			"ss", uuid, key);
+	return db_run(h, e,
+		"INSERT OR REPLACE INTO medium_property(medium, key, value) SELECT id, ?, ? FROM medium WHERE uuid = ?",
+		"sss", key, value, uuid);
 }
 
 static void
@@ -123,6 +216,12 @@ medium_release(struct host_medium *m)
 		free(m->user_names[i]);
 	free(m->user_names);
 	free(m->user_uuids);
+	free(m->children);
+	for (int i = 0; i < m->property_count; i++) {
+		free(m->properties[i].key);
+		free(m->properties[i].value);
+	}
+	free(m->properties);
 }
 
 void
@@ -202,7 +301,7 @@ medium_get(
 	abs = host_absolute_path(id);
 	r = find(h, type, "path", abs, uuid, path, format, e);
 	if (!r) {
-		r = probe_file(type, abs, &m, e) || duplicate_uuid(h, &m, e) || insert(h, &m, e) ? -1 : 1;
+		r = probe_file(h, type, abs, &m, e) || duplicate_uuid(h, &m, e) || insert(h, &m, e) ? -1 : 1;
 		if (r > 0) {
 			snprintf(uuid, 37, "%s", m.uuid);
 			*path = xstrdup(m.path);
@@ -246,7 +345,7 @@ medium_register(
 	if (stat(path, &st) && errno == ENOENT)
 		describe_missing(&m, type, path, format);
 	else
-		r = probe_file(type, path, &m, e);
+		r = probe_file(h, type, path, &m, e);
 	/* An image that carries no UUID of its own keeps the one it was known by. */
 	if (!r && m.nameless)
 		uuid_text(&u, m.uuid);
@@ -297,7 +396,78 @@ look_at_file(struct host_medium *m)
 		m->on_disk = (uint64_t)st.st_blocks * 512;
 }
 
-#define MEDIUM_COLUMNS "SELECT uuid, path, format, variant, size, description FROM medium "
+static int
+load_children(struct host *h, struct host_medium *m, struct err *e)
+{
+	sqlite3_stmt *s = db_query(h, e,
+		"SELECT uuid FROM medium WHERE parent = (SELECT id FROM medium WHERE uuid = ?) ORDER BY id", "s",
+		m->uuid);
+	int r = s ? 1 : -1;
+
+	while (r > 0 && (r = db_step(h, s, e)) > 0) {
+		m->children = realloc(m->children, (size_t)(m->child_count + 1) * sizeof(*m->children));
+		if (!m->children)
+			abort();
+		snprintf(m->children[m->child_count++], 37, "%s", db_text(s, 0));
+	}
+	sqlite3_finalize(s);
+	return r;
+}
+
+static int
+load_properties(struct host *h, struct host_medium *m, struct err *e)
+{
+	sqlite3_stmt *s = db_query(h, e,
+		"SELECT key, value FROM medium_property WHERE medium = (SELECT id FROM medium WHERE uuid = ?) ORDER BY "
+		"key",
+		"s", m->uuid);
+	int r = s ? 1 : -1;
+
+	while (r > 0 && (r = db_step(h, s, e)) > 0) {
+		add_property(m, db_text(s, 0), db_text(s, 1));
+		if (!strcmp(db_text(s, 0), "CRYPT/KeyId"))
+			snprintf(m->password_id, sizeof(m->password_id), "%s", db_text(s, 1));
+		if (!strcmp(db_text(s, 0), "CRYPT/KeyStore")) {
+			m->encrypted = true;
+			block_keystore_cipher(db_text(s, 1), m->cipher);
+		}
+	}
+	sqlite3_finalize(s);
+	return r;
+}
+
+/* Does a running machine have an image that reads through to this one? */
+static int
+load_use_below(struct host *h, struct host_medium *m, struct err *e)
+{
+	sqlite3_stmt *s = db_query(h, e,
+		"WITH RECURSIVE below(id) AS (SELECT k.id FROM medium k JOIN medium p ON p.id = k.parent WHERE p.uuid "
+		"= ?"
+		" UNION SELECT k.id FROM medium k JOIN below b ON k.parent = b.id)"
+		" SELECT DISTINCT v.uuid FROM machine v JOIN controller c ON c.machine = v.id"
+		" JOIN attachment a ON a.controller = c.id JOIN below b ON b.id = a.medium",
+		"s", m->uuid);
+	int r = s ? 1 : -1;
+
+	while (r > 0 && (r = db_step(h, s, e)) > 0)
+		if (vm_locked(h, db_text(s, 0)))
+			m->in_use_below = true;
+	sqlite3_finalize(s);
+	return r;
+}
+
+static int
+load_relations(struct host *h, struct host_medium *m, struct err *e)
+{
+	return load_users(h, m, e) || load_children(h, m, e) || load_properties(h, m, e) ||
+			       (m->child_count && load_use_below(h, m, e))
+		       ? -1
+		       : 0;
+}
+
+#define MEDIUM_COLUMNS                                                                                                 \
+	"SELECT uuid, path, format, variant, size, description, kind, autoreset,"                                      \
+	" (SELECT p.uuid FROM medium p WHERE p.id = medium.parent) FROM medium "
 
 static void
 medium_fill(struct host_medium *m, enum host_device type, sqlite3_stmt *s)
@@ -310,7 +480,37 @@ medium_fill(struct host_medium *m, enum host_device type, sqlite3_stmt *s)
 	m->variant = xstrdup(db_text(s, 3));
 	m->size = (uint64_t)sqlite3_column_int64(s, 4);
 	m->description = xstrdup(db_text(s, 5));
+	m->kind = (enum host_medium_kind)MAX(host_medium_kind_of(db_text(s, 6)), 0);
+	m->autoreset = sqlite3_column_int(s, 7);
+	snprintf(m->parent, sizeof(m->parent), "%s", db_text(s, 8));
 	look_at_file(m);
+}
+
+/* Move what reads through to media[at], with all below it, right behind it. Returns behind the last of them. */
+static size_t
+gather_children(struct host_medium *media, size_t count, size_t at)
+{
+	size_t to = at + 1;
+
+	for (size_t i = to; i < count; i++) {
+		struct host_medium m = media[i];
+
+		if (strcmp(m.parent, media[at].uuid))
+			continue;
+		memmove(&media[to + 1], &media[to], (i - to) * sizeof(m));
+		media[to] = m;
+		to = gather_children(media, count, to);
+		i = MAX(i, to - 1);
+	}
+	return to;
+}
+
+/* Children follow their parent. */
+static void
+sort_tree(struct host_medium *media, size_t count)
+{
+	for (size_t i = 0; i < count;)
+		i = gather_children(media, count, i);
 }
 
 int
@@ -326,12 +526,14 @@ host_media_load(struct host *h, enum host_device type, struct host_medium **out,
 		if (!*out)
 			abort();
 		medium_fill(&(*out)[(*count)++], type, s);
-		if (load_users(h, &(*out)[*count - 1], e))
+		if (load_relations(h, &(*out)[*count - 1], e))
 			r = -1;
 	}
 	sqlite3_finalize(s);
 	if (r < 0)
 		host_media_free(*out, *count);
+	else
+		sort_tree(*out, *count);
 	return r < 0 ? -1 : 0;
 }
 
@@ -353,11 +555,11 @@ host_medium_load(struct host *h, enum host_device type, const char *id, struct e
 	r = s ? db_step(h, s, e) : -1;
 	if (r > 0) {
 		medium_fill(m, type, s);
-		r = load_users(h, m, e);
+		r = load_relations(h, m, e);
 	} else if (!r && is_uuid) {
 		r = unknown_uuid(type, text, e);
 	} else if (!r) {
-		r = probe_file(type, abs, m, e);
+		r = probe_file(h, type, abs, m, e);
 		if (!r)
 			look_at_file(m);
 	}
@@ -379,14 +581,42 @@ with_suffix(const char *path, const char *suffix)
 	return strchr(name, '.') ? xstrdup(path) : xasprintf("%s%s", path, suffix);
 }
 
+/* The parent is registered by this, too. */
 static int
-create_image(const struct host_medium_create *c, const char *path, const char *format, struct err *e)
+create_diff(struct host *h, const struct host_medium_create *c, const char *path, const char *format, struct err *e)
 {
+	char uuid[37], *parent = NULL, *parent_format = NULL;
+	struct block_finder f = medium_finder(h);
+	struct block *p;
+	int r = -1;
+
+	if (c->fixed || c->split || c->stream)
+		return err_set(e, ERR_UNSUPPORTED, "A differencing image cannot be fixed, split or stream-optimized");
+	if (medium_get(h, HOST_DISK, c->parent, uuid, &parent, &parent_format, e))
+		return -1;
+	/* The child names the parent's format: it has to be what the registry says, not what a guest may have written.
+	 */
+	for (char *q = parent_format; *q; q++)
+		*q = (char)(*q >= 'A' && *q <= 'Z' ? *q + 32 : *q);
+	p = block_open_with(parent, parent_format, BLOCK_RDONLY, &f, e);
+	block_close(p);
+	if (p)
+		r = block_create_diff(parent, parent_format, path, format, NULL, e);
+	free(parent);
+	free(parent_format);
+	return r;
+}
+
+static int
+create_image(struct host *h, const struct host_medium_create *c, const char *path, const char *format, struct err *e)
+{
+	struct media_job *job = NULL;
 	struct block_create bc = {
 		.path = path,
 		.format = format,
 		.fixed = c->fixed,
 		.split = c->split,
+		.stream = c->stream,
 		.size = (c->size + 511) & ~511ull,
 		.progress = c->progress,
 		.opaque = c->opaque,
@@ -404,9 +634,11 @@ create_image(const struct host_medium_create *c, const char *path, const char *f
 	else
 		r = *dir && stat(dir, &st) ? dir_make(dir, 0755, e) : 0;
 	free(dir);
-	if (r)
+	if (r || !(job = media_job_begin(h, "createmedium", path, e)))
 		return -1;
-	return block_create(&bc, e) ? err_wrap(e, "Could not create the medium storage unit '%s'", path) : 0;
+	r = c->parent ? create_diff(h, c, path, format, e) : block_create(&bc, e);
+	media_job_end(job);
+	return r ? err_wrap(e, "Could not create the medium storage unit '%s'", path) : 0;
 }
 
 static int
@@ -459,7 +691,7 @@ host_medium_create(struct host *h, const struct host_medium_create *c, char uuid
 	path = with_suffix(abs, suffix);
 	free(abs);
 	/* The image first, outside of a transaction: a large fixed one takes its time. */
-	r = create_image(c, path, format, e);
+	r = create_image(h, c, path, format, e);
 	if (!r) {
 		r = db_begin(h, e) || forget_stale(h, c->type, path, e);
 		if (!r && c->type != HOST_DVD)
@@ -483,6 +715,9 @@ in_use(const struct host_medium *m, bool deleting, struct err *e)
 {
 	struct str list = { 0 };
 
+	if (m->child_count)
+		return err_set(e, ERR_IN_USE, "Cannot close medium '%s' because it has %d child media", m->path,
+			m->child_count);
 	if (!m->users)
 		return 0;
 	if (!deleting)
@@ -498,6 +733,13 @@ in_use(const struct host_medium *m, bool deleting, struct err *e)
 	return -1;
 }
 
+static int
+medium_close_failed(struct host_medium *m, struct err *e)
+{
+	host_medium_free(m);
+	return err_wrap(e, "Could not delete the medium storage unit");
+}
+
 int
 host_medium_close(struct host *h, enum host_device type, const char *id, bool delete_file, struct err *e)
 {
@@ -511,11 +753,14 @@ host_medium_close(struct host *h, enum host_device type, const char *id, bool de
 		goto out;
 	if (db_run(h, e, "DELETE FROM medium WHERE uuid = ?", "s", m->uuid))
 		goto out;
-	if (delete_file && !m->missing && block_remove(m->path, e)) {
-		err_wrap(e, "Could not delete the medium storage unit");
-		goto out;
-	}
 	r = db_commit(h, e);
+	/* Behind the commit: a file without an entry can be registered again, an entry without a file is lost. */
+	if (!r && delete_file && !m->missing && block_remove(m->path, e))
+		return medium_close_failed(m, e);
+	if (!r) {
+		host_medium_free(m);
+		return 0;
+	}
 out:
 	if (r)
 		db_rollback(h);

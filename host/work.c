@@ -198,4 +198,5 @@ host_recover(struct host *h, void (*say)(void *opaque, const char *sentence), vo
 	sqlite3_finalize(s);
 	while (n > 0)
 		recover_one(h, uuids[--n], say, opaque);
+	media_recover(h, say, opaque);
 }

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Images in the making.
+ *
+ * A command that takes long to make an image writes a note first: a file in $LODGE_HOME/run/media with two lines, what
+ * is being made and where, that it keeps locked (OFD) as long as it runs. When it has ended, either way, it removes the
+ * note. A note whose lock is free belongs to a command that was killed: whoever comes next removes the image, its
+ * further files (VMDK), and the note.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "block/block.h"
+#include "host/inv.h"
+
+struct media_job {
+	char *note;
+	int fd;
+};
+
+static char *
+notes_dir(struct host *h)
+{
+	return xasprintf("%s/run/media", h->home);
+}
+
+static bool
+lock_note(int fd)
+{
+	struct flock lk = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+	return !fcntl(fd, F_OFD_SETLK, &lk);
+}
+
+struct media_job *
+media_job_begin(struct host *h, const char *what, const char *path, struct err *e)
+{
+	char *dir = notes_dir(h), *text = xasprintf("%s\n%s\n", what, path), uuid[37];
+	struct media_job *j = xcalloc(1, sizeof(*j));
+	struct uuid u = uuid_random();
+
+	uuid_text(&u, uuid);
+	j->note = xasprintf("%s/%s", dir, uuid);
+	j->fd = dir_make(dir, 0700, e) ? -1 : open(j->note, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+	if (j->fd < 0 || !lock_note(j->fd) || write_full(j->fd, text, strlen(text)) != (ssize_t)strlen(text)) {
+		err_sys(e, ERR_FILE, errno, "The note '%s' cannot be written", j->note);
+		media_job_end(j);
+		j = NULL;
+	}
+	free(dir);
+	free(text);
+	return j;
+}
+
+void
+media_job_end(struct media_job *j)
+{
+	if (!j)
+		return;
+	unlink(j->note);
+	if (j->fd >= 0)
+		close(j->fd);
+	free(j->note);
+	free(j);
+}
+
+/* The further files that a VMDK makes, though its descriptor may not be there yet. */
+static void
+remove_parts(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	int stem = (int)strlen(slash + 1) - (str_ends(path, ".vmdk") ? 5 : 0);
+	char *dir = xasprintf("%.*s", (int)(slash - path), path), *flat, *numbered;
+	struct dirent *de;
+	DIR *d = opendir(*dir ? dir : "/");
+
+	flat = xasprintf("%.*s-flat.vmdk", stem, slash + 1);
+	numbered = xasprintf("%.*s-X000.vmdk", stem, slash + 1);
+	while (d && (de = readdir(d))) {
+		const char *n = de->d_name, *tail = n + stem;
+		bool part = strlen(n) == strlen(numbered) && !strncmp(n, numbered, (size_t)stem + 1) &&
+			    !fnmatch("-[fs][0-9][0-9][0-9].vmdk", tail, 0);
+
+		if (part || !strcmp(n, flat))
+			unlinkat(dirfd(d), n, 0);
+	}
+	if (d)
+		closedir(d);
+	free(dir);
+	free(flat);
+	free(numbered);
+}
+
+/* An image that is to replace another one is made in a directory of its own beside that. */
+static void
+remove_own_directory(const char *path)
+{
+	char *dir = xasprintf("%.*s", (int)(strrchr(path, '/') - path), path), *name = strrchr(dir, '/');
+
+	if (name && str_starts(name + 1, ".lodge-"))
+		rmdir(dir);
+	free(dir);
+}
+
+static void
+recover_note(const char *note, void (*say)(void *opaque, const char *sentence), void *opaque)
+{
+	int fd = open(note, O_RDWR | O_CLOEXEC);
+	char *text, *path, *end, *sentence;
+
+	if (fd < 0 || !lock_note(fd)) {
+		if (fd >= 0)
+			close(fd);
+		return;
+	}
+	text = file_read(note, 8192, NULL, NULL);
+	path = text ? strchr(text, '\n') : NULL;
+	end = path ? strchr(path + 1, '\n') : NULL;
+	if (end && path[1] == '/') {
+		*path++ = 0;
+		*end = 0;
+		if (str_ends(path, ".vmdk"))
+			remove_parts(path);
+		if (!access(path, F_OK))
+			block_remove(path, NULL);
+		remove_own_directory(path);
+		sentence = xasprintf("'%s', which an interrupted %s had left unfinished, was removed", path, text);
+		if (say)
+			say(opaque, sentence);
+		free(sentence);
+	}
+	unlink(note);
+	free(text);
+	close(fd);
+}
+
+void
+media_recover(struct host *h, void (*say)(void *opaque, const char *sentence), void *opaque)
+{
+	char *dir = notes_dir(h);
+	struct dirent *de;
+	DIR *d = opendir(dir);
+
+	while (d && (de = readdir(d))) {
+		char *note = de->d_name[0] != '.' ? xasprintf("%s/%s", dir, de->d_name) : NULL;
+
+		if (note)
+			recover_note(note, say, opaque);
+		free(note);
+	}
+	if (d)
+		closedir(d);
+	free(dir);
+}
