@@ -90,11 +90,19 @@ void cpu_debug_access(struct vcpu *v, gva_t a, unsigned len, bool write);
 /* Park at the next opportunity and tell the debugger. */
 void cpu_debug_stop(struct vcpu *v, enum cpu_debug_reason why);
 
-/* Does the page of `pc` have a breakpoint? (Or another page that looks the same; v->debug is not NULL.) */
+/* Does the page of `pc` have a breakpoint? v->debug is not NULL. Inline: the translator calls it while the guest's
+ * vector registers are in the host's, so it has to be compiled as the caller is. */
 static inline bool
 cpu_debug_page(const struct vcpu *v, gva_t pc)
 {
-	return v->debug->pages >> ((pc >> PAGE_SHIFT) & 63) & 1;
+	const struct cpu_debug *d = v->debug;
+
+	if (!(d->pages >> ((pc >> PAGE_SHIFT) & 63) & 1))
+		return false;
+	for (int i = 0; i < d->break_count; i++)
+		if (!((d->breaks[i] ^ pc) >> PAGE_SHIFT))
+			return true;
+	return false;
 }
 
 /* ---- looking into a parked CPU ---- */
