@@ -152,6 +152,27 @@ debug() {
 	grep -q '^alive' "$console"
 }
 
+@test "the boot sector of a CD is met at 7c00 in real mode, and a tick counter of the BIOS is watched" {
+	socket=$BATS_TEST_TMPDIR/gdb.sock
+	timeout 60 lodge boot --engine jit --cdrom "$ISO" --display none --gdb "$socket" --gdb-wait 2>"$BATS_TEST_TMPDIR/lodge" 3>&- &
+	lodge_pid=$!
+	wait_for 20 test -S "$socket"
+	run debug <<-END
+		break *0x7c00
+		continue
+		monitor disas
+		delete
+		watch *(char *)0x46c
+		continue
+		kill
+	END
+	echo "$output"
+	wait "$lodge_pid" || true
+	[[ $output == *"Breakpoint 1, 0x0000000000007c00"* ]]
+	[[ $output == *"16-bit code"*"7c00  fa                 cli"* ]]
+	[[ $output == *"New value"* ]]
+}
+
 @test "the trace of exits counts ports by name of place, and a block is shown as guest and host code" {
 	# shellcheck disable=SC2016
 	run boot_linux 'echo sum $((6 * 7))' --engine jit --trace "exits:$BATS_TEST_TMPDIR/trace" \
