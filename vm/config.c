@@ -648,6 +648,7 @@ static const struct key attachment_keys[] = {
 	KEY(struct vm_attachment, "serial", serial, K_STRING, 0, 20),
 	KEY(struct vm_attachment, "nonrotational", nonrotational, K_BOOL, 0, 0),
 	KEY(struct vm_attachment, "discard", discard, K_BOOL, 0, 0),
+	KEY(struct vm_attachment, "group", group, K_STRING, 0, 255),
 	{ 0 },
 };
 
@@ -659,6 +660,7 @@ attachment_init(void *element)
 	a->path = xstrdup("");
 	a->format = xstrdup("");
 	a->serial = xstrdup("");
+	a->group = xstrdup("");
 }
 
 static const char *const controller_names[] = { "ide", "ahci", "virtio", "virtio-scsi", "nvme", "lsilogic", "floppy",
@@ -668,6 +670,7 @@ static const struct key controller_keys[] = {
 	KEY_ENUM(struct vm_controller, "type", type, controller_names),
 	KEY(struct vm_controller, "ports", ports, K_INT, 1, VM_ATTACHMENTS_MAX),
 	KEY(struct vm_controller, "bootable", bootable, K_BOOL, 0, 0),
+	KEY(struct vm_controller, "model", model, K_STRING, 0, 15),
 	KEY_LIST(struct vm_controller, "attachments", attachments, attachment_count, attachment_keys, attachment_init),
 	{ 0 },
 };
@@ -678,7 +681,20 @@ controller_init(void *element)
 	struct vm_controller *c = element;
 
 	c->name = xstrdup("");
+	c->model = xstrdup("");
 	c->bootable = true;
+}
+
+static const struct key group_keys[] = {
+	KEY(struct vm_group, "name", name, K_STRING, 1, 255),
+	KEY(struct vm_group, "limit", limit, K_U64, 0, INT64_MAX / 2),
+	{ 0 },
+};
+
+static void
+group_init(void *element)
+{
+	((struct vm_group *)element)->name = xstrdup("");
 }
 
 static const char *const nic_names[] = { "e1000", "virtio", "82543GC", "82545EM", "Am79C970A", "Am79C973", NULL };
@@ -757,6 +773,7 @@ static const struct key config_keys[] = {
 	KEY_OWN("smbios", read_smbios, write_smbios),
 	KEY_OWN("vga", read_vga, write_vga),
 	KEY_LIST(struct vm_config, "storage", controllers, controller_count, controller_keys, controller_init),
+	KEY_LIST(struct vm_config, "bandwidth", groups, group_count, group_keys, group_init),
 	KEY_LIST(struct vm_config, "nics", nics, nic_count, nic_keys, nic_init),
 	KEY_LIST(struct vm_config, "serial", serial, serial_count, serial_keys, serial_init),
 	KEY_OWN("vrde", read_vrde, write_vrde),
@@ -888,6 +905,17 @@ vm_config_add_nic(struct vm_config *c)
 	nic_init(n);
 	n->slot = c->nic_count - 1;
 	return n;
+}
+
+struct vm_attachment *
+vm_config_add_attachment(struct vm_controller *c, int port, int device)
+{
+	struct vm_attachment *a = &c->attachments[c->attachment_count++];
+
+	attachment_init(a);
+	a->port = port;
+	a->device = device;
+	return a;
 }
 
 struct vm_serial *

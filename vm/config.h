@@ -21,6 +21,7 @@
 #define VM_ATTACHMENTS_MAX 64
 #define VM_BOOT_MAX 4
 #define VM_DEVICES_MAX 16
+#define VM_GROUPS_MAX 32
 
 enum vm_boot { VM_BOOT_NONE, VM_BOOT_DISK, VM_BOOT_DVD, VM_BOOT_NET, VM_BOOT_FLOPPY };
 enum vm_controller_type { VM_IDE, VM_AHCI, VM_VIRTIO, VM_VIRTIO_SCSI, VM_NVME, VM_LSILOGIC, VM_FLOPPY };
@@ -48,6 +49,8 @@ struct vm_attachment {
 	char *format;
 	bool readonly, nonrotational, discard;
 	char *serial;
+	char *group; /* of bandwidth; "": none */
+	bool gone;   /* was unplugged while the machine ran */
 };
 
 struct vm_controller {
@@ -55,6 +58,7 @@ struct vm_controller {
 	enum vm_controller_type type;
 	int ports;
 	bool bootable;
+	char *model; /* of an ide: "PIIX3"; "": PIIX4 */
 	int attachment_count;
 	struct vm_attachment attachments[VM_ATTACHMENTS_MAX];
 };
@@ -76,6 +80,12 @@ struct vm_nic {
 	int rule_count;
 	char *trace;
 	bool trace_on;
+};
+
+/* Disks that share a limit of bandwidth. */
+struct vm_group {
+	char *name;
+	uint64_t limit; /* bytes a second, 0: none */
 };
 
 struct vm_serial {
@@ -109,6 +119,8 @@ struct vm_config {
 	struct vm_controller controllers[VM_CONTROLLERS_MAX];
 	int nic_count;
 	struct vm_nic nics[VM_NICS_MAX];
+	int group_count;
+	struct vm_group groups[VM_GROUPS_MAX];
 	int serial_count;
 	struct vm_serial serial[VM_SERIAL_MAX];
 	bool vrde, vrde_enabled;
@@ -134,6 +146,7 @@ int vm_config_check(const struct vm_config *c, struct err *e);
 /* One more adapter, in the first slot that is free, or serial port, with defaults. There must be room. */
 struct vm_nic *vm_config_add_nic(struct vm_config *c);
 struct vm_serial *vm_config_add_serial(struct vm_config *c);
+struct vm_attachment *vm_config_add_attachment(struct vm_controller *c, int port, int device);
 
 /* A rule as nat_rule_parse() reads it. */
 void vm_config_rule_text(const struct nat_rule *r, char *out, size_t size);

@@ -147,6 +147,7 @@ do_resume(struct vm *v, struct err *e)
 {
 	if (v->state != VM_PAUSED)
 		return wrong_state(v, "resumed", e);
+	vm_full_retry(v);
 	pc_resume(v->pc);
 	set_state_locked(v, VM_RUNNING);
 	return 0;
@@ -275,19 +276,22 @@ act_on_request(struct vm *v, struct vm_job *j)
 		result = vm_debug(v, j->params, &e);
 		break;
 	case JOB_SAVE:
-		if (do_save(v, j, &e)) {
+		if (!vm_is_full(v, &e) && do_save(v, j, &e)) {
 			end(v, VM_END_SAVED, 0, "saved");
 			return;
 		}
 		break;
 	case JOB_SNAPSHOT:
-		result = vm_snapshot(v, j->params, &j->asker, &e);
+		result = vm_is_full(v, &e) ? NULL : vm_snapshot(v, j->params, &j->asker, &e);
 		break;
 	case JOB_POWEROFF:
 		json_decref(v->poweroff_asker.id);
 		v->poweroff_asker = j->asker;
 		j->asker.id = NULL;
 		end(v, VM_END_STOPPED, 0, "powered off");
+		return;
+	case JOB_FULL:
+		vm_full_pause(v);
 		return;
 	case JOB_EVENT:
 		return;

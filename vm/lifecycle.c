@@ -336,6 +336,8 @@ static const struct step {
 	{ "choose an engine", choose_engine, NULL },
 	{ "open the machine", open_machine, close_machine },
 	{ "open the saved state", vm_state_open, vm_state_close },
+	{ "start the opener of images", vm_opener_start, vm_opener_stop },
+	{ "set the limits of bandwidth", vm_groups_open, vm_groups_close },
 	{ "open the disks", vm_open_disks, vm_close_disks },
 	{ "plug in the networks", vm_open_networks, vm_close_networks },
 	{ "connect the serial lines", vm_open_serial, vm_close_serial },

@@ -364,29 +364,80 @@ METHOD(bandwidth)
 
 /* ---- media, console ---- */
 
-METHOD(medium_change)
+static struct vm_disk *
+get_disk(struct call *c)
 {
-	json_t *path = json_object_get(c->params, "path"), *force = json_object_get(c->params, "force");
 	const char *controller;
 	struct vm_disk *d;
 	int port, device;
 
-	if (!need_running(c) || !get_string(c, "controller", &controller) || !get_int(c, "port", 0, 29, &port) ||
+	if (!get_string(c, "controller", &controller) || !get_int(c, "port", 0, VM_ATTACHMENTS_MAX - 1, &port) ||
 		!get_int(c, "device", 0, 1, &device))
-		return METHOD_FAILED;
+		return NULL;
 	d = vm_find_disk(c->v, controller, port, device);
-	if (!d) {
+	if (!d)
 		err_set(c->e, ERR_NOT_FOUND, "controller '%s' has no drive at port %d, device %d", controller, port,
 			device);
+	return d;
+}
+
+METHOD(drive_attach)
+{
+	struct vm_plug p = {
+		.path = json_string_value(json_object_get(c->params, "path")),
+		.format = json_string_value(json_object_get(c->params, "format")),
+		.group = json_string_value(json_object_get(c->params, "group")),
+		.dvd = json_is_true(json_object_get(c->params, "dvd")),
+		.nonrotational = json_is_true(json_object_get(c->params, "nonrotational")),
+		.discard = json_is_true(json_object_get(c->params, "discard")),
+	};
+
+	if (!need_running(c) || !get_string(c, "controller", &p.controller) ||
+		!get_int(c, "port", 0, VM_ATTACHMENTS_MAX - 1, &p.port) || !get_int(c, "device", 0, 1, &p.device) ||
+		vm_plug_in(c->v, &p, c->e))
+		return METHOD_FAILED;
+	return done(c, NULL);
+}
+
+METHOD(drive_detach)
+{
+	struct vm_disk *d;
+
+	if (!need_running(c) || !(d = get_disk(c)) || vm_plug_out(c->v, d, c->e))
+		return METHOD_FAILED;
+	return done(c, NULL);
+}
+
+METHOD(bandwidth_set)
+{
+	json_t *limit = json_object_get(c->params, "limit");
+	const char *name;
+
+	if (!get_string(c, "name", &name))
+		return METHOD_FAILED;
+	if (!json_is_integer(limit) || json_integer_value(limit) < 0) {
+		err_set(c->e, ERR_INVALID, "the parameter 'limit' has to be a number of bytes a second");
 		return METHOD_FAILED;
 	}
+	if (vm_group_set(c->v, name, (uint64_t)json_integer_value(limit), c->e))
+		return METHOD_FAILED;
+	return done(c, NULL);
+}
+
+METHOD(medium_change)
+{
+	json_t *path = json_object_get(c->params, "path"), *force = json_object_get(c->params, "force");
+	struct vm_disk *d;
+
+	if (!need_running(c) || !(d = get_disk(c)))
+		return METHOD_FAILED;
 	if (vm_change_medium(c->v, d, json_string_value(path), json_is_true(force), c->e))
 		return METHOD_FAILED;
 	return done(c, NULL);
 }
 
 static struct vm_disk *
-get_disk(struct call *c)
+get_image_disk(struct call *c)
 {
 	const char *controller;
 	struct vm_disk *d;
@@ -404,7 +455,7 @@ get_disk(struct call *c)
 
 METHOD(merge_start)
 {
-	struct vm_disk *d = need_running(c) ? get_disk(c) : NULL;
+	struct vm_disk *d = need_running(c) ? get_image_disk(c) : NULL;
 	const char *child, *way;
 	enum method_result r;
 
@@ -416,14 +467,14 @@ METHOD(merge_start)
 
 METHOD(merge_finish)
 {
-	struct vm_disk *d = get_disk(c);
+	struct vm_disk *d = get_image_disk(c);
 
 	return d && !vm_merge_finish(c->v, d, c->e) ? done(c, NULL) : METHOD_FAILED;
 }
 
 METHOD(merge_cancel)
 {
-	struct vm_disk *d = get_disk(c);
+	struct vm_disk *d = get_image_disk(c);
 
 	if (!d)
 		return METHOD_FAILED;
@@ -492,7 +543,8 @@ METHOD(stats)
 	for (int i = 0; i < pc_cpus(v->pc)->count; i++)
 		json_array_append_new(cpu_list, cpu_stats(pc_cpus(v->pc)->cpu[i]));
 	for (int i = 0; i < v->disk_count; i++)
-		json_array_append_new(disks, disk_stats(v, &v->disks[i]));
+		if (!v->c->controllers[v->disks[i].controller].attachments[v->disks[i].attachment].gone)
+			json_array_append_new(disks, disk_stats(v, &v->disks[i]));
 	for (int i = 0; i < v->link_count; i++)
 		json_array_append_new(nics, nic_stats(v, i));
 	return done(c, json_pack("{s:o, s:o, s:o}", "cpus", cpu_list, "disks", disks, "nics", nics));

@@ -35,6 +35,7 @@ open_disk(struct vm *v, int controller, int attachment, struct err *e)
 		d->block = block_open(a->path, a->format[0] ? a->format : NULL, readonly ? BLOCK_RDONLY : 0, e);
 		if (!d->block)
 			return -1;
+		vm_disk_opened(d);
 	}
 	v->disk_count++;
 	return 0;
@@ -71,7 +72,7 @@ vm_find_disk(struct vm *v, const char *controller, int port, int device)
 		struct vm_controller *c = &v->c->controllers[v->disks[i].controller];
 		struct vm_attachment *a = &c->attachments[v->disks[i].attachment];
 
-		if (!strcmp(c->name, controller) && a->port == port && a->device == device)
+		if (!strcmp(c->name, controller) && a->port == port && a->device == device && !a->gone)
 			return &v->disks[i];
 	}
 	return NULL;
@@ -84,7 +85,7 @@ vm_change_medium(struct vm *v, struct vm_disk *d, const char *path, bool force, 
 	struct block *b = NULL;
 
 	if (path && path[0]) {
-		b = block_open(path, NULL, BLOCK_RDONLY, e);
+		b = vm_open_image(v, path, NULL, a->type == VM_DVD ? BLOCK_RDONLY : 0, e);
 		if (!b)
 			return -1;
 	}
@@ -96,6 +97,8 @@ vm_change_medium(struct vm *v, struct vm_disk *d, const char *path, bool force, 
 	if (d->block)
 		block_close(d->block);
 	d->block = b;
+	if (b)
+		vm_disk_opened(d);
 	free(a->path);
 	a->path = xstrdup(path ? path : "");
 	return 0;
@@ -117,13 +120,12 @@ drive_unit(const struct vm_controller *c, const struct vm_attachment *a)
 	return c->type == VM_IDE ? a->port * 2 + a->device : c->type == VM_FLOPPY ? a->device : a->port;
 }
 
-static void
-add_drive(struct vm_disk *d, struct pc_device *p, const struct vm_attachment *a, int unit)
+struct pc_drive
+vm_drive_of(struct vm_disk *d)
 {
-	struct pc_drive *drive = &p->drives[p->drive_count];
-
-	*drive = (struct pc_drive){
-		.unit = unit,
+	const struct vm_attachment *a = &d->v->c->controllers[d->controller].attachments[d->attachment];
+	struct pc_drive drive = {
+		.unit = d->unit,
 		.block = d->block,
 		.dvd = a->type == VM_DVD,
 		.nonrotational = a->nonrotational,
@@ -131,10 +133,17 @@ add_drive(struct vm_disk *d, struct pc_device *p, const struct vm_attachment *a,
 		.ejected = disc_ejected,
 		.opaque = d,
 	};
-	snprintf(drive->serial, sizeof(drive->serial), "%s", a->serial);
+
+	snprintf(drive.serial, sizeof(drive.serial), "%s", a->serial);
+	return drive;
+}
+
+static void
+add_drive(struct vm_disk *d, struct pc_device *p, int unit)
+{
 	d->device = p;
 	d->unit = unit;
-	p->drive_count++;
+	p->drives[p->drive_count++] = vm_drive_of(d);
 }
 
 /* ---- serial lines ---- */
@@ -289,12 +298,13 @@ list_controller(struct vm *v, int n, struct err *e)
 	if (!d)
 		return err_set(e, ERR_INVALID, "the machine has too many devices");
 	d->ports = c->ports ? c->ports : 1;
+	d->variant = c->model[0] ? c->model : NULL;
 	d->not_bootable = !c->bootable;
 	for (int i = 0; i < v->disk_count; i++) {
 		struct vm_attachment *a = &c->attachments[v->disks[i].attachment];
 
 		if (v->disks[i].controller == n)
-			add_drive(&v->disks[i], d, a, drive_unit(c, a));
+			add_drive(&v->disks[i], d, drive_unit(c, a));
 	}
 	return 0;
 }
@@ -311,7 +321,7 @@ list_virtio_disks(struct vm *v, int n, struct err *e)
 		if (!d)
 			return err_set(e, ERR_INVALID, "the machine has too many devices");
 		d->not_bootable = !v->c->controllers[n].bootable;
-		add_drive(&v->disks[i], d, &v->c->controllers[n].attachments[v->disks[i].attachment], 0);
+		add_drive(&v->disks[i], d, 0);
 	}
 	return 0;
 }

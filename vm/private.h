@@ -26,6 +26,7 @@ enum vm_job_kind {
 	JOB_DEBUG,
 	JOB_SAVE,
 	JOB_SNAPSHOT,
+	JOB_FULL,
 	JOB_EVENT,
 };
 
@@ -55,6 +56,13 @@ struct vm_disk {
 	struct vm_merge *merge; /* under way; NULL: none */
 };
 
+/* A drive that is to be plugged in. */
+struct vm_plug {
+	const char *controller, *path, *format, *group; /* NULL: none */
+	int port, device;
+	bool dvd, nonrotational, discard;
+};
+
 #define VM_DISKS_MAX (VM_CONTROLLERS_MAX * 32)
 
 struct vm {
@@ -75,6 +83,8 @@ struct vm {
 	int device_count;
 	struct vm_disk disks[VM_DISKS_MAX];
 	int disk_count;
+	struct opener *opener; /* plug.c; NULL: none */
+	struct block_limit *disk_limits[VM_GROUPS_MAX]; /* as c->groups */
 	struct net_link links[VM_NICS_MAX]; /* as c->nics */
 	struct pcap *traces[VM_NICS_MAX];
 	struct net_limit *limits[VM_NICS_MAX]; /* of the adapter and those after it in the same group */
@@ -161,6 +171,28 @@ int vm_config_backend(struct vm_nic *n, const json_t *backend, struct err *e);
 struct vm_nic *vm_find_nic(struct vm *v, int slot, struct net_link **link, struct pcap **trace);
 /* Open and insert, or eject (path NULL). Machine lock held. */
 int vm_change_medium(struct vm *v, struct vm_disk *d, const char *path, bool force, struct err *e);
+
+/* A disk as machine/ takes it. */
+struct pc_drive vm_drive_of(struct vm_disk *d);
+
+/* ---- plug.c ---- */
+int vm_opener_start(struct vm *v, struct err *e);
+void vm_opener_stop(struct vm *v);
+/* As block_open(), also when the sandbox is closed. Any thread; format "" or NULL: found out. */
+struct block *vm_open_image(struct vm *v, const char *path, const char *format, int flags, struct err *e);
+/* A disk has its image, just opened. */
+void vm_disk_opened(struct vm_disk *d);
+int vm_groups_open(struct vm *v, struct err *e);
+void vm_groups_close(struct vm *v);
+/* The rest with the machine lock held, unless it says otherwise. */
+int vm_group_set(struct vm *v, const char *name, uint64_t limit, struct err *e);
+int vm_plug_in(struct vm *v, const struct vm_plug *p, struct err *e);
+int vm_plug_out(struct vm *v, struct vm_disk *d, struct err *e);
+/* Is the host without room for what the guest has written? Then *e says so. */
+bool vm_is_full(struct vm *v, struct err *e);
+/* Owner's thread, without the lock: pause because of it; try again. */
+void vm_full_pause(struct vm *v);
+void vm_full_retry(struct vm *v);
 
 /* ---- status.c ---- */
 int vm_lock_take(struct vm *v, struct err *e);

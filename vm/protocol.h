@@ -147,6 +147,9 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *	bandwidth        {group, rate} -> {}     bytes a second for the adapters of the group together, 0: no limit
  *	medium.change    {controller, port, device, path, force?:bool} -> {}   dvd drives; path null: eject. force:
  *	                               also when the guest has locked the tray
+ *	drive.attach     {controller, port, device, path?, format?, dvd?, nonrotational?, discard?, group?} -> {}
+ *	drive.detach     {controller, port, device} -> {}   hot plug: ahci, virtio-scsi and nvme
+ *	bandwidth.set    {name, limit} -> {}     bytes a second for the disks of a group together, 0: no limit
  *	vrde.set         {enable:bool} -> {"port":n}   as configured in "vrde"
  *	stats                       -> {"cpus":[{counter:n,...}],
  *	                                "disks":[{"controller","port","device","reads","writes",...}],
@@ -177,6 +180,9 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
 	X("nic.attach", nic_attach)                                                                                    \
 	X("bandwidth", bandwidth)                                                                                      \
 	X("medium.change", medium_change)                                                                              \
+	X("drive.attach", drive_attach)                                                                                \
+	X("drive.detach", drive_detach)                                                                                \
+	X("bandwidth.set", bandwidth_set)                                                                              \
 	X("vrde.set", vrde_set)                                                                                        \
 	X("stats", stats)
 
@@ -216,15 +222,20 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *   "vga": {"memory": 16},              MiB, 1-256, rounded up to a power of two; null: no VGA : 16
  *   "storage": [                        controllers, in order
  *     {"name": "SATA", "type": "ahci",  ide (PIIX4: ports 0-1, devices 0-1), ahci (ports 0-29), virtio (virtio-blk, one
- *                                       PCI device an attached disk; ports 0-29)
- *      "ports": 4,                      ahci: how many : highest used + 1
+ *                                       PCI device an attached disk; ports 0-29), virtio-scsi and nvme (ports 0-63),
+ *                                       lsilogic (ports 0-15), floppy (port 0, devices 0-1)
+ *      "ports": 4,                      how many : highest used + 1
+ *      "model": "PIIX3",                of an ide : PIIX4
  *      "bootable": true,                : true
  *      "attachments": [
  *        {"port": 0, "device": 0, "type": "disk", "path": "/…", "format": "vdi", "readonly": false,
- *         "serial": "VB12345678-9abcdef0", "nonrotational": false, "discard": false}
- *                                       type: disk or dvd. A dvd with path "" or none is an empty drive.
+ *         "serial": "VB12345678-9abcdef0", "nonrotational": false, "discard": false, "group": ""}
+ *                                       type: disk, dvd or floppy. One of the last two with path "" or none is an
+ *                                       empty drive. group: one of "bandwidth" : ""
  *                                       format: raw vdi : found out. serial: at most 20 characters
  *      ]}],
+ *   "bandwidth": [{"name": "slow", "limit": 1048576}]
+ *                                       groups of disks that share a limit of bytes a second, 0: none
  *   "nics": [
  *     {"slot": 0,                       0-7, also decides the PCI slot and NAT's 10.0.(2+slot).0/24
  *      "model": "e1000",                e1000 (82540EM) 82543GC 82545EM virtio Am79C970A Am79C973

@@ -183,6 +183,7 @@ controller(struct boot *b, const char *bus)
 			struct vm_controller *n = &c->controllers[c->controller_count++];
 
 			n->name = xstrdup(bus);
+			n->model = xstrdup("");
 			n->type = (enum vm_controller_type)i;
 			n->bootable = true;
 			return n;
@@ -202,14 +203,10 @@ add_drive(struct boot *b, const char *bus, enum vm_drive_type type, const char *
 
 	if (!c)
 		return NULL;
-	n = c->attachment_count++;
-	a = &c->attachments[n];
-	a->port = c->type == VM_IDE ? n / 2 : c->type == VM_FLOPPY ? 0 : n;
-	a->device = c->type == VM_IDE ? n % 2 : c->type == VM_FLOPPY ? n : 0;
+	n = c->attachment_count;
+	a = vm_config_add_attachment(c, c->type == VM_IDE ? n / 2 : c->type == VM_FLOPPY ? 0 : n,
+		c->type == VM_IDE ? n % 2 : c->type == VM_FLOPPY ? n : 0);
 	a->type = type;
-	a->path = xstrdup("");
-	a->format = xstrdup("");
-	a->serial = xstrdup("");
 	c->ports = MAX(c->ports, a->port + 1);
 	return set_file(b, &a->path, path) ? NULL : a;
 }
