@@ -194,7 +194,7 @@ install: all ## install under PREFIX (default /usr/local); DESTDIR is honoured
 
 libs: $(call archives,$(DIRS))
 print-fuzz-flags:
-	@echo $(call syslibs,$(LAYERS_vm) switch host)
+	@echo $(call syslibs,$(LAYERS_vm) switch host nethelper)
 
 clean: ## remove everything that was built
 	rm -rf $(OUT)

@@ -20,6 +20,7 @@
 #include "net/net.h"
 
 #define MASK (RING_BYTES - 1)
+#define HOT_BYTES (16u << 10) /* farther than that from the start an empty ring begins anew */
 
 static uint32_t
 record_size(uint32_t len)
@@ -41,6 +42,12 @@ ring_put(struct ring *r, const uint8_t *frame, size_t len)
 
 	if (len > NET_FRAME_MAX)
 		return false;
+	if (r->published && off > HOT_BYTES) {
+		r->other = atomic_load_explicit(&r->s->head, memory_order_acquire);
+		if (r->other == r->at)
+			gap = RING_BYTES - off;
+	}
+	r->published = false;
 	if (used(r, true) > RING_BYTES || gap + size > RING_BYTES - used(r, true)) {
 		r->other = atomic_load_explicit(&r->s->head, memory_order_acquire);
 		if (used(r, true) > RING_BYTES || gap + size > RING_BYTES - used(r, true))
@@ -60,6 +67,7 @@ ring_put(struct ring *r, const uint8_t *frame, size_t len)
 bool
 ring_publish(struct ring *r)
 {
+	r->published = true;
 	atomic_store_explicit(&r->s->tail, r->at, memory_order_release);
 	atomic_thread_fence(memory_order_seq_cst);
 	if (!atomic_load_explicit(&r->s->want_data, memory_order_relaxed))

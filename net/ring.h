@@ -7,7 +7,8 @@
  *
  * A ring has one producer and one consumer. Positions count bytes and never wrap to zero but with their 32 bits; a
  * record is a 4-byte length and the frame, padded to 8 bytes, never split: a length of RING_SKIP says "go on at the
- * start". Nothing is allocated, and no system call made, per frame.
+ * start". A producer that finds the ring empty goes back to the start too, so that a ring whose consumer keeps up lives
+ * in a few pages, and in the cache. Nothing is allocated, and no system call made, per frame.
  *
  * The two sides do not trust each other: positions are looked at once and checked, lengths are copied and checked,
  * frames are copied out before anyone looks at them. A side that breaks the rules is told apart (ring_get() returns
@@ -45,6 +46,7 @@ struct ring {
 	struct ring_shared *s;
 	uint32_t at;	/* our own position: tail of a producer, head of a consumer */
 	uint32_t other; /* the other's, as last seen */
+	bool published; /* nothing was put since */
 };
 
 /* ---- producing ---- */

@@ -307,6 +307,11 @@ hello(struct port *p, char *text)
 	struct port *old;
 	struct err e = { 0 };
 
+	if (!strcmp(text, "lodge-port 0")) { /* are you there? */
+		send_reply(p, "error: nobody was to be plugged in", NULL);
+		port_remove(p, "it only asked");
+		return;
+	}
 	if (sscanf(text, "lodge-port 1 %63s %63s%c", id, token, &rest) != 2) {
 		refuse(p, "this is not the hello of a machine");
 		return;
