@@ -289,6 +289,9 @@ int block_copy_stream(struct block *from, const struct block_create *c, const st
  */
 bool block_is_zero(struct block *b, uint64_t off, uint64_t *len);
 
+/* The name of further file `i` of the image, in its directory; "" for none, NULL behind the last. */
+const char *block_part(struct block *b, int i);
+
 /* Totals since open, for performance views. */
 struct block_stats {
 	uint64_t reads, writes, flushes, bytes_read, bytes_written, errors;

@@ -96,3 +96,9 @@ block_get_text(struct block *b, const char *key)
 {
 	return b->top->format->get_text ? b->top->format->get_text(b->top, key) : NULL;
 }
+
+const char *
+block_part(struct block *b, int i)
+{
+	return b->top->format->part ? b->top->format->part(b->top, i) : NULL;
+}

@@ -10,8 +10,8 @@
 #include "front/vboxmanage/vbm.h"
 
 /* "disk", "dvd", "floppy" before the rest of a command. */
-static bool
-kind_word(const char *word, enum host_device *type)
+bool
+medium_kind_word(const char *word, enum host_device *type)
 {
 	static const char *const words[] = { [HOST_DISK] = "disk", [HOST_DVD] = "dvd", [HOST_FLOPPY] = "floppy" };
 
@@ -26,9 +26,9 @@ kind_word(const char *word, enum host_device *type)
 
 enum { O_FILENAME, O_SIZE, O_SIZEBYTE, O_FORMAT, O_VARIANT, O_OLD_STATIC, O_OLD_TYPE, O_DIFFPARENT };
 
-/* "Standard", "Fixed", "Split2G", or several of them with commas. */
-static int
-parse_variant(struct cli *c, const char *text, bool *fixed, bool *split)
+/* "Standard", "Fixed", "Split2G", "Stream", or several of them with commas. */
+int
+medium_variant(struct cli *c, const char *text, bool *fixed, bool *split, bool *stream)
 {
 	while (*text) {
 		size_t n = strcspn(text, ",");
@@ -37,16 +37,22 @@ parse_variant(struct cli *c, const char *text, bool *fixed, bool *split)
 			*fixed = true;
 		else if (n == 7 && !strncasecmp(text, "Split2G", n))
 			*split = true;
+		else if (n == 6 && !strncasecmp(text, "Stream", n))
+			*stream = true;
+		else if (n == 3 && !strncasecmp(text, "ESX", n))
+			return fail_plain(c,
+				"VMDK images of the variant ESX cannot be made here: Standard, Fixed, Split2G and "
+				"Stream can");
 		else if (n && (n != 8 || strncasecmp(text, "Standard", n)))
-			return fail_argument(
-				c, "Invalid --variant argument '%s': Standard, Fixed and Split2G can be had", text);
+			return fail_argument(c,
+				"Invalid --variant argument '%s': it is one of Standard, Fixed, Split2G, Stream", text);
 		text += n + (text[n] != 0);
 	}
 	return 0;
 }
 
 static int
-create(struct cli *c, struct host_medium_create *m)
+create(struct cli *c, struct host_medium_create *m, int kind)
 {
 	static const struct site site = { "Medium", "RTEXITCODE handleCreateMedium(HandlerArg *)", 462,
 		"VBoxManageDisk.cpp" };
@@ -65,6 +71,8 @@ create(struct cli *c, struct host_medium_create *m)
 		return fail_api(c, &e, &site);
 	}
 	progress_end(c, NULL);
+	if (kind != HOST_NORMAL && host_medium_set_kind(h, m->type, uuid, (enum host_medium_kind)kind, &e))
+		return fail_api(c, &e, &site);
 	printf("Medium created. UUID: %s\n", uuid);
 	return 0;
 }
@@ -84,8 +92,8 @@ cmd_createmedium(struct cli *c, int argc, char **argv)
 	};
 	struct args a = ARGS(c, argc, argv, options);
 	struct host_medium_create m = { .type = HOST_DISK };
+	int kind_of_medium = HOST_NORMAL, r;
 	bool kind = false;
-	int r;
 
 	for (;;) {
 		switch (args_next(&a)) {
@@ -104,7 +112,7 @@ cmd_createmedium(struct cli *c, int argc, char **argv)
 			m.format = a.text;
 			break;
 		case O_VARIANT:
-			r = parse_variant(c, a.text, &m.fixed, &m.split);
+			r = medium_variant(c, a.text, &m.fixed, &m.split, &m.stream);
 			if (r)
 				return r;
 			break;
@@ -112,23 +120,27 @@ cmd_createmedium(struct cli *c, int argc, char **argv)
 			m.fixed = true;
 			break;
 		case O_OLD_TYPE:
-			if (strcmp(a.text, "normal"))
-				return fail_plain(c, "A medium of the type '%s' cannot be had: normal can", a.text);
+			kind_of_medium = host_medium_kind_of(a.text);
+			if (kind_of_medium < 0)
+				return fail_argument(c, "Invalid --type argument '%s'", a.text);
 			break;
 		case O_DIFFPARENT:
-			return fail_plain(c, "Differencing images cannot be created yet");
+			m.parent = a.text;
+			break;
 		case ARG_WORD:
-			if (kind || !kind_word(a.text, &m.type))
+			if (kind || !medium_kind_word(a.text, &m.type))
 				return fail_syntax(c, "Invalid parameter '%s'", a.text);
 			kind = true;
 			break;
 		case ARG_END:
 			if (!m.path || !*m.path)
 				return fail_syntax(c, "Parameter --filename is required");
-			if (!m.size)
+			if (!m.size && !m.parent)
 				return fail_syntax(c, "Parameter --size is required");
+			if (m.parent && m.type != HOST_DISK)
+				return fail_syntax(c, "Only hard disks have differencing images");
 			return m.type == HOST_DVD ? fail_argument(c, "A DVD image cannot be created empty")
-						  : create(c, &m);
+						  : create(c, &m, kind_of_medium);
 		default:
 			return 2;
 		}
@@ -173,7 +185,7 @@ cmd_closemedium(struct cli *c, int argc, char **argv)
 			delete_file = true;
 			break;
 		case ARG_WORD:
-			if (!kind && !id && kind_word(a.text, &type)) {
+			if (!kind && !id && medium_kind_word(a.text, &type)) {
 				kind = true;
 				break;
 			}
@@ -195,15 +207,69 @@ medium_state(const struct host_medium *m)
 {
 	if (m->missing)
 		return "inaccessible";
-	return m->in_use ? m->type == HOST_DISK ? "locked write" : "locked read" : "created";
+	if (m->in_use)
+		return m->type == HOST_DISK ? "locked write" : "locked read";
+	return m->in_use_below ? "locked read" : "created";
+}
+
+static void
+show_list(const char *label, const char *item, bool first)
+{
+	printf("%-16s%s\n", first ? label : "", item);
 }
 
 static void
 show_users(const struct host_medium *m)
 {
-	for (int i = 0; i < m->users; i++)
-		printf("%s%s (UUID: %s)\n", i ? "                " : "In use by VMs:  ", m->user_names[i],
-			m->user_uuids[i]);
+	for (int i = 0; i < m->users; i++) {
+		char *item = xasprintf("%s (UUID: %s)", m->user_names[i], m->user_uuids[i]);
+
+		show_list("In use by VMs:", item, !i);
+		free(item);
+	}
+	for (int i = 0; i < m->child_count; i++)
+		show_list("Child UUIDs:", m->children[i], !i);
+}
+
+/* VirtualBox's words for the variants of all formats. */
+static const char *
+variant_words(const struct host_medium *m)
+{
+	if (*m->parent || !strcmp(m->variant, "differencing"))
+		return "differencing default";
+	if (!strcmp(m->variant, "streamOptimized"))
+		return "dynamic streamOptimized";
+	if (str_starts(m->variant, "twoGb"))
+		return str_ends(m->variant, "Flat") ? "fixed split2G" : "dynamic split2G";
+	return !strcmp(m->variant, "fixed") || str_ends(m->variant, "Flat") ? "fixed default" : "dynamic default";
+}
+
+static void
+show_encryption(const struct host_medium *m, bool full)
+{
+	printf("Encryption:     %s\n", m->encrypted ? "enabled" : "disabled");
+	if (!full || !m->encrypted)
+		return;
+	printf("Cipher:         %s\n", m->cipher);
+	printf("Password ID:    %s\n", m->password_id);
+}
+
+static void
+show_properties(const struct host_medium *m)
+{
+	for (int i = 0; i < m->property_count; i++)
+		if (!str_starts(m->properties[i].key, "CRYPT/"))
+			printf("Property:       %s=%s\n", m->properties[i].key, m->properties[i].value);
+}
+
+static void
+show_kind(const struct host_medium *m)
+{
+	if (m->type != HOST_DISK)
+		printf("Type:           %s\n", m->type == HOST_DVD ? "readonly" : "writethrough");
+	else
+		printf("Type:           %s (%s)\n", host_medium_kind_word(m->kind),
+			*m->parent ? "differencing" : "base");
 }
 
 void
@@ -211,23 +277,25 @@ show_medium(const struct host_medium *m, bool full)
 {
 	printf("UUID:           %s\n", m->uuid);
 	if (m->type == HOST_DISK)
-		printf("Parent UUID:    base\n");
+		printf("Parent UUID:    %s\n", *m->parent ? m->parent : "base");
 	printf("State:          %s\n", medium_state(m));
 	if (full && *m->description)
 		printf("Description:    %s\n", m->description);
-	printf("Type:           %s\n", m->type == HOST_DISK  ? "normal (base)"
-				       : m->type == HOST_DVD ? "readonly"
-							     : "writethrough");
+	show_kind(m);
+	if (full && *m->parent)
+		printf("Auto-Reset:     %s\n", m->autoreset ? "on" : "off");
 	printf("Location:       %s\n", m->path);
 	printf("Storage format: %s\n", m->format);
 	if (full)
-		printf("Format variant: %s default\n", m->variant);
+		printf("Format variant: %s\n", variant_words(m));
 	printf("Capacity:       %llu MBytes\n", (unsigned long long)(m->size >> 20));
 	if (full)
 		printf("Size on disk:   %llu MBytes\n", (unsigned long long)((m->on_disk + 0xfffff) >> 20));
-	printf("Encryption:     disabled\n");
-	if (full)
+	show_encryption(m, full);
+	if (full) {
+		show_properties(m);
 		show_users(m);
+	}
 }
 
 int
@@ -241,7 +309,7 @@ cmd_showmediuminfo(struct cli *c, int argc, char **argv)
 	struct host_medium *m;
 	struct err e = { 0 };
 	struct host *h;
-	int at = argc > 1 && kind_word(argv[0], &type);
+	int at = argc > 1 && medium_kind_word(argv[0], &type);
 
 	if (argc != at + 1 || argv[at][0] == '-')
 		return fail_syntax(c, argc ? "Invalid parameter '%s'" : "Medium name or UUID required",

@@ -26,6 +26,15 @@ static const struct verb verbs[] = {
 		"  [--options link,keepallmacs,keepnatmacs,keepdisknames,keephwuuids] [--register]\n"
 		"  [--basefolder DIRECTORY] [--groups GROUP,...] [--uuid UUID]",
 		"web1 --name web2 --snapshot base --options link --register", false },
+	{ "checkmediumpwd", cmd_checkmediumpwd, "UUID|FILE PASSWORD-FILE|-", "web1.vdi pwfile", false },
+	{ "clonehd", cmd_clonemedium, "UUID|FILE UUID|FILE [--format FORMAT] [--variant VARIANT] [--existing]", NULL,
+		true },
+	{ "clonemedium", cmd_clonemedium,
+		"[disk|dvd|floppy] UUID|FILE UUID|FILE [--format VDI|VMDK|VHD|QCOW2|RAW]\n"
+		"  [--variant Standard,Fixed,Split2G,Stream]\n"
+		"[disk|dvd|floppy] UUID|FILE UUID|FILE --existing",
+		"disk web1.vdi web1.vmdk --format VMDK --variant Stream", false },
+	{ "clonevdi", cmd_clonemedium, "UUID|FILE UUID|FILE", NULL, true },
 	{ "closemedium", cmd_closemedium, "[disk|dvd|floppy] UUID|FILE [--delete]", "disk old.vdi --delete", false },
 	{ "commands", cmd_commands, "", NULL, false },
 	{ "controlvm", cmd_controlvm,
@@ -45,12 +54,18 @@ static const struct verb verbs[] = {
 		"VM nictracefile<1-8> FILE\n"
 		"VM vrde on|off",
 		"web1 acpipowerbutton", false },
+	{ "convertdd", cmd_convertfromraw, "FILE|stdin FILE [BYTES]", NULL, true },
+	{ "convertfromraw", cmd_convertfromraw,
+		"FILE FILE [--format VDI|VMDK|VHD|QCOW2|RAW] [--variant Standard,Fixed,Split2G,Stream] [--uuid UUID]\n"
+		"stdin FILE BYTES [--format VDI|VMDK|VHD|QCOW2|RAW] [--variant Standard,Fixed,Split2G] [--uuid UUID]",
+		"disk.img web1.vdi", false },
 	{ "createhd", cmd_createmedium,
-		"--filename FILE --size MB [--format VDI|VMDK|VHD|QCOW2|RAW] [--variant Standard,Fixed,Split2G]",
+		"--filename FILE --size MB [--format VDI|VMDK|VHD|QCOW2|RAW] [--variant Standard,Fixed,Split2G,Stream]",
 		"--filename web1.vdi --size 8192", true },
 	{ "createmedium", cmd_createmedium,
 		"[disk|floppy] --filename FILE --size MB|--sizebyte BYTES [--format VDI|VMDK|VHD|QCOW2|RAW]\n"
-		"  [--variant Standard,Fixed,Split2G]",
+		"  [--variant Standard,Fixed,Split2G,Stream] [--type normal|writethrough|...]\n"
+		"disk --filename FILE --diffparent UUID|FILE [--format VDI|VMDK|VHD|QCOW2]",
 		"disk --filename web1.vdi --size 8192", false },
 	{ "createvdi", cmd_createmedium, "--filename FILE --size MB", "--filename web1.vdi --size 8192", true },
 	{ "createvm", cmd_createvm,
@@ -88,6 +103,11 @@ static const struct verb verbs[] = {
 		"  --lower-ip 192.168.56.3 --upper-ip 192.168.56.254 --enable",
 		false },
 	{ "discardstate", cmd_discardstate, "VM", "web1", false },
+	{ "encryptmedium", cmd_encryptmedium,
+		"UUID|FILE [--newpassword FILE|-] [--oldpassword FILE|-] [--cipher "
+		"AES-XTS256-PLAIN64|AES-XTS128-PLAIN64]\n"
+		"  [--newpasswordid NAME]",
+		"web1.vdi --newpassword pwfile --newpasswordid web1", false },
 	{ "getextradata", cmd_getextradata, "global|VM KEY|enumerate", "web1 Lodge/Engine", false },
 	{ "guestcontrol", cmd_guestcontrol,
 		"VM run [--exe PATH] --username USER [--password PASSWORD] [--wait-stdout] [-- PROGRAM ARGUMENT...]\n"
@@ -115,6 +135,7 @@ static const struct verb verbs[] = {
 		"[--enable|--disable]\n"
 		"remove --name NAME|--id ID",
 		"add --name lab --netmask 255.255.255.0 --lower-ip 192.168.57.1 --upper-ip 192.168.57.200", false },
+	{ "internalcommands", cmd_internalcommands, "sethduuid FILE [UUID]", "sethduuid copy.vdi", false },
 	{ "list", cmd_list,
 		"[--long] [--sorted] vms|runningvms|hdds|dvds|floppies|ostypes|hostinfo|systemproperties\n"
 		"[--long] [--sorted] "
@@ -122,6 +143,17 @@ static const struct verb verbs[] = {
 		"[--long] [--sorted] hostdvds|hostfloppies|hostcpuids|hddbackends|usbhost|usbfilters|webcams|\n"
 		"  screenshotformats|cpu-profiles|hostdrives|cloudproviders|cloudprofiles",
 		"vms", false },
+	{ "mediumproperty", cmd_mediumproperty,
+		"[disk|dvd|floppy] set UUID|FILE NAME VALUE\n"
+		"[disk|dvd|floppy] get|delete UUID|FILE NAME",
+		"disk get web1.vdi owner", false },
+	{ "modifyhd", cmd_modifymedium, "UUID|FILE OPTION...", NULL, true },
+	{ "modifymedium", cmd_modifymedium,
+		"[disk|dvd|floppy] UUID|FILE [--type normal|writethrough|immutable|shareable|readonly|multiattach]\n"
+		"  [--autoreset on|off] [--property NAME=VALUE] [--compact] [--resize MB|--resizebyte BYTES]\n"
+		"  [--move PATH] [--setlocation PATH] [--description TEXT]",
+		"disk web1.vdi --resize 16384", false },
+	{ "modifyvdi", cmd_modifymedium, "UUID|FILE OPTION...", NULL, true },
 	{ "modifyvm", cmd_modifyvm,
 		"VM --name NAME --ostype TYPE --memory MB --vram MB --cpus N --groups GROUP,... --description TEXT\n"
 		"VM --boot<1-4> none|floppy|dvd|disk|net --biosbootmenu disabled|messageandmenu --rtcuseutc on|off\n"

@@ -113,6 +113,13 @@ int cmd_registervm(struct cli *c, int argc, char **argv);
 int cmd_unregistervm(struct cli *c, int argc, char **argv);
 int cmd_modifyvm(struct cli *c, int argc, char **argv);
 int cmd_createmedium(struct cli *c, int argc, char **argv);
+int cmd_modifymedium(struct cli *c, int argc, char **argv);
+int cmd_mediumproperty(struct cli *c, int argc, char **argv);
+int cmd_clonemedium(struct cli *c, int argc, char **argv);
+int cmd_convertfromraw(struct cli *c, int argc, char **argv);
+int cmd_encryptmedium(struct cli *c, int argc, char **argv);
+int cmd_checkmediumpwd(struct cli *c, int argc, char **argv);
+int cmd_internalcommands(struct cli *c, int argc, char **argv);
 int cmd_closemedium(struct cli *c, int argc, char **argv);
 int cmd_showmediuminfo(struct cli *c, int argc, char **argv);
 int cmd_storagectl(struct cli *c, int argc, char **argv);
@@ -137,6 +144,10 @@ int cmd_clonevm(struct cli *c, int argc, char **argv);
 /* A machine as people read it, and as programs do. */
 int show_vm(struct cli *c, const struct host_vm *vm);
 int show_vm_machine_readable(struct cli *c, const struct host_vm *vm);
+/* "disk", "dvd", "floppy" before the rest of a command. */
+bool medium_kind_word(const char *word, enum host_device *type);
+/* The words of --variant; 0, or the status to leave with. */
+int medium_variant(struct cli *c, const char *text, bool *fixed, bool *split, bool *stream);
 void show_medium(const struct host_medium *m, bool full);
 /* ---- snapshot.c ---- */
 void show_snapshots(const struct host_snapshot *s, size_t count, bool details);

@@ -1,0 +1,298 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+load common
+
+hd() { # FILE MB [OPTION...]
+	local f=$1 mb=$2
+	shift 2
+	VBoxManage createmedium disk --filename "$f" --size "$mb" "$@" 2>/dev/null | sed 's/.*UUID: //'
+}
+
+# A disk with random data in its first MiB and at 3 MiB, and what it holds as data.raw
+filled() { # FILE FORMAT
+	truncate -s 6M data.raw
+	dd if=/dev/urandom of=data.raw bs=64K count=16 conv=notrunc status=none
+	dd if=/dev/urandom of=data.raw bs=64K count=3 seek=48 conv=notrunc status=none
+	VBoxManage convertfromraw data.raw "$1" --format "$2" 2>/dev/null
+}
+
+field() { # MEDIUM LABEL
+	VBoxManage showmediuminfo "$1" | sed -n "s/^$2: *//p"
+}
+
+same() { # IMAGE: holds what data.raw does
+	VBoxManage clonemedium "$1" same-check.raw --format RAW >/dev/null 2>&1
+	cmp data.raw same-check.raw
+	VBoxManage closemedium same-check.raw --delete 2>/dev/null
+}
+
+@test "a differencing medium knows its parent and the parent its children" {
+	base=$(hd base.vdi 5)
+	vbm createmedium disk --filename diff --diffparent base.vdi
+	succeeds
+	diff=${output##*: }
+	vbm createmedium --filename q.qcow2 --diffparent "$base" --format QCOW2
+	succeeds
+	[ "$(field diff.vdi "Parent UUID")" = "$base" ]
+	[ "$(field diff.vdi Type)" = "normal (differencing)" ]
+	[ "$(field diff.vdi "Format variant")" = "differencing default" ]
+	[ "$(field diff.vdi Auto-Reset)" = off ]
+	[ "$(field diff.vdi Capacity)" = "5 MBytes" ]
+	vbm showmediuminfo base.vdi
+	has_line "Child UUIDs:    $diff"
+	vbm list hdds
+	[ "$(grep -c "Parent UUID:    $base" <<<"$output")" = 2 ]
+	vbm closemedium base.vdi
+	fails_with 1 "child media"
+	VBoxManage closemedium diff.vdi --delete 2>/dev/null
+	VBoxManage closemedium q.qcow2 --delete 2>/dev/null
+	VBoxManage closemedium base.vdi --delete 2>/dev/null
+	[ -z "$(ls)" ] || [ "$(ls)" = lodge ]
+}
+
+@test "registering a child registers its parents" {
+	base=$(hd base.vmdk 5 --format VMDK)
+	VBoxManage createmedium --filename a.vmdk --diffparent base.vmdk --format VMDK >/dev/null 2>&1
+	VBoxManage createmedium --filename b.vmdk --diffparent a.vmdk --format VMDK >/dev/null 2>&1
+	for f in b a base; do VBoxManage closemedium $f.vmdk; done
+	[ -z "$(VBoxManage list hdds)" ]
+	VBoxManage modifymedium b.vmdk --description "the top" >/dev/null
+	[ "$(VBoxManage list hdds | grep -c ^UUID)" = 3 ]
+	[ "$(field a.vmdk "Parent UUID")" = "$base" ]
+	[ "$(field b.vmdk Description)" = "the top" ]
+}
+
+@test "clonemedium makes every format, and the data is the same" {
+	filled a.vdi VDI
+	for f in VDI VMDK VHD QCOW2 RAW; do
+		vbm clonemedium disk a.vdi "clone-$f" --format $f
+		succeeds
+		[[ $output =~ ^Clone\ medium\ created\ in\ format\ \'$f\'\.\ UUID:\ [0-9a-f-]{36}$ ]]
+		[[ $stderr == 0%...10%*100% ]]
+		file=$(echo clone-$f.*)
+		[ "$(field "$file" "Storage format")" = $f ]
+		qemu-img compare -q data.raw "$file"
+	done
+	for v in Fixed Split2G Stream; do
+		VBoxManage clonemedium a.vdi $v.vmdk --format VMDK --variant $v >/dev/null 2>&1
+		qemu-img compare -q data.raw $v.vmdk
+		same $v.vmdk
+	done
+	[ "$(field Stream.vmdk "Format variant")" = "dynamic streamOptimized" ]
+	[ "$(field Split2G.vmdk "Format variant")" = "dynamic split2G" ]
+	vbm clonehd a.vdi clone-VDI.vdi
+	fails_with 1 VERR_ALREADY_EXISTS
+	vbm clonemedium missing.vdi b.vdi
+	fails_with 1 VERR_FILE_NOT_FOUND
+	vbm clonemedium a.vdi b.vdi --format VHDX
+	fails_with 1 VHDX
+}
+
+@test "clonemedium --existing keeps the target's UUID, path and format" {
+	filled a.vdi VDI
+	uuid=$(hd b.vmdk 3 --format VMDK)
+	vbm clonemedium a.vdi b.vmdk --existing
+	succeeds
+	[[ $output == *"$uuid" ]]
+	[ "$(field b.vmdk UUID)" = "$uuid" ]
+	[ "$(field b.vmdk Capacity)" = "6 MBytes" ]
+	qemu-img compare -q data.raw b.vmdk
+	[ -z "$(ls -d .lodge-* 2>/dev/null)" ]
+}
+
+@test "a clone of a chain is one image" {
+	filled a.vdi VDI
+	VBoxManage createmedium --filename d.qcow2 --diffparent a.vdi --format QCOW2 >/dev/null 2>&1
+	same d.qcow2
+	VBoxManage clonemedium d.qcow2 e.vdi >/dev/null 2>&1 || VBoxManage clonemedium d.qcow2 e.vdi --format VDI >/dev/null
+	[ "$(field e.vdi "Parent UUID")" = base ]
+}
+
+@test "convertfromraw reads files and stdin, with a UUID on request" {
+	filled a.vdi VDI
+	qemu-img compare -q data.raw a.vdi
+	vbm convertfromraw data.raw b.vdi --uuid 11111111-2222-4333-8444-555555555555 --variant Fixed
+	says ""
+	[[ $stderr == 'Converting from raw image file="data.raw" to file="b.vdi"...'*'Creating fixed image with size 6291456 bytes (6MB)...' ]]
+	[ "$(field b.vdi UUID)" = 11111111-2222-4333-8444-555555555555 ]
+	[ "$(field b.vdi "Format variant")" = "fixed default" ]
+	for f in VMDK QCOW2 VHD; do
+		cat data.raw | VBoxManage convertfromraw stdin c.$f 6291456 --format $f 2>/dev/null
+		qemu-img compare -q data.raw c.$f
+	done
+	run --separate-stderr VBoxManage convertdd stdin d.vdi < data.raw
+	fails_with 1 size
+	vbm convertfromraw missing.raw e.vdi
+	fails_with 1 missing.raw
+	[ ! -e e.vdi ]
+	vbm convertfromraw data.raw a.vdi
+	fails_with 1 VERR_ALREADY_EXISTS
+}
+
+@test "modifymedium resizes, and never cuts data off" {
+	for f in VDI VHD QCOW2 RAW; do
+		filled a.$f $f
+		vbm modifymedium disk a.$f --resize 20
+		[[ $stderr == 0%*100% ]]
+		succeeds
+		[ "$(field a.$f Capacity)" = "20 MBytes" ]
+		truncate -s 20M data.raw
+		qemu-img compare -q data.raw a.$f
+		VBoxManage modifyhd a.$f --resizebyte $((10 << 20)) 2>/dev/null
+		[ "$(field a.$f Capacity)" = "10 MBytes" ]
+		truncate -s 10M data.raw
+		qemu-img compare -q data.raw a.$f
+		vbm modifymedium a.$f --resize 2
+		fails_with 1 "data behind the new end"
+		[ "$(field a.$f Capacity)" = "10 MBytes" ]
+		qemu-img compare -q data.raw a.$f
+	done
+}
+
+@test "modifymedium --compact gives back what is zero" {
+	for f in VDI VHD QCOW2; do
+		truncate -s 40M full.raw
+		dd if=/dev/urandom of=full.raw bs=1M count=40 conv=notrunc status=none
+		VBoxManage convertfromraw full.raw a.$f --format $f 2>/dev/null
+		full=$(stat -c %b a.$f)
+		case $f in
+		VDI) qemu-io -f vdi -c 'write -z 0 30M' a.$f >/dev/null ;;
+		VHD) qemu-io -f vpc -c 'write -z 0 30M' a.$f >/dev/null ;;
+		QCOW2) qemu-io -f qcow2 -c 'write -P 0 0 30M' a.$f >/dev/null ;;
+		esac
+		dd if=/dev/zero of=full.raw bs=1M count=30 conv=notrunc status=none
+		vbm modifymedium a.$f --compact
+		succeeds
+		[ "$(stat -c %b a.$f)" -lt $((full / 2)) ]
+		[ "$(stat -c %s a.$f)" -lt $((16 << 20)) ]
+		qemu-img compare -q full.raw a.$f
+	done
+}
+
+@test "modifymedium moves an image with all its files, and its children find it" {
+	filled a.vmdk VMDK
+	VBoxManage createmedium --filename d.vmdk --diffparent a.vmdk --format VMDK >/dev/null 2>&1
+	mkdir there
+	vbm modifymedium a.vmdk --move there/
+	says "Move medium with UUID $(field there/a.vmdk UUID) finished"
+	[ ! -e a.vmdk ]
+	same d.vmdk
+	vbm modifymedium d.vmdk --move there/sub/e.vmdk
+	succeeds
+	same there/sub/e.vmdk
+	VBoxManage createmedium --filename s.vmdk --size 3000 --format VMDK --variant Split2G >/dev/null 2>&1
+	VBoxManage modifymedium s.vmdk --move there >/dev/null 2>&1
+	[ -z "$(ls s*.vmdk 2>/dev/null)" ]
+	[ "$(ls there/s*)" = "there/s-s001.vmdk
+there/s-s002.vmdk
+there/s.vmdk" ]
+	mv there/a.vmdk b.vmdk
+	vbm modifymedium there/a.vmdk --setlocation b.vmdk
+	succeeds
+	same there/sub/e.vmdk
+	hd x.vdi 5
+	vbm modifymedium x.vdi --move b.vmdk
+	fails_with 1 VERR_ALREADY_EXISTS
+}
+
+@test "types, properties, descriptions and autoreset are kept and shown" {
+	hd a.vdi 5
+	for t in Immutable multiattach WriteThrough readonly normal; do
+		VBoxManage modifymedium disk a.vdi --type $t
+		[ "$(field a.vdi Type)" = "${t,,} (base)" ]
+	done
+	vbm modifymedium a.vdi --type shareable
+	fails_with 1 dynamic
+	vbm modifymedium a.vdi --type odd
+	fails_with 2 "Invalid medium type 'odd'"
+	VBoxManage modifymedium a.vdi --property owner=me
+	[ "$(VBoxManage mediumproperty disk get a.vdi owner)" = owner=me ]
+	VBoxManage mediumproperty set a.vdi owner you
+	[ "$(field a.vdi Property)" = owner=you ]
+	VBoxManage mediumproperty delete a.vdi owner
+	vbm mediumproperty get a.vdi owner
+	fails_with 1 owner
+	vbm modifymedium a.vdi --autoreset on
+	fails_with 1 "not a differencing medium"
+	VBoxManage createmedium --filename d.vdi --diffparent a.vdi >/dev/null 2>&1
+	VBoxManage modifymedium d.vdi --autoreset on
+	[ "$(field d.vdi Auto-Reset)" = on ]
+	vbm modifymedium d.vdi --type immutable
+	fails_with 1 differencing
+	vbm modifymedium a.vdi
+	fails_with 2 "No operation"
+}
+
+@test "encryptmedium encrypts, changes the password and decrypts" {
+	echo secret >p1
+	echo other >p2
+	for f in VDI VMDK QCOW2; do
+		filled a.$f $f
+		uuid=$(field a.$f UUID)
+		vbm encryptmedium a.$f --newpassword p1 --newpasswordid web1 --cipher AES-XTS256-PLAIN64
+		succeeds
+		[[ $stderr == 0%*100% ]]
+		[ "$(field a.$f Encryption)" = enabled ]
+		[ "$(field a.$f Cipher)" = AES-XTS256-PLAIN64 ]
+		[ "$(field a.$f "Password ID")" = web1 ]
+		run qemu-img compare -q data.raw a.$f
+		[ "$status" -eq 1 ]
+		[ "$(VBoxManage checkmediumpwd a.$f p1)" = "The given password is correct" ]
+		vbm checkmediumpwd a.$f p2
+		fails_with 1 "incorrect"
+		vbm clonemedium a.$f b.vdi
+		fails_with 1 encrypted
+		VBoxManage encryptmedium a.$f --oldpassword p1 --newpassword p2 --newpasswordid web2 2>/dev/null
+		[ "$(echo other | VBoxManage checkmediumpwd a.$f -)" = "The given password is correct" ]
+		vbm encryptmedium a.$f --oldpassword p1
+		fails_with 1 "incorrect"
+		VBoxManage encryptmedium a.$f --oldpassword p2 2>/dev/null
+		[ "$(field a.$f Encryption)" = disabled ]
+		qemu-img compare -q data.raw a.$f
+		[ "$f" = QCOW2 ] || [ "$(field a.$f UUID)" = "$uuid" ]
+	done
+	filled a.vhd VHD
+	vbm encryptmedium a.vhd --newpassword p1 --newpasswordid x
+	fails_with 1 "cannot be encrypted"
+}
+
+@test "internalcommands sethduuid gives a copied image another UUID" {
+	uuid=$(hd a.vdi 5)
+	cp a.vdi b.vdi
+	vbm modifymedium b.vdi --description copy
+	fails_with 1 "already exists"
+	vbm internalcommands sethduuid b.vdi
+	succeeds
+	[[ $output =~ ^UUID\ changed\ to:\ [0-9a-f-]{36}$ ]]
+	VBoxManage modifymedium b.vdi --description copy >/dev/null
+	[ "$(field a.vdi UUID)" = "$uuid" ]
+}
+
+@test "Ctrl-C takes back what was begun" {
+	truncate -s 3G big.raw
+	dd if=/dev/urandom of=big.raw bs=1M count=400 conv=notrunc status=none
+	VBoxManage convertfromraw big.raw big.vdi 2>/dev/null &
+	sleep 0.05
+	kill -INT $! 2>/dev/null || true
+	wait $! && skip "it was done before the signal came"
+	[ ! -e big.vdi ]
+	[ -z "$(ls "$LODGE_HOME"/run/media)" ]
+}
+
+@test "what a killed clone left is removed by the next command, which says so" {
+	truncate -s 3G big.raw
+	dd if=/dev/urandom of=big.raw bs=1M count=400 conv=notrunc status=none
+	VBoxManage convertfromraw big.raw clone.vmdk --format VMDK --variant Split2G 2>/dev/null &
+	for _ in $(seq 200); do
+		[ ! -e clone.vmdk ] || break
+		sleep 0.01
+	done
+	kill -KILL $! 2>/dev/null || true
+	wait $! && skip "it was done before it was killed"
+	[ -e clone.vmdk ]
+	vbm list hdds
+	[[ $stderr == *"clone.vmdk"*"removed"* ]]
+	[ "$(echo clone*)" = "clone*" ]
+	vbm list hdds
+	[ -z "$stderr" ]
+}
