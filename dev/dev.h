@@ -182,6 +182,15 @@ struct display_source vga_display(struct vga *v); /* for consoles; valid as long
 struct net_link;
 struct device *e1000_create(struct machine *m, int slot, const char *variant, struct net_link *link, struct err *e);
 
+/* ---- the machine's identity ---- */
+
+/* A page of memory at `base` with a random generation ID. vmgenid_set() changes it and tells the guest. */
+#define VMGENID_GPE 5
+struct vmgenid;
+struct uuid;
+struct vmgenid *vmgenid_create(struct machine *m, gpa_t base, struct piix4pm *pm);
+void vmgenid_set(struct vmgenid *v, const struct uuid *id);
+
 /* ---- disks and CD-ROM drives ---- */
 
 /*
@@ -204,7 +213,7 @@ struct drive_config {
 /* Interrupts 14 and 15, and which chip it is. */
 struct ide_wires {
 	struct irq irq[2];
-	bool piix3; /* 8086:7010 instead of PIIX4's 8086:7111 */
+	bool piix3, ich6; /* 8086:7010, 8086:269e instead of PIIX4's 8086:7111 */
 };
 
 /*

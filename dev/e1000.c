@@ -1490,6 +1490,13 @@ e1000_destroy(struct device *dev)
 	free(d);
 }
 
+/* The driver reads it when it is loaded, or at the next reset. */
+static void
+address_changed(void *opaque)
+{
+	eeprom_fill(opaque);
+}
+
 static void
 link_changed(void *opaque, bool up)
 {
@@ -1556,7 +1563,9 @@ e1000_create(struct machine *m, int slot, const char *variant, struct net_link *
 	}
 	for (int i = 0; i < TIMERS; i++)
 		vtimer_init(&d->timer[i], &m->clock, expired[i], d);
-	link->adapter = (struct net_adapter){ .opaque = d, .receive = receive, .link_changed = link_changed };
+	link->adapter = (struct net_adapter){
+		.opaque = d, .receive = receive, .link_changed = link_changed, .address_changed = address_changed
+	};
 	e1000_reset(&d->pci.dev);
 	return &d->pci.dev;
 }

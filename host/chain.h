@@ -22,8 +22,14 @@ const char *diff_format(const char *format, const char **suffix);
 /* A new one in the snapshot folder of `vm`, for the disk at `a`. */
 void overlay_name(
 	struct overlay *o, const struct host_vm *vm, const struct host_controller *c, const struct host_attachment *a);
+/* One for each hard disk of `vm`, in the snapshot folder of `to`. */
+struct overlay *overlays_plan(const struct host_vm *vm, const struct host_vm *to, int *count);
 int overlay_create(const struct overlay *o, struct err *e);
 int overlay_register(struct host *h, const struct overlay *o, struct err *e);
+/* Attached in the place of its parent. */
+int overlay_attach(struct host_vm *vm, const struct overlay *o);
+/* Parameters of "snapshot.take" and "fork"; state_file "": none. */
+json_t *overlays_request(const struct overlay *o, int count, const char *state_file);
 void overlays_free(struct overlay *o, int count);
 
 /* ---- chain.c: media and their parents ---- */

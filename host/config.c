@@ -213,13 +213,23 @@ add_user(struct host *h, json_t *doc, struct err *e)
 /* A saved machine goes on. Snapshots, also of memory, are made by the machine's process: their folder has to be there.
  */
 static int
-add_state(const struct host_vm *vm, json_t *doc, struct err *e)
+add_state(struct host *h, const struct host_vm *vm, json_t *doc, struct err *e)
 {
+	char generation[37];
+
+
 	if (dir_make(vm->snap_folder, 0700, e))
 		return err_wrap(e, "Could not create the snapshot folder of machine '%s'", vm->name);
 	json_object_set_new(doc, "snapshot_dir", json_string(vm->snap_folder));
 	if (vm->state == HOST_SAVED)
 		json_object_set_new(doc, "state", json_string(vm->state_file));
+	/* From a snapshot, a machine can start more than once. */
+	if (vm->state == HOST_SAVED && snapshot_owns_state(h, vm->state_file)) {
+		struct uuid u = uuid_random();
+
+		uuid_text(&u, generation);
+		json_object_set_new(doc, "generation", json_string(generation));
+	}
 	return 0;
 }
 
@@ -247,7 +257,7 @@ config_json(struct host *h, const struct host_vm *vm, struct err *e)
 	if (!o)
 		err_set(e, ERR_FAILED, "The configuration of machine '%s' cannot be written down: a value is not UTF-8",
 			vm->name);
-	else if (add_nics(h, vm, o, e) || add_devices(h, vm, o, e) || add_user(h, o, e) || add_state(vm, o, e)) {
+	else if (add_nics(h, vm, o, e) || add_devices(h, vm, o, e) || add_user(h, o, e) || add_state(h, vm, o, e)) {
 		json_decref(o);
 		return NULL;
 	}

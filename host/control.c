@@ -105,21 +105,63 @@ send_message(int fd, json_t *message, int pass)
 	return r;
 }
 
+/* Descriptors that came with bytes. */
+struct received {
+	int fds[8], count;
+};
+
+/* As read_full(); descriptors are kept, or closed when nobody wants them. */
+static bool
+receive_full(int fd, void *buf, size_t n, struct received *got)
+{
+	uint8_t *p = buf;
+
+	while (n) {
+		char space[CMSG_SPACE(8 * sizeof(int))];
+		struct iovec iov = { p, n };
+		struct msghdr msg = {
+			.msg_iov = &iov, .msg_iovlen = 1, .msg_control = space, .msg_controllen = sizeof(space)
+		};
+		ssize_t k = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC);
+
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k <= 0)
+			return false;
+		for (struct cmsghdr *h = CMSG_FIRSTHDR(&msg); h; h = CMSG_NXTHDR(&msg, h)) {
+			size_t count = h->cmsg_type == SCM_RIGHTS ? (h->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
+
+			for (size_t i = 0; i < count; i++) {
+				int passed;
+
+				memcpy(&passed, CMSG_DATA(h) + i * sizeof(int), sizeof(int));
+				if (got && got->count < 8)
+					got->fds[got->count++] = passed;
+				else
+					close(passed);
+			}
+		}
+		p += k;
+		n -= (size_t)k;
+	}
+	return true;
+}
+
 static json_t *
-receive_message(int fd)
+receive_message(int fd, struct received *got)
 {
 	uint8_t head[4];
 	json_t *o = NULL;
 	uint32_t n;
 	char *text;
 
-	if (read_full(fd, head, sizeof(head)) != sizeof(head))
+	if (!receive_full(fd, head, sizeof(head), got))
 		return NULL;
 	n = le32(head);
 	if (!n || n > VM_REPLY_MAX)
 		return NULL;
 	text = xcalloc(n, 1);
-	if (read_full(fd, text, n) == (ssize_t)n)
+	if (receive_full(fd, text, n, got))
 		o = json_loadb(text, n, 0, NULL);
 	free(text);
 	return o;
@@ -133,11 +175,11 @@ not_running(const char *name, struct err *e)
 
 /* The answer, after what may come before it of how far the machine's process is. */
 static json_t *
-receive_answer(int fd, const struct host_progress *p)
+receive_answer(int fd, const struct host_progress *p, struct received *got)
 {
 	json_t *o, *percent;
 
-	while ((o = receive_message(fd)) && (percent = json_object_get(o, "progress"))) {
+	while ((o = receive_message(fd, got)) && (percent = json_object_get(o, "progress"))) {
 		if (p && p->at)
 			p->at(p->opaque, (int)json_integer_value(percent));
 		json_decref(o);
@@ -147,7 +189,7 @@ receive_answer(int fd, const struct host_progress *p)
 
 static json_t *
 call(struct host *h, const struct host_vm *vm, const char *method, json_t *params, int pass,
-	const struct host_progress *p, struct err *e)
+	const struct host_progress *p, struct received *got, struct err *e)
 {
 	json_t *request = json_pack("{s:i, s:s, s:o}", "id", 1, "method", method, "params", params);
 	json_t *answer = NULL, *result = NULL;
@@ -165,7 +207,7 @@ call(struct host *h, const struct host_vm *vm, const char *method, json_t *param
 		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &forever, sizeof(forever));
 	}
 	if (!r)
-		answer = receive_answer(fd, p);
+		answer = receive_answer(fd, p, got);
 	close(fd);
 	json_decref(request);
 	if (!answer)
@@ -179,16 +221,28 @@ call(struct host *h, const struct host_vm *vm, const char *method, json_t *param
 }
 
 json_t *
-vm_call_long(struct host *h, const struct host_vm *vm, const char *method, json_t *params,
-	const struct host_progress *p, struct err *e)
+vm_call_fd(struct host *h, const struct host_vm *vm, const char *method, json_t *params, int pass, struct err *e)
 {
-	return call(h, vm, method, params, -1, p, e);
+	return call(h, vm, method, params, pass, NULL, NULL, e);
 }
 
 json_t *
-vm_call_fd(struct host *h, const struct host_vm *vm, const char *method, json_t *params, int pass, struct err *e)
+vm_call_long(struct host *h, const struct host_vm *vm, const char *method, json_t *params,
+	const struct host_progress *p, struct err *e)
 {
-	return call(h, vm, method, params, pass, NULL, e);
+	return call(h, vm, method, params, -1, p, NULL, e);
+}
+
+json_t *
+vm_call_fds(struct host *h, const struct host_vm *vm, const char *method, json_t *params, int fds[8], int *fd_count,
+	struct err *e)
+{
+	struct received got = { .count = 0 };
+	json_t *answer = call(h, vm, method, params, -1, NULL, &got, e);
+
+	memcpy(fds, got.fds, sizeof(got.fds));
+	*fd_count = got.count;
+	return answer;
 }
 
 json_t *

@@ -285,10 +285,10 @@ fresh_log(const struct host_vm *vm)
 
 /* In the child: nothing of ours but the pipe, as descriptor `at`; what it says before it can report goes to its log. */
 static void __attribute__((noreturn))
-become(const char *program, char *const argv[], int ready, int at, const char *log)
+become(const char *program, char *const argv[], int ready, int at, const char *log, const int *fds, int fd_count)
 {
 	sigset_t none;
-	int null = open("/dev/null", O_RDWR), err = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
+	int high[8], null = open("/dev/null", O_RDWR), err = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
 
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
@@ -297,8 +297,12 @@ become(const char *program, char *const argv[], int ready, int at, const char *l
 	dup2(null, 0);
 	dup2(null, 1);
 	dup2(err >= 0 ? err : null, 2);
+	for (int i = 0; i < fd_count; i++) /* out of the way of where they go */
+		high[i] = fcntl(fds[i], F_DUPFD, 20);
 	dup2(ready, at);
-	close_range(at < 3 ? 3 : (unsigned)at + 1, ~0u, 0);
+	for (int i = 0; i < fd_count; i++)
+		dup2(high[i], at + 1 + i);
+	close_range(at < 3 ? 3 : (unsigned)(at + fd_count) + 1, ~0u, 0);
 	execvp(program, argv);
 	dprintf(at, "{\"error\":{\"code\":\"VBOX_E_FILE_ERROR\",\"text\":\"Cannot run '%s': %s\"}}\n", program,
 		strerror(errno));
@@ -306,7 +310,7 @@ become(const char *program, char *const argv[], int ready, int at, const char *l
 }
 
 static pid_t
-spawn(const char *program, char *const argv[], int at, const char *log, int *ready)
+spawn(const char *program, char *const argv[], int at, const char *log, const int *fds, int fd_count, int *ready)
 {
 	int fd[2];
 	pid_t pid;
@@ -315,7 +319,7 @@ spawn(const char *program, char *const argv[], int at, const char *log, int *rea
 		return -1;
 	pid = fork();
 	if (!pid)
-		become(program, argv, fd[1], at, log);
+		become(program, argv, fd[1], at, log, fds, fd_count);
 	close(fd[1]);
 	*ready = fd[0];
 	if (pid < 0)
@@ -372,13 +376,17 @@ wait_ready(int fd, pid_t pid, const char *log, struct err *e)
 }
 
 static int
-run_program(struct host *h, const struct host_vm *vm, const char *config, struct err *e)
+run_program(struct host *h, const struct host_vm *vm, const char *config, const int *fds, int fd_count, struct err *e)
 {
+	char number[16];
 	char *program = find_program(), *dir = vm_run_dir(h, vm->uuid), *log = fresh_log(vm);
 	char *const argv[] = { "lodge-vm", "--config", (char *)config, "--run-dir", dir, "--log", log, "--ready-fd",
-		"3", NULL };
+		"3", fd_count ? "--copy-fds" : NULL, number, NULL };
 	int ready = -1, r;
-	pid_t pid = spawn(program, argv, READY_FD, log, &ready);
+	pid_t pid;
+
+	snprintf(number, sizeof(number), "%d", fd_count);
+	pid = spawn(program, argv, READY_FD, log, fds, fd_count, &ready);
 
 	if (pid < 0)
 		r = err_sys(e, ERR_FAILED, errno, "Could not start a process for the machine '%s'", vm->name);
@@ -390,22 +398,28 @@ run_program(struct host *h, const struct host_vm *vm, const char *config, struct
 	return r;
 }
 
-/* What the machine's process is told. 0600: the console's password may be in it. */
+/* 0600: the console's password may be in it. */
 static int
-write_config(struct host *h, const struct host_vm *vm, const char *path, struct err *e)
+dump_config(json_t *o, const char *path, struct err *e)
 {
-	json_t *o = config_json(h, vm, e);
-	int fd, r;
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), r;
 
-	if (!o)
-		return -1;
-	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	r = fd < 0 ? -1 : json_dumpfd(o, fd, JSON_INDENT(1));
-	json_decref(o);
 	if (r)
 		err_sys(e, ERR_FILE, errno, "Could not write '%s'", path);
 	if (fd >= 0)
 		close(fd);
+	return r;
+}
+
+/* What the machine's process is told. */
+static int
+write_config(struct host *h, const struct host_vm *vm, const char *path, struct err *e)
+{
+	json_t *o = config_json(h, vm, e);
+	int r = o ? dump_config(o, path, e) : -1;
+
+	json_decref(o);
 	return r;
 }
 
@@ -483,7 +497,7 @@ start_locked(struct host *h, const char *uuid, struct err *e)
 	if (vm && lock_held(h, uuid, VM_FILE_LOCK))
 		already_locked(vm->name, e);
 	else if (vm && !check_media(vm, e) && !write_config(h, vm, config, e)) {
-		r = run_program(h, vm, config, e);
+		r = run_program(h, vm, config, NULL, 0, e);
 		if (r)
 			restore_status(h, uuid, before);
 		else
@@ -518,6 +532,34 @@ host_vm_start(struct host *h, const char *id, const char *session, struct err *e
 	return r;
 }
 
+int
+vm_start_copy(struct host *h, const char *uuid, const char *engine, const int *fds, int fd_count, struct err *e)
+{
+	char *dir = vm_run_dir(h, uuid), *path = run_file(h, uuid, FILE_CONFIG);
+	struct host_vm *vm = host_vm_load(h, uuid, e);
+	json_t *config = NULL;
+	struct uuid generation = uuid_random();
+	char text[37];
+	int r = vm ? dir_make(dir, 0700, e) : -1;
+
+	if (!r)
+		config = config_json(h, vm, e);
+	if (config) {
+		uuid_text(&generation, text);
+		json_object_set_new(config, "engine", json_string(engine));
+		json_object_set_new(config, "generation", json_string(text));
+	}
+	r = config ? dump_config(config, path, e) : -1;
+	if (!r)
+		r = run_program(h, vm, path, fds, fd_count, e);
+	unlink(path);
+	json_decref(config);
+	host_vm_free(vm);
+	free(path);
+	free(dir);
+	return r;
+}
+
 /* ---- which engine ---- */
 
 /* What lodge-vm prints about its choice. NULL and *e. */
@@ -527,7 +569,7 @@ ask_engine(const char *wanted, struct err *e)
 	char *program = find_program(), line[4096];
 	char *const argv[] = { "lodge-vm", "--which-engine", (char *)wanted, NULL };
 	int out = -1, status;
-	pid_t pid = spawn(program, argv, 1, "/dev/null", &out);
+	pid_t pid = spawn(program, argv, 1, "/dev/null", NULL, 0, &out);
 	json_t *o = NULL;
 
 	free(program);

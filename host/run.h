@@ -19,6 +19,11 @@ char *engine_name(struct host *h, const char *uuid, struct err *e);
 bool vm_process_alive(struct host *h, const char *uuid);
 /* Keep others from starting the machine; a descriptor to close, -1 when someone else does (no *e). */
 int vm_take_start_lock(struct host *h, const char *uuid);
+/* Start a copy of a running machine: `fds` are its state and memory. */
+int vm_start_copy(struct host *h, const char *uuid, const char *engine, const int *fds, int fd_count, struct err *e);
+/* As vm_call_long(); descriptors that come with the answer, at most 8, are the caller's to close. */
+json_t *vm_call_fds(struct host *h, const struct host_vm *vm, const char *method, json_t *params, int fds[8],
+	int *fd_count, struct err *e);
 /* The state as it is when nobody starts the machine or works on it. */
 void vm_resolve_resting(struct host *h, struct host_vm *vm);
 /* An error object of the protocol as ours; -1. */

@@ -76,9 +76,8 @@ overlays_free(struct overlay *o, int count)
 	free(o);
 }
 
-/* One for each hard disk of the machine. */
-static struct overlay *
-plan_overlays(const struct host_vm *vm, int *count)
+struct overlay *
+overlays_plan(const struct host_vm *vm, const struct host_vm *to, int *count)
 {
 	struct overlay *o = NULL;
 
@@ -92,7 +91,7 @@ plan_overlays(const struct host_vm *vm, int *count)
 			o = realloc(o, (size_t)(*count + 1) * sizeof(*o));
 			if (!o)
 				abort();
-			overlay_name(&o[(*count)++], vm, &vm->ctl[i], a);
+			overlay_name(&o[(*count)++], to, &vm->ctl[i], a);
 		}
 	}
 	return o;
@@ -126,8 +125,8 @@ overlay_register(struct host *h, const struct overlay *o, struct err *e)
 		"ssss", o->uuid, o->path, upper, o->parent);
 }
 
-static int
-attach_overlay(struct host_vm *vm, const struct overlay *o)
+int
+overlay_attach(struct host_vm *vm, const struct overlay *o)
 {
 	struct host_controller *c = vm_controller(vm, o->controller);
 	struct host_attachment *a = c ? (struct host_attachment *)host_vm_attachment(c, o->port, o->device) : NULL;
@@ -222,7 +221,7 @@ insert_snapshot(struct host *h, struct host_vm *vm, const char *uuid, const char
 			    "INSERT INTO snapshot_disk VALUES((SELECT id FROM snapshot WHERE uuid = ?), ?, ?, ?,"
 			    " (SELECT id FROM medium WHERE uuid = ?))",
 			    "ssiis", uuid, o[i].controller, o[i].port, o[i].device, o[i].parent) ||
-		    overlay_register(h, &o[i], e) || attach_overlay(vm, &o[i]);
+		    overlay_register(h, &o[i], e) || overlay_attach(vm, &o[i]);
 	if (!r)
 		r = vm_store(h, vm, e) ||
 		    db_run(h, e,
@@ -251,8 +250,8 @@ check_take(const struct host_vm *vm, struct err *e)
 	}
 }
 
-static json_t *
-take_request(const struct overlay *o, int count, const char *state_file)
+json_t *
+overlays_request(const struct overlay *o, int count, const char *state_file)
 {
 	json_t *disks = json_array();
 
@@ -278,7 +277,7 @@ make_images(struct host *h, const struct host_vm *vm, const struct host_snapshot
 		return r;
 	}
 	answer = vm_call_long(
-		h, vm, "snapshot.take", take_request(o, count, state_file), t->progress ? t->progress : &silent, e);
+		h, vm, "snapshot.take", overlays_request(o, count, state_file), t->progress ? t->progress : &silent, e);
 	if (!answer)
 		return -1;
 	n->stopped_ms = json_number_value(json_object_get(answer, "stopped_ms"));
@@ -335,7 +334,7 @@ host_snapshot_take(struct host *h, const char *id, const struct host_snapshot_ta
 		state_file = xstrdup(vm->state == HOST_SAVED ? vm->state_file : "");
 	if (!state_file || dir_make(vm->snap_folder, 0700, e))
 		goto out;
-	o = plan_overlays(vm, &count);
+	o = overlays_plan(vm, vm, &count);
 	files = describe_take(vm, uuid, t, o, count, state_file);
 	if (work_begin(h, vm, "take", files, &w, e))
 		goto out;
@@ -708,7 +707,7 @@ restore_into(struct host *h, const struct host_vm *vm, const struct host_snapsho
 	struct host_vm *old, json_t *trash, struct err *e)
 {
 	for (int i = 0; i < count; i++)
-		if (overlay_register(h, &o[i], e) || attach_overlay(old, &o[i]))
+		if (overlay_register(h, &o[i], e) || overlay_attach(old, &o[i]))
 			return -1;
 	snprintf(old->snapshot, sizeof(old->snapshot), "%s", s->uuid);
 	free(old->state_file);
@@ -748,7 +747,7 @@ host_snapshot_restore(
 	old = snapshot_machine(h, vm, s.uuid, e);
 	if (!old || dir_make(vm->snap_folder, 0700, e))
 		goto out;
-	o = plan_overlays(old, &count);
+	o = overlays_plan(old, old, &count);
 	files = json_pack("{s:o, s:O}", "created", paths_of(o, count, NULL), "trash", trash);
 	if (work_begin(h, vm, "restore", files, &w, e))
 		goto out;

@@ -12,7 +12,7 @@
  * firmware runs, acpi_link() does.
  *
  * The DSDT describes: the PCI root with its windows and interrupt routing through the PIIX3's four links, ISA devices,
- * HPET, processors, and the sleep state S5. There is no S3: the board cannot suspend.
+ * HPET, processors, the generation ID, and the sleep state S5. There is no S3: the board cannot suspend.
  */
 #include "machine/acpi.h"
 
@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "dev/dev.h"
 #include "machine/aml.h"
 
 #define TABLE_HEADER 36
@@ -287,6 +288,42 @@ add_processors(struct aml *a, int cpus)
 	}
 }
 
+/* Where the generation ID is (dev/vmgenid.c), and what happens when it changes. */
+static void
+add_generation_id(struct aml *a)
+{
+	aml_begin_device(a, "VGEN");
+	aml_name(a, "_HID");
+	aml_string(a, "LODG0001");
+	aml_name(a, "_CID");
+	aml_string(a, "VM_Gen_Counter");
+	aml_name(a, "_DDN");
+	aml_string(a, "VM_Gen_Counter");
+	aml_name(a, "_CRS");
+	aml_begin_resources(a);
+	aml_res_memory32(a, PC_VMGENID_BASE, PAGE_SIZE, false);
+	aml_end(a);
+	aml_name(a, "ADDR");
+	aml_begin_package(a, 2);
+	aml_int(a, PC_VMGENID_BASE);
+	aml_int(a, 0);
+	aml_end(a);
+	aml_end(a);
+}
+
+static void
+add_events(struct aml *a)
+{
+	char name[] = "_E00";
+
+	name[3] = (char)('0' + VMGENID_GPE);
+	aml_begin_scope(a, "\\_GPE");
+	aml_begin_method(a, name, 0, false);
+	aml_op(a, AML_NOTIFY), aml_path(a, "\\_SB_VGEN"), aml_int(a, 0x80);
+	aml_end(a);
+	aml_end(a);
+}
+
 /* SLP_TYP of soft off is 0 in the PIIX4 (82371AB data sheet, PMCNTRL). */
 static void
 add_sleep_states(struct aml *a)
@@ -311,11 +348,13 @@ add_dsdt(struct acpi_tables *t, const struct acpi_options *o)
 		add_link_device(&a, i);
 	if (o->hpet)
 		add_hpet_device(&a);
+	add_generation_id(&a);
 	add_processors(&a, o->cpus);
 	aml_begin_scope(&a, "PCI0");
 	add_interrupt_routing(&a);
 	aml_end(&a);
 	aml_end(&a);
+	add_events(&a);
 	at = add_table(t, "DSDT", 2, a.code.s, a.code.len);
 	seal_table(t, at);
 	str_free(&a.code);

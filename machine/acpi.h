@@ -18,6 +18,7 @@
 #define PC_IOAPIC_BASE 0xfec00000u
 #define PC_LAPIC_BASE 0xfee00000u
 #define PC_HPET_BASE 0xfed00000u
+#define PC_VMGENID_BASE 0xfed11000u
 #define PC_ACPI_ENABLE 0xf1 /* written to port 0xb2 */
 #define PC_ACPI_DISABLE 0xf0
 

@@ -43,6 +43,7 @@ struct pc {
 	struct i8042 *keyboard;
 	struct vga *vga;
 	struct fwcfg *fwcfg;
+	struct vmgenid *generation;
 
 	struct kernel *kernel;
 };

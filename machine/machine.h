@@ -138,6 +138,8 @@ int pc_detach_drive(struct pc *p, struct pc_device *d, int unit, struct err *e);
  * and *e: there is no such drive, or the guest has locked its door and `force` is false. Machine lock held.
  */
 int pc_change_medium(struct pc *p, struct pc_device *d, int unit, struct block *medium, bool force, struct err *e);
+/* The machine goes on from a copy of another, or from its own past: tell the guest. Machine lock held. */
+void pc_set_generation(struct pc *p, const struct uuid *id);
 /* Press the power button. False: the guest does not listen to it. Machine lock held. */
 bool pc_power_button(struct pc *p);
 /* What a person types and does with the mouse; what the screen shows (false: there is no VGA). Machine lock held. */

@@ -97,6 +97,7 @@ build_board(struct pc *p)
 	i440fx_create(m, p->ram, p->bios);
 	piix3_create(m, SLOT_PIIX, p->isa);
 	p->pm = piix4pm_create(m, SLOT_PIIX, isairq_input(p->isa, PC_SCI_IRQ));
+	p->generation = vmgenid_create(m, PC_VMGENID_BASE, p->pm);
 	if (c->hpet) {
 		p->hpet = hpet_create(m, PC_HPET_BASE, p->isa, p->ioapic);
 		irq0 = hpet_legacy_input(p->hpet, 0);
@@ -341,6 +342,13 @@ struct cpus *
 pc_cpus(struct pc *p)
 {
 	return &p->cpus;
+}
+
+void
+pc_set_generation(struct pc *p, const struct uuid *id)
+{
+	if (p->generation)
+		vmgenid_set(p->generation, id);
 }
 
 /* ---- people ---- */

@@ -28,6 +28,8 @@ struct net_adapter {
 	/* A frame from the network. False: no room now; the link keeps it and retries after net_adapter_ready(). */
 	bool (*receive)(void *opaque, const uint8_t *frame, size_t len);
 	void (*link_changed)(void *opaque, bool up);
+	/* The link has another MAC address than the adapter was saved with. May be NULL. */
+	void (*address_changed)(void *opaque);
 };
 
 /* The network's side: nat, ... Each kind is one constant. */

@@ -72,6 +72,12 @@ state_crc(uint32_t crc, const void *p, size_t n)
 	return ~(__builtin_cpu_supports("sse4.2") ? crc_fast(~crc, p, n) : crc_slow(~crc, p, n));
 }
 
+uint32_t
+state_checksum(const void *p, size_t n)
+{
+	return state_crc(0, p, n);
+}
+
 unsigned
 state_threads(void)
 {

@@ -92,10 +92,33 @@ int state_live_finish(struct state_live *l, const struct state_progress *p, stru
 /* At any time after open; the machine goes on undisturbed. */
 void state_live_close(struct state_live *l);
 
+/* ---- copies that share memory ---- */
+
+#define STATE_LAYERS_MAX 6
+struct state_share;
+
+/* To be opened before rights are given up. Never NULL. */
+struct state_share *state_share_open(void);
+void state_share_close(struct state_share *s);
+/*
+ * Memory as it is at this moment, in files that copies can map; the machine stands still. Afterwards
+ * state_share_layers() gives the descriptors, which stay its own.
+ */
+int state_share(struct state_share *s, struct machine *m, struct err *e);
+/* May come before, while the machine runs: then it need not stand still for long. Without the machine lock. */
+void state_share_prepare(struct state_share *s, struct machine *m);
+int state_share_layers(const struct state_share *s, int fd[STATE_LAYERS_MAX]);
+/* The copy's side, instead of state_load_memory(): takes the descriptors over. */
+int state_share_take(struct state_share *s, struct machine *m, const int *fd, int count, struct err *e);
+/* A saved state without memory. */
+int state_save_description(int fd, struct machine *m, struct cpus *c, struct err *e);
+
 /* ---- for tests and debugging ---- */
 
 /* The description of the machine (everything but memory) as bytes; str_free() it. */
 void state_describe(struct str *out, struct machine *m, struct cpus *c);
+/* The checksum that a file's header has of itself. */
+uint32_t state_checksum(const void *p, size_t n);
 /* One line a field, for people: "lapic.tpr 0". */
 int state_print(const struct state_file *f, FILE *out);
 

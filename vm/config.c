@@ -765,6 +765,7 @@ static const struct key config_keys[] = {
 	KEY(struct vm_config, "log", log, K_PATH, 0, 4095),
 	KEY(struct vm_config, "state", state, K_PATH, 0, 4095),
 	KEY(struct vm_config, "snapshot_dir", snapshot_dir, K_PATH, 0, 4095),
+	KEY(struct vm_config, "generation", generation, K_STRING, 0, 36),
 	KEY_ENUM(struct vm_config, "triple_fault", triple_fault, triple_fault_names),
 	KEY_OWN("boot", read_boot, write_boot),
 	KEY(struct vm_config, "boot_menu", boot_menu, K_BOOL, 0, 0),
@@ -799,6 +800,7 @@ vm_config_new(const char *name)
 	c->log = xstrdup("");
 	c->state = xstrdup("");
 	c->snapshot_dir = xstrdup("");
+	c->generation = xstrdup("");
 	c->boot_count = 2;
 	c->boot[0] = VM_BOOT_DISK;
 	c->boot[1] = VM_BOOT_DVD;

@@ -106,7 +106,7 @@ struct vm_config {
 	enum vm_triple_fault triple_fault;
 	int64_t rtc_offset_ms;
 	char *user, *log;
-	char *state, *snapshot_dir;
+	char *state, *snapshot_dir, *generation;
 	int boot_count;
 	enum vm_boot boot[VM_BOOT_MAX];
 	char *firmware;

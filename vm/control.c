@@ -36,6 +36,8 @@ struct client {
 	struct str in, out;
 	size_t out_done;
 	bool busy, doomed;
+	int fds[8]; /* to go with the next bytes */
+	int fd_count;
 	int passed_fd; /* came with the last request; 0: none */
 	struct client *next;
 };
@@ -51,6 +53,39 @@ struct control {
 };
 
 static void
+close_fds(struct client *c)
+{
+	while (c->fd_count)
+		close(c->fds[--c->fd_count]);
+}
+
+/* As send(); descriptors go along once. */
+static ssize_t
+client_send(struct client *c)
+{
+	struct iovec iov = { c->out.s + c->out_done, c->out.len - c->out_done };
+	char space[CMSG_SPACE(sizeof(c->fds))] = { 0 };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	ssize_t n;
+
+	if (c->fd_count) {
+		struct cmsghdr *h;
+
+		msg.msg_control = space;
+		msg.msg_controllen = CMSG_SPACE((size_t)c->fd_count * sizeof(int));
+		h = CMSG_FIRSTHDR(&msg);
+		h->cmsg_level = SOL_SOCKET;
+		h->cmsg_type = SCM_RIGHTS;
+		h->cmsg_len = CMSG_LEN((size_t)c->fd_count * sizeof(int));
+		memcpy(CMSG_DATA(h), c->fds, (size_t)c->fd_count * sizeof(int));
+	}
+	n = sendmsg(c->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (n > 0)
+		close_fds(c);
+	return n;
+}
+
+static void
 client_close(struct client *c)
 {
 	struct client **p = &c->control->clients;
@@ -60,6 +95,7 @@ client_close(struct client *c)
 	*p = c->next;
 	c->control->count--;
 	loop_watch_remove(c->watch);
+	close_fds(c);
 	close(c->fd);
 	if (c->passed_fd > 0)
 		close(c->passed_fd);
@@ -83,7 +119,7 @@ static bool
 client_flush(struct client *c)
 {
 	while (c->out_done < c->out.len) {
-		ssize_t n = send(c->fd, c->out.s + c->out_done, c->out.len - c->out_done, MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t n = client_send(c);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -319,6 +355,18 @@ control_answer(struct control *k, struct vm_asker *a, json_t *result, const stru
 	c->busy = false;
 	client_parse(c);
 	client_flush(c);
+}
+
+void
+control_attach(struct control *k, const struct vm_asker *a, const int *fds, int count)
+{
+	struct client *c = a->client ? find_client(k, a->client) : NULL;
+
+	for (int i = 0; i < count; i++)
+		if (c && c->fd_count < (int)ARRAY_LEN(c->fds))
+			c->fds[c->fd_count++] = fds[i];
+		else
+			close(fds[i]);
 }
 
 void

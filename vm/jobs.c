@@ -153,6 +153,19 @@ do_resume(struct vm *v, struct err *e)
 	return 0;
 }
 
+static json_t *
+do_fork(struct vm *v, struct vm_job *j, struct err *e)
+{
+	int fds[8], count = 0;
+	json_t *result = vm_fork(v, j->params, fds, &count, e);
+
+	machine_lock(v->m);
+	if (v->control)
+		control_attach(v->control, &j->asker, fds, count);
+	machine_unlock(v->m);
+	return result;
+}
+
 /* The machine ends when it is written down. Who asked is answered at the very end. False: it goes on, *e says why. */
 static bool
 do_save(struct vm *v, struct vm_job *j, struct err *e)
@@ -280,6 +293,9 @@ act_on_request(struct vm *v, struct vm_job *j)
 			end(v, VM_END_SAVED, 0, "saved");
 			return;
 		}
+		break;
+	case JOB_FORK:
+		result = do_fork(v, j, &e);
 		break;
 	case JOB_SNAPSHOT:
 		result = vm_is_full(v, &e) ? NULL : vm_snapshot(v, j->params, &j->asker, &e);

@@ -24,7 +24,7 @@
 
 struct arguments {
 	const char *config, *run_dir, *log, *which_engine;
-	int ready_fd;
+	int ready_fd, copy_count;
 	bool foreground;
 };
 
@@ -45,6 +45,7 @@ parse_arguments(int argc, char **argv, struct arguments *a)
 		{ "log", required_argument, NULL, 'l' },
 		{ "ready-fd", required_argument, NULL, 'r' },
 		{ "foreground", no_argument, NULL, 'f' },
+		{ "copy-fds", required_argument, NULL, 'k' },
 		{ "which-engine", required_argument, NULL, 'e' },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
@@ -72,6 +73,13 @@ parse_arguments(int argc, char **argv, struct arguments *a)
 			}
 			a->ready_fd = (int)n;
 			break;
+		case 'k':
+			if (!str_to_u64(optarg, 2, ARRAY_LEN(((struct vm_options *)0)->copy_fds), &n)) {
+				fprintf(stderr, "lodge-vm: --copy-fds takes a number from 2 on, not '%s'\n", optarg);
+				return -1;
+			}
+			a->copy_count = (int)n;
+			break;
 		case 'f':
 			a->foreground = true;
 			break;
@@ -88,15 +96,15 @@ parse_arguments(int argc, char **argv, struct arguments *a)
 			return -1;
 		}
 	}
-	if (((a->config && a->run_dir) || a->which_engine) && optind == argc)
+	if (((a->config && a->run_dir) || a->which_engine) && optind == argc && (!a->copy_count || a->ready_fd >= 3))
 		return 0;
 	usage(stderr);
 	return -1;
 }
 
-/* Descriptors that the starter forgot to close are not the guest's business. */
+/* Descriptors that the starter forgot to close are not the guest's business. Those of a copy follow `keep`. */
 static void
-close_others(int keep)
+close_others(int keep, int copies)
 {
 	if (keep < 3) {
 		close_range(3, ~0u, 0);
@@ -104,7 +112,7 @@ close_others(int keep)
 	}
 	if (keep > 3)
 		close_range(3, (unsigned)keep - 1, 0);
-	close_range((unsigned)keep + 1, ~0u, 0);
+	close_range((unsigned)(keep + copies) + 1, ~0u, 0);
 }
 
 static void
@@ -159,6 +167,10 @@ run_machine(const struct arguments *a, int ready)
 	const char *log;
 	struct vm *v;
 	int r;
+
+	o.copy_count = a->copy_count;
+	for (int i = 0; i < a->copy_count; i++)
+		o.copy_fds[i] = a->ready_fd + 1 + i;
 
 	if (!c) {
 		report_failure(ready, &e);
@@ -237,7 +249,7 @@ main(int argc, char **argv)
 		return 2;
 	if (a.which_engine)
 		return tell_engine(a.which_engine);
-	close_others(a.ready_fd);
+	close_others(a.ready_fd, a.copy_count);
 	if (a.ready_fd >= 0 && fcntl(a.ready_fd, F_SETFD, FD_CLOEXEC)) {
 		fprintf(stderr, "lodge-vm: descriptor %d is not open\n", a.ready_fd);
 		return 2;

@@ -26,6 +26,7 @@ enum vm_job_kind {
 	JOB_DEBUG,
 	JOB_SAVE,
 	JOB_SNAPSHOT,
+	JOB_FORK,
 	JOB_FULL,
 	JOB_EVENT,
 };
@@ -109,6 +110,7 @@ struct vm {
 
 	struct state_file *saved; /* that the machine came from; NULL: none */
 	int uffd;		  /* -1: none */
+	struct state_share *share; /* memory that copies have too */
 	enum vm_state state_before;
 };
 
@@ -140,6 +142,8 @@ int vm_state_load(struct vm *v, struct err *e);
 int vm_save(struct vm *v, const char *path, struct vm_asker *asker, struct err *e);
 /* "snapshot.take" of vm/protocol.h: its result. */
 json_t *vm_snapshot(struct vm *v, json_t *params, struct vm_asker *asker, struct err *e);
+/* "fork": its result; descriptors to go with it, to be closed: fds[0] to fds[*count - 1]. */
+json_t *vm_fork(struct vm *v, json_t *params, int fds[8], int *count, struct err *e);
 
 /* ---- debug.c ---- */
 int vm_debug_open(struct vm *v, struct err *e);
@@ -207,6 +211,8 @@ void control_close(struct control *c);
 void control_answer(struct control *c, struct vm_asker *a, json_t *result, const struct err *e);
 /* Tell who asked that the request is under way. Machine lock held. */
 void control_progress(struct control *c, const struct vm_asker *a, int percent);
+/* Descriptors that go with the next answer of who asked; taken over. Machine lock held. */
+void control_attach(struct control *c, const struct vm_asker *a, const int *fds, int count);
 /* A descriptor of the connection that outlives control_close(); -1. Machine lock held. */
 int control_keep(struct control *c, const struct vm_asker *a);
 /* The descriptor that came with the request, now the caller's; -1. Machine lock held. */

@@ -18,6 +18,9 @@
  *	{"ok":true,"pid":4711,"engine":"interp","engine_reason":"...","vrde_port":5901}
  *	{"error":{"code":"VBOX_E_FILE_ERROR","text":"Cannot open ..."}}
  *
+ * A copy of a machine that runs is started with --copy-fds N: descriptors from the one behind --ready-fd on are what
+ * the method "fork" gave.
+ *
  * End of file without a line means that the process died. Nothing of the machine is left in that case.
  *
  *	lodge-vm --which-engine auto|kvm|jit|interp
@@ -37,8 +40,8 @@
  *	{"pid":4711, "state":"running", "since":"2024-05-01T10:00:00.000000000", "engine":"interp",
  *	 "engine_reason":"...", "vrde_port":5901, "reason":"guest power-off"}
  *
- * `state` is one of VM_STATES. Final are "poweroff", "saved" and "aborted"; `reason` (a sentence) goes with them and
- *with "gurumeditation". `since` is UTC. vrde_port is 0 when the console server is off.
+ * `state` is one of VM_STATES. Final are "poweroff", "saved" and "aborted"; `reason` (a sentence) goes with them
+ * and with "gurumeditation". `since` is UTC. vrde_port is 0 when the console server is off.
  *
  * ---- The control protocol --------------------------------------------------------------------------------------
  *
@@ -114,12 +117,17 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *	snapshot.take {path?, disks:[{controller, port, device, path, format, uuid}]}
  *	                            -> {"stopped_ms", "ms", "memory", "written", "copied", "rounds"}   each disk gets
  *	                               an overlay (a new file), memory and devices go to the new file `path`; the
- *machine stands still for stopped_ms only. On an error everything is as before merge.start {controller, port, device,
- *child:path, way:"up"|"down"} -> {}   merge an image of the disk's chain with its parent (block/block.h); answered when
- *it is ready merge.finish, merge.cancel {controller, port, device} -> {} acpipowerbutton             ->
- *{"handled":bool}   handled: the guest has enabled ACPI and the button's event quit                        -> {} the
- *same as poweroff debug            {what, cpu?:int, names?:[...], values?:[...], item?, args?, lines?:int, level?,
- *listen?}
+ *	                               machine stands still for stopped_ms. On an error all is as before
+ *	fork {disks:[...]}          -> {"stopped_ms"}   each disk gets an overlay, as for snapshot.take; with the
+ *	                               answer come descriptors (SCM_RIGHTS) for lodge-vm's --copy-fds: the state,
+ *	                               and the layers of memory
+ *	merge.start {controller, port, device, child:path, way:"up"|"down"}
+ *	                            -> {}        merge an image of the disk's chain with its parent (block/block.h);
+ *	                               answered when it is ready
+ *	merge.finish, merge.cancel {controller, port, device} -> {}
+ *	acpipowerbutton             -> {"handled":bool}   handled: the guest has enabled ACPI and the button's event
+ *	quit                        -> {}        the same as poweroff
+ *	debug            {what, cpu?:int, names?:[...], values?:[...], item?, args?, lines?:int, level?, listen?}
  *	                            -> {"pairs":[["name","value"],...]}   for debuggers, also while the machine is in
  *	                               gurumeditation. what:
  *	                               registers     names: some, or "all"
@@ -166,6 +174,7 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
 	X("debug", debug)                                                                                              \
 	X("savestate", savestate)                                                                                      \
 	X("snapshot.take", snapshot_take)                                                                              \
+	X("fork", fork)                                                                                                \
 	X("merge.start", merge_start)                                                                                  \
 	X("merge.finish", merge_finish)                                                                                \
 	X("merge.cancel", merge_cancel)                                                                                \
@@ -207,6 +216,7 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *   "user": "lodge",                    when started as root: become this user before the first guest instruction : ""
  *   "log": "/…/VBox.log",               as --log : stderr with --foreground, else none
  *   "state": "/…/x.sav",               resume from this saved state : ""
+ *   "generation": "xxxxxxxx-...",      goes on from a copy or from the past: a new generation ID for the guest : ""
  *   "snapshot_dir": "/…/Snapshots",    where savestate and snapshot.take may make files : ""
  *   "triple_fault": "reset",            reset, stop (gurumeditation) : stop
  *   "boot": ["dvd","disk"],             disk dvd net floppy none, at most 4, in this order : ["disk","dvd"]
@@ -225,7 +235,7 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *                                       PCI device an attached disk; ports 0-29), virtio-scsi and nvme (ports 0-63),
  *                                       lsilogic (ports 0-15), floppy (port 0, devices 0-1)
  *      "ports": 4,                      how many : highest used + 1
- *      "model": "PIIX3",                of an ide : PIIX4
+ *      "model": "PIIX3",                of an ide, also ICH6 : PIIX4
  *      "bootable": true,                : true
  *      "attachments": [
  *        {"port": 0, "device": 0, "type": "disk", "path": "/…", "format": "vdi", "readonly": false,

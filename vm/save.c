@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -30,6 +31,11 @@ vm_state_open(struct vm *v, struct err *e)
 	int fd;
 
 	v->uffd = state_uffd_open();
+	v->share = state_share_open();
+	if (v->o.copy_count) {
+		v->saved = state_open(v->o.copy_fds[0], "of the machine that is copied", e);
+		return v->saved ? 0 : -1;
+	}
 	if (!v->c->state[0])
 		return 0;
 	fd = open(v->c->state, O_RDONLY | O_CLOEXEC);
@@ -53,6 +59,31 @@ vm_state_close(struct vm *v)
 	if (v->uffd >= 0)
 		close(v->uffd);
 	v->uffd = -1;
+	state_share_close(v->share);
+	v->share = NULL;
+}
+
+/* Memory, from the file or from the layers that the machine has in common with the one it is a copy of. */
+static int
+load_memory(struct vm *v, struct err *e)
+{
+	if (!v->o.copy_count)
+		return state_load_memory(v->saved, v->m, v->uffd, e);
+	return state_share_take(v->share, v->m, v->o.copy_fds + 1, v->o.copy_count - 1, e);
+}
+
+/* The guest is another one now: it is told, and its adapters have addresses of their own. */
+static void
+new_generation(struct vm *v)
+{
+	struct uuid id;
+
+	if (!uuid_parse(v->c->generation, &id))
+		return;
+	pc_set_generation(v->pc, &id);
+	for (int i = 0; i < v->link_count && v->o.copy_count; i++)
+		if (v->links[i].adapter.address_changed)
+			v->links[i].adapter.address_changed(v->links[i].adapter.opaque);
 }
 
 int
@@ -63,7 +94,9 @@ vm_state_load(struct vm *v, struct err *e)
 	if (!v->saved)
 		return 0;
 	machine_lock(v->m);
-	r = state_load(v->saved, v->m, pc_cpus(v->pc), e) || state_load_memory(v->saved, v->m, v->uffd, e);
+	r = state_load(v->saved, v->m, pc_cpus(v->pc), e) || load_memory(v, e);
+	if (!r)
+		new_generation(v);
 	machine_unlock(v->m);
 	log_info(v->c->name, r ? "the saved state '%s' is not taken" : "resumes from '%s'", v->c->state);
 	return r;
@@ -349,4 +382,77 @@ out:
 	}
 	free(o);
 	return r ? NULL : numbers_json(&n, stopped, loop_now() - start);
+}
+
+/* ---- copies ---- */
+
+/* The state without memory, in a file without a name. */
+static int
+describe(struct vm *v, struct err *e)
+{
+	int fd = memfd_create("lodge-state", MFD_CLOEXEC);
+
+	if (fd < 0)
+		return err_sys(e, ERR_HOST, errno, "cannot describe the machine");
+	if (!state_save_description(fd, v->m, pc_cpus(v->pc), e))
+		return fd;
+	close(fd);
+	return -1;
+}
+
+static int
+add_layers(struct vm *v, int fds[8], int *count, struct err *e)
+{
+	int layer[STATE_LAYERS_MAX], n = state_share_layers(v->share, layer);
+
+	for (int i = 0; i < n; i++) {
+		int fd = fcntl(layer[i], F_DUPFD_CLOEXEC, 3);
+
+		if (fd < 0)
+			return err_sys(e, ERR_HOST, errno, "no file descriptor is free");
+		fds[(*count)++] = fd;
+	}
+	return 0;
+}
+
+json_t *
+vm_fork(struct vm *v, json_t *params, int fds[8], int *count, struct err *e)
+{
+	struct overlay *o = xcalloc(VM_DISKS_MAX, sizeof(*o));
+	uint64_t start = loop_now();
+	int r, disks = 0;
+
+	v->state_before = v->state;
+	if (v->state != VM_RUNNING && v->state != VM_PAUSED) {
+		r = err_set(e, ERR_VM_STATE, "the machine is %s and cannot be copied", vm_state_text(v->state));
+		goto out;
+	}
+	r = read_overlays(v, json_object_get(params, "disks"), o, &disks, e);
+	if (r)
+		goto out;
+	all_loaded(v);
+	state_share_prepare(v->share, v->m);
+	start = loop_now();
+	r = stand_still(v, e);
+	if (!r)
+		r = state_share(v->share, v->m, e);
+	if (!r) {
+		fds[0] = describe(v, e);
+		*count = fds[0] >= 0;
+		r = fds[0] < 0 ? -1 : add_layers(v, fds, count, e);
+	}
+	if (!r)
+		r = push_overlays(v, o, disks, e);
+	if (v->state == VM_RUNNING)
+		pc_resume(v->pc);
+	if (r)
+		while (*count)
+			close(fds[--*count]);
+out:
+	for (int i = 0; i < disks; i++) {
+		free(o[i].old_path);
+		free(o[i].old_format);
+	}
+	free(o);
+	return r ? NULL : json_pack("{s:f}", "stopped_ms", (double)(loop_now() - start) / 1e6);
 }

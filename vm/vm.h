@@ -43,6 +43,10 @@ struct vm_options {
 	bool end_on_guru;    /* otherwise the machine stays for inspection */
 	bool end_on_reset;
 	bool firmware_log;
+	/* A copy of a running machine: descriptors of its state and of the layers of its memory (state/share.c). Taken
+	 * over. */
+	int copy_fds[8];
+	int copy_count;	     /* 0: not a copy */
 	uint64_t timeout_ms; /* 0: none */
 	const char *gdb;     /* serve gdb: a port on 127.0.0.1 or a path; NULL: not */
 	bool gdb_wait;	     /* the CPUs do not start before gdb says so */

@@ -456,6 +456,15 @@ net_destroy(struct device *dev)
 }
 
 static void
+address_changed(void *opaque)
+{
+	struct virtio_net *d = opaque;
+
+	memcpy(d->mac, d->link->mac, sizeof(d->mac));
+	virtio_config_changed(&d->v);
+}
+
+static void
 link_changed(void *opaque, bool up)
 {
 	struct virtio_net *d = opaque;
@@ -501,6 +510,8 @@ virtio_net_create(struct machine *m, int slot, unsigned flags, struct net_link *
 		err_set(e, ERR_INVALID, "PCI slot %d for a virtio network adapter is taken", slot);
 		return NULL;
 	}
-	link->adapter = (struct net_adapter){ .opaque = d, .receive = receive, .link_changed = link_changed };
+	link->adapter = (struct net_adapter){
+		.opaque = d, .receive = receive, .link_changed = link_changed, .address_changed = address_changed
+	};
 	return &d->v.pci.dev;
 }
