@@ -4,6 +4,8 @@
 #define FRONT_LODGE_LODGE_H
 
 int lodge_boot(int argc, char **argv);
+int lodge_net(int argc, char **argv);
+int lodge_connect(int argc, char **argv);
 int lodge_fork(int argc, char **argv);
 
 #endif
