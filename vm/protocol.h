@@ -140,7 +140,7 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *	                               core          write "vmcore" in the run directory
  *	                               sample        for each CPU: "cpu0" and "address ring"
  *	                               log           level error, warning, info; without: tells it
- *	                               gdb           listen: a port or path to serve gdb on, "" to end it; "port"
+ *	                               gdb           listen: a port of 127.0.0.1 to serve gdb on, "" to end it; "port"
  *	screenshot                  -> {"width":w, "height":h, "png":"base64..."}
  *	keyboard.scancodes {codes:[int,...]} -> {}   set 1 bytes, 0-255, as they come from a keyboard
  *	keyboard.string  {text}     -> {}   characters without a key on a US keyboard: an error

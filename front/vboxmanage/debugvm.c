@@ -512,21 +512,23 @@ dbg_show(struct debug *d, int argc, char **argv)
 static int
 print_port(void *opaque, const char *name, const char *value, int64_t time_ns, const char *flags)
 {
-	if (strcmp(value, "0"))
-		printf("gdb is served: target remote 127.0.0.1:%s\n", value);
-	else
-		printf("gdb is served: target remote %s\n", (const char *)opaque);
+	printf("gdb is served: target remote 127.0.0.1:%s\n", value);
 	return 0;
 }
 
 static int
 dbg_gdb(struct debug *d, int argc, char **argv)
 {
+	uint64_t port;
+
 	if (argc != 1)
-		return fail_syntax(d->c, "Missing argument: a port (0: any), a path, or 'off'");
+		return fail_syntax(d->c, "Missing argument: a port (0: any) or 'off'");
+	if (strcmp(argv[0], "off") && !str_to_u64(argv[0], 0, 65535, &port))
+		return fail_argument(
+			d->c, "'%s' is not a port: a machine that runs may not make sockets elsewhere", argv[0]);
 	d->q.what = "gdb";
 	d->q.listen = strcmp(argv[0], "off") ? argv[0] : "";
-	return ask(d, print_port, argv[0]);
+	return ask(d, print_port, NULL);
 }
 
 static const struct {

@@ -87,7 +87,7 @@ static const struct verb verbs[] = {
 		"VM stack [--cpu N]\n"
 		"VM statistics [--descriptions] [--pattern PATTERN]\n"
 		"VM guestsample --filename FILE --sample-time-us T [--sample-interval-us T]\n"
-		"VM gdb PORT|PATH|off",
+		"VM gdb PORT|off",
 		"web1 osdmesg --lines 20", false },
 	{ "dhcpserver", cmd_dhcpserver,
 		"add|modify --network NAME|--interface NAME [--server-ip ADDRESS] [--netmask MASK]\n"

@@ -125,6 +125,8 @@ start_machine() {
 	[[ $output =~ ^gdb\ is\ served:\ target\ remote\ 127.0.0.1:[0-9]+$ ]]
 	vbm debugvm web1 gdb 0
 	fails_with 1 "gdb is served already"
+	vbm debugvm web1 gdb "$HOME/socket"
+	fails_with 2 "is not a port"
 	vbm debugvm web1 gdb off
 	[ "$status" -eq 0 ]
 	vbm debugvm web1 gdb 0
