@@ -208,6 +208,7 @@ cpu_debug_access(struct vcpu *v, gva_t a, unsigned len, bool write)
 			v->debug_reason = CPU_DEBUG_WATCH;
 			v->debug_watch = w->kind;
 			v->debug_addr = w->a;
+			v->engine->kick(v); /* leave what runs, behind this instruction */
 		}
 	}
 }

@@ -7,8 +7,10 @@
  * when run() begins and where they are slow anyway.
  *
  * How the software engines do it: code of a page that has a breakpoint is interpreted one instruction at a time, so
- * everything else runs at full speed. Any watchpoint makes all code do so. What a debugger wants is not visible to the
- * guest: its debug registers stay its own.
+ * everything else runs at full speed. A page with a watchpoint is kept out of the TLB for data, and filling it raises
+ * X86_RETRY instead: nothing has happened yet, and the landing place has the instruction carried out once more by the
+ * interpreter, with `exact` set: then the page is mapped and every access is compared. What a debugger wants is not
+ * visible to the guest: its debug registers stay its own.
  *
  * How KVM does it: the host's four debug registers carry breakpoints and watchpoints together; the guest's own are not
  * honoured meanwhile.
@@ -101,6 +103,20 @@ cpu_debug_page(const struct vcpu *v, gva_t pc)
 		return false;
 	for (int i = 0; i < d->break_count; i++)
 		if (!((d->breaks[i] ^ pc) >> PAGE_SHIFT))
+			return true;
+	return false;
+}
+
+/* Does the page of `a` have a watchpoint? v->debug is not NULL. Inline as above. */
+static inline bool
+cpu_debug_watched(const struct vcpu *v, gva_t a)
+{
+	const struct cpu_debug *d = v->debug;
+	gva_t page = a >> PAGE_SHIFT;
+
+	for (int i = 0; i < d->watch_count; i++)
+		if (page >= d->watches[i].a >> PAGE_SHIFT &&
+			page <= (d->watches[i].a + d->watches[i].len - 1) >> PAGE_SHIFT)
 			return true;
 	return false;
 }

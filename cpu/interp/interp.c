@@ -150,17 +150,19 @@ loop(struct interp_cpu *i, const bool debugged)
 	for (;;) {
 		uint32_t r = atomic_load_explicit(&c->v.requests, memory_order_acquire);
 
-		if (unlikely(r) && r & ~held(i))
+		if (unlikely(r) && r & ~held(i) && !(debugged && c->exact))
 			return CPU_EXIT_REQUEST;
 		if (i->translatable && i->translatable(i))
 			return CPU_EXIT_COUNT;
 		refresh(i);
 		if (debugged)
-			next = cpu_debug_before(&c->v, linear_pc(i));
+			next = c->exact ? CPU_DEBUG_ONE : cpu_debug_before(&c->v, linear_pc(i));
 		if (debugged && next == CPU_DEBUG_STOP)
 			return CPU_EXIT_DEBUG;
 		if (unlikely(wants_single(i)) || (debugged && next == CPU_DEBUG_ONE)) {
 			step_one(i);
+			if (debugged && c->exact)
+				x86_watch_end(c);
 		} else {
 			b = interp_find(i, false);
 			if (HOT.link && !(b->flags & BLOCK_CROSS) && block_current(b))
@@ -193,6 +195,10 @@ land(struct interp_cpu *i)
 	ST.shadow = 0;
 	i->c.code_written = false;
 	HOT.link = NULL;
+	if (unlikely(i->c.exc_vector == X86_RETRY)) { /* the next instruction is this one again */
+		x86_watch_begin(&i->c);
+		return true;
+	}
 	return x86_deliver_exception(&i->c);
 }
 
@@ -217,20 +223,26 @@ interp_run(struct vcpu *v)
 enum interp_result
 interp_step(struct interp_cpu *i)
 {
-	enum interp_result r = INTERP_OK;
+	volatile enum interp_result r = INTERP_OK;
+	volatile bool raised = false;
 	jmp_buf callers;
 
 	memcpy(&callers, &i->c.fault, sizeof(callers));
 	HOT.complete = true;
-	if (!setjmp(i->c.fault)) {
+	if (setjmp(i->c.fault)) {
+		raised = i->c.exc_vector != X86_RETRY;
+		if (!land(i))
+			r = INTERP_SHUTDOWN;
+	}
+	if (!raised) {
 		refresh(i);
 		step_one(i);
 		if (i->halted)
 			r = INTERP_HALT;
 		i->halted = false;
-	} else if (!land(i)) {
-		r = INTERP_SHUTDOWN;
 	}
+	if (unlikely(i->c.exact))
+		x86_watch_end(&i->c);
 	memcpy(&i->c.fault, &callers, sizeof(callers));
 	return r;
 }

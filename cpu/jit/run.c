@@ -510,9 +510,17 @@ jit_run(struct vcpu *v)
 	}
 	set_gs_base(j);
 	while (setjmp(j->i.c.fault)) {
+		enum cpu_exit x = CPU_EXIT_COUNT;
+
 		jit_fp_home(j);
-		if (!x86_deliver_exception(&j->i.c))
-			return CPU_EXIT_SHUTDOWN;
+		if (unlikely(j->i.c.exc_vector == X86_RETRY)) {
+			x86_watch_begin(&j->i.c);
+			x = step(j);
+		} else if (!x86_deliver_exception(&j->i.c)) {
+			x = CPU_EXIT_SHUTDOWN;
+		}
+		if (unlikely(x != CPU_EXIT_COUNT))
+			return x;
 	}
 	return loop(j);
 }

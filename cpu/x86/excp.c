@@ -394,6 +394,10 @@ deliver_all(struct soft_cpu *c, struct event ev)
 		enum event_class a = class_of(&ev), b = class_of(&second);
 
 		c->event = 0;
+		if (unlikely(second.vector == X86_RETRY)) {
+			x86_watch_begin(c);
+			continue;
+		}
 		c->v.count.exceptions++;
 		if (a == DOUBLE_FAULT)
 			return false;
@@ -415,6 +419,8 @@ deliver_event(struct soft_cpu *c, struct event ev)
 
 	memcpy(&engine, &c->fault, sizeof(engine));
 	ok = deliver_all(c, ev);
+	if (unlikely(c->exact))
+		x86_watch_end(c);
 	memcpy(&c->fault, &engine, sizeof(engine));
 	return ok;
 }

@@ -522,6 +522,8 @@ fill(struct soft_cpu *c, gva_t a, enum x86_mmu mmu, const struct walk *w, unsign
 
 	if (!w->dirty)
 		perms &= ~PERM(X86_WRITE);
+	if (unlikely(c->v.debug) && !c->exact && cpu_debug_watched(&c->v, a))
+		perms &= PERM(X86_EXEC);
 	e->gpa = w->gpa;
 	m->global = w->global && c->v.state.cr4 & CR4_PGE ? page_of(a) | c->tlb_global_gen : SOFT_TLB_NEVER;
 	/* Only whole pages of memory: anything smaller is sorted out by the bus. */
@@ -564,6 +566,8 @@ x86_tlb_fill(struct soft_cpu *c, gva_t a, enum x86_access access, enum x86_mmu m
 	struct walk w;
 	unsigned p;
 
+	if (unlikely(c->v.debug) && access != X86_EXEC && !c->exact && cpu_debug_watched(&c->v, a))
+		x86_raise(c, X86_RETRY);
 	if (m->global == (page_of(a) | c->tlb_global_gen))
 		move_global(c, e, m, tag);
 	if (!has_tag(e, m, access, tag)) {

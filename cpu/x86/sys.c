@@ -53,7 +53,7 @@ update_debug(struct soft_cpu *c)
 {
 	uint64_t dr7 = c->v.state.dr[7];
 
-	c->dr_armed = c->v.debug && c->v.debug->watch_count ? DR_DEBUGGER : 0;
+	c->dr_armed = c->exact ? DR_DEBUGGER : 0;
 	c->code_bp = false;
 	for (int i = 0; i < 4; i++) {
 		unsigned how = (dr7 >> (16 + 4 * i)) & 3;
@@ -108,6 +108,27 @@ x86_update_mode(struct soft_cpu *c)
 		update_debug(c);
 	c->ac_check = c->cpl == 3 && s->cr0 & CR0_AM && s->rflags & FLAG_AC;
 	c->mode_key = key_of(c);
+}
+
+void
+x86_watch_begin(struct soft_cpu *c)
+{
+	c->exact = true;
+	x86_update_mode(c);
+}
+
+/* What was mapped for the one instruction goes out of the TLB again. */
+void
+x86_watch_end(struct soft_cpu *c)
+{
+	const struct cpu_debug *d = c->v.debug;
+
+	c->exact = false;
+	x86_update_mode(c);
+	for (int i = 0; d && i < d->watch_count; i++) { /* at most a page long: in two pages at most */
+		x86_tlb_flush_page(c, d->watches[i].a);
+		x86_tlb_flush_page(c, d->watches[i].a + d->watches[i].len - 1);
+	}
 }
 
 /* ---- privilege ---- */

@@ -61,6 +61,7 @@ struct soft_tlb_meta {
 };
 
 #define DR_DEBUGGER 0x100u
+#define X86_RETRY (-1) /* exc_vector: nothing to deliver; see cpu/debug.h */
 
 struct vec_cache;
 
@@ -106,6 +107,7 @@ struct soft_cpu {
 	uint64_t dr_armed; /* bit n: DRn is enabled as a data or I/O breakpoint (engine takes slow paths); DR_DEBUGGER:
 			      watchpoints of cpu/debug.h */
 	bool code_bp;	   /* some DRn is enabled as an instruction breakpoint */
+	bool exact;	   /* the instruction being executed is one that touches a page with a watchpoint */
 	uint64_t pending_db; /* DR6 bits to report as #DB trap after the current instruction */
 	struct vec_cache *vec;
 	void *engine; /* the engine's own */
@@ -168,6 +170,9 @@ void x86_software_int(struct soft_cpu *c, int vector, enum x86_int_kind kind);
  * An empty pending_db, or bit 14 (BS) in it, stands for TF.
  */
 void x86_trap_step(struct soft_cpu *c);
+/* Around the second execution of an instruction that raised X86_RETRY (sys.c). */
+void x86_watch_begin(struct soft_cpu *c);
+void x86_watch_end(struct soft_cpu *c);
 void x86_check_code_bp(struct soft_cpu *c); /* before executing at rip, if c->code_bp; raises #DB */
 
 /* ---- memory (mmu.c) ---- */

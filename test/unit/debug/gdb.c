@@ -347,9 +347,14 @@ a_watchpoint_stops_behind_the_write(void **state)
 	expect(f, "z2,2000,4", "OK");
 	if (engine != &cpu_engine_kvm) { /* beside what is written */
 		expect(f, "Z2,2008,8", "OK");
-		expect(f, "Z3,2000,8", "OK"); /* it is not read */
+		expect(f, "Z3,2000,8", "OK");  /* it is not read */
+		expect(f, "Z2,1ff0,10", "OK"); /* ends where it begins, in another page */
 		expect(f, "Z0,100b,1", "OK");
 		assert_true(begins(ask(f, "c"), "T05thread:1;swbreak:;"));
+		expect(f, "z0,100b,1", "OK");
+		expect(f, "Z4,2007,1", "OK"); /* the last byte of eight */
+		assert_true(begins(ask(f, "c"), "T05thread:1;awatch:2007;"));
+		assert_int_equal(get(f, "rip"), NOP_AT);
 	}
 }
 
