@@ -24,6 +24,7 @@
  *       88     8  autoclear features: cleared by who does not know them and writes
  *       96     4  log2 of the bits of a refcount, 0 to 6 (version 2: 4)
  *      100     4  length of the header
+ *      104     1  compression of clusters, with incompatible feature 3: 0 deflate, 1 zstd
  *   and behind the header extensions of (4 type, 4 length, data, padded to 8): 0 ends them, 0xe2792aca names the format
  *   of the backing file, 0x6803f857 has entries of 48 bytes: type of feature (0 incompatible), bit, name; 0x4c6f6447 is
  *   ours: lines "key=value\n" (CRYPT/KeyStore and the like), which other programs carry along.
@@ -32,8 +33,8 @@
  * none. L2 table: one cluster of 8 bytes for each cluster of the disk: bit 63 copied   bit 62 compressed   bits 9-55
  * file offset of the cluster, 0 none   bit 0 reads as zeroes (v3) compressed: the low 62 - (cluster bits - 8) bits are
  * a file offset, the rest up to bit 61 the sectors of 512 bytes behind the one it is in; the contents are a raw deflate
- * stream (RFC 1951). refcount table: 8 bytes for each refcount block, a file offset; a block is one cluster of
- * refcounts, one for each cluster of the file.
+ * stream (RFC 1951) or zstd frames (RFC 8878). refcount table: 8 bytes for each refcount block, a file offset; a block
+ * is one cluster of refcounts, one for each cluster of the file.
  *
  * Tables are read and changed through meta.h. Everything an entry says is bounded when it is used: aligned, within the
  * file, outside of the header, L1 and refcount tables.
@@ -47,7 +48,7 @@
  *   1 refcount blocks, with the data   2 refcount table   3 header   4 L2 tables   5 L1 table   then: freed clusters
  *
  * Not written to: images with internal snapshots, that are marked dirty or corrupt. Not supported, and refused by name:
- * encryption and every incompatible feature except those two marks.
+ * encryption and every incompatible feature except those two marks and the compression type.
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -57,6 +58,7 @@
 #include <strings.h>
 #include <unistd.h>
 #include <zlib.h>
+#include <zstd.h>
 
 #include "block/be.h"
 #include "block/file.h"
@@ -75,7 +77,7 @@
 #define GROW (4ull << 20) /* the file grows in steps of this */
 #define CREATE_BITS 16
 
-enum { INCOMPAT_DIRTY = 1, INCOMPAT_CORRUPT = 2 };
+enum { INCOMPAT_DIRTY = 1, INCOMPAT_CORRUPT = 2, INCOMPAT_COMPRESSION = 8 };
 enum { EXT_END = 0, EXT_BACKING_FORMAT = 0xe2792aca, EXT_FEATURES = 0x6803f857, EXT_TEXT = 0x4c6f6447 };
 enum { PHASE_REFCOUNTS = 1, PHASE_REFTABLE, PHASE_HEADER, PHASE_L2, PHASE_L1 };
 
@@ -100,6 +102,7 @@ enum qcow_field {
 	AT_REFCOUNT_ORDER = 96,
 	AT_LENGTH = 100,
 	V3_LENGTH = 104,
+	AT_COMPRESSION = 104,
 };
 
 /* How a cluster of the disk is stored. */
@@ -118,6 +121,7 @@ struct drop {
 
 struct qcow {
 	uint32_t version, bits, refcount_order;
+	bool zstd; /* how clusters are compressed; else deflate */
 	uint64_t cluster, l2_entries, l1_at, l1_entries, l1_len;
 	uint64_t features_at; /* header extensions begin here */
 	char *backing_name, *backing_format;
@@ -231,12 +235,19 @@ check_features(struct image *b, const uint8_t *h, const uint8_t *list, uint64_t 
 	char name[47];
 
 	for (unsigned bit = 2; bit < 64; bit++) {
-		if (!(features >> bit & 1))
+		if (!(features >> bit & 1) || 1ull << bit == INCOMPAT_COMPRESSION)
 			continue;
 		feature_name(list, list_len, bit, name);
 		return err_set(
 			e, ERR_UNSUPPORTED, "'%s' uses the QCOW2 feature '%s', which is not supported", b->path, name);
 	}
+	if (features & INCOMPAT_COMPRESSION && be32(h + AT_LENGTH) <= AT_COMPRESSION)
+		return bad(
+			b, e, "its header is too short for the compression type it says to have", be32(h + AT_LENGTH));
+	if (features & INCOMPAT_COMPRESSION && h[AT_COMPRESSION] > 1)
+		return err_set(e, ERR_UNSUPPORTED,
+			"'%s' has clusters of the compression type %u; deflate (0) and zstd (1) can be used", b->path,
+			h[AT_COMPRESSION]);
 	if (!b->read_only && features & INCOMPAT_CORRUPT)
 		return err_set(e, ERR_FILE,
 			"'%s' is marked corrupt and cannot be written to; repair a copy with 'qemu-img check -r all'",
@@ -278,6 +289,7 @@ read_extensions(struct image *b, struct qcow *q, const uint8_t *head, struct err
 			q->text = xasprintf("%.*s", (int)len, (const char *)head + at);
 		at += MIN((len + 7ull) & ~7ull, q->cluster - at);
 	}
+	q->zstd = q->version >= 3 && be64(head + AT_INCOMPATIBLE) & INCOMPAT_COMPRESSION && head[AT_COMPRESSION] == 1;
 	return check_features(b, head, features, features_len, e);
 }
 
@@ -496,6 +508,38 @@ extent(struct qcow *q, uint64_t off, uint64_t *len, struct place *p)
 
 /* ---- reading ---- */
 
+/* Behind the stream there may be other bytes, up to the end of its last sector. */
+static int
+unpack_zstd(const uint8_t *in, uint64_t len, uint8_t *out, uint64_t cluster)
+{
+	ZSTD_inBuffer from = { in, len, 0 };
+	ZSTD_outBuffer to = { out, cluster, 0 };
+	ZSTD_DCtx *c = ZSTD_createDCtx();
+	size_t r = 1;
+
+	if (!c)
+		return -ENOMEM;
+	while (to.pos < to.size && from.pos < from.size && r) {
+		r = ZSTD_decompressStream(c, &to, &from);
+		if (ZSTD_isError(r))
+			break;
+	}
+	ZSTD_freeDCtx(c);
+	return to.pos == to.size && !ZSTD_isError(r) ? 0 : -EIO;
+}
+
+static int
+unpack_deflate(uint8_t *in, uint64_t len, uint8_t *out, uint64_t cluster)
+{
+	z_stream z = { .next_in = in, .avail_in = (uInt)len, .next_out = out, .avail_out = (uInt)cluster };
+
+	if (inflateInit2(&z, -15) != Z_OK)
+		return -ENOMEM;
+	inflate(&z, Z_FINISH);
+	inflateEnd(&z);
+	return z.avail_out ? -EIO : 0;
+}
+
 /* Decompress the cluster at `p` into `out`. */
 static int
 unpack(struct image *b, const struct qcow *q, const struct place *p, uint8_t *out)
@@ -504,20 +548,10 @@ unpack(struct image *b, const struct qcow *q, const struct place *p, uint8_t *ou
 	uint64_t sectors = (p->entry >> shift & ((1ull << (q->bits - 8)) - 1)) + 1;
 	uint64_t len = sectors * 512 - p->host % 512;
 	uint8_t *in = malloc(len);
-	z_stream z = { 0 };
 	int r = in ? file_pread(b->fd, in, len, p->host) : -ENOMEM;
 
-	if (!r && inflateInit2(&z, -15) != Z_OK)
-		r = -ENOMEM;
-	if (!r) {
-		z.next_in = in;
-		z.avail_in = (uInt)len;
-		z.next_out = out;
-		z.avail_out = (uInt)q->cluster;
-		inflate(&z, Z_FINISH);
-		r = z.avail_out ? -EIO : 0;
-		inflateEnd(&z);
-	}
+	if (!r)
+		r = q->zstd ? unpack_zstd(in, len, out, q->cluster) : unpack_deflate(in, len, out, q->cluster);
 	free(in);
 	return r;
 }
@@ -1254,6 +1288,343 @@ qcow_set_text(struct image *b, const char *key, const char *value, struct err *e
 	return 0;
 }
 
+/* ---- another size ---- */
+
+/* `n` clusters in a row at the end of the file; the first few tries may meet a new refcount block. */
+static int
+allocate_row(struct image *b, struct qcow *q, uint64_t n, uint64_t *at)
+{
+	for (int tries = 0; tries < 8; tries++) {
+		uint64_t got = 0, next = 0;
+		int r = 0;
+
+		q->first_free = q->fresh;
+		while (got < n && !r) {
+			r = allocate(b, q, &next);
+			if (!r && got && next != *at + got * q->cluster)
+				break;
+			if (!r && !got++)
+				*at = next;
+			else if (!r)
+				got++;
+		}
+		if (r || got == n)
+			return r;
+		/* There is a gap: give back what there is, behind a commit, and try again. */
+		r = drop_later(q, *at, got * q->cluster);
+		if (!r)
+			r = drop_later(q, next, q->cluster);
+		if (r)
+			return r;
+	}
+	return -EFBIG;
+}
+
+/* A larger L1 table at a new place. */
+static int
+move_l1(struct image *b, struct qcow *q, uint64_t entries)
+{
+	uint64_t len = entries * 8, n = (len + q->cluster - 1) / q->cluster, at = 0;
+	int r;
+
+	pthread_mutex_lock(&q->lock);
+	r = allocate_row(b, q, n, &at);
+	if (!r)
+		r = meta_clear(q->meta, at, n * q->cluster, PHASE_REFCOUNTS);
+	for (uint64_t i = 0; i < q->l1_len / 8 && !r; i++) {
+		uint64_t entry;
+
+		r = meta_get64be(q->meta, q->l1_at + i * 8, &entry);
+		if (!r && entry)
+			r = meta_put64be(q->meta, at + i * 8, entry, PHASE_REFCOUNTS);
+	}
+	if (!r)
+		r = meta_put64be(q->meta, AT_L1, at, PHASE_HEADER);
+	if (!r && q->l1_len)
+		r = drop_later(q, q->l1_at, q->l1_len);
+	if (!r) {
+		q->l1_at = at;
+		q->l1_len = len;
+	}
+	pthread_mutex_unlock(&q->lock);
+	return r;
+}
+
+/* The rest of the last cluster of the L1 table: it may hold anything. */
+static int
+extend_l1(struct image *b, struct qcow *q, uint64_t entries)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&q->lock);
+	for (uint64_t i = q->l1_len / 8; i < entries && !r; i++)
+		r = meta_put64be(q->meta, q->l1_at + i * 8, 0, PHASE_L1);
+	if (!r)
+		q->l1_len = entries * 8;
+	pthread_mutex_unlock(&q->lock);
+	return r ? r : qcow_flush(b);
+}
+
+static int
+write_size(struct qcow *q, uint64_t size)
+{
+	uint8_t entries[4];
+	int r;
+
+	put_be32(entries, (uint32_t)(q->l1_len / 8));
+	pthread_mutex_lock(&q->lock);
+	r = meta_put64be(q->meta, AT_SIZE, size, PHASE_HEADER);
+	if (!r)
+		r = meta_put(q->meta, AT_L1_SIZE, entries, 4, PHASE_HEADER);
+	pthread_mutex_unlock(&q->lock);
+	return r;
+}
+
+/* What is cut off was zero; clusters that hold the zeroes stay, for qemu-img and us, behind the end of the disk. */
+static int
+qcow_resize(struct image *b, uint64_t size, struct err *e)
+{
+	struct qcow *q = b->state;
+	uint64_t covered = q->cluster * q->l2_entries, entries = (size + covered - 1) / covered, room;
+	int r = qcow_flush(b);
+
+	if (entries * 8 > L1_BYTES_MAX)
+		return err_set(e, ERR_INVALID, "'%s' cannot have %llu bytes: its L1 table would be too large", b->path,
+			(unsigned long long)size);
+	room = (q->l1_len + q->cluster - 1) / q->cluster * q->cluster / 8;
+	if (!r && entries > room)
+		r = move_l1(b, q, entries);
+	else if (!r && entries * 8 > q->l1_len)
+		r = extend_l1(b, q, entries);
+	if (!r)
+		r = write_size(q, size);
+	if (!r)
+		r = qcow_flush(b);
+	if (r)
+		return err_sys(e, ERR_FILE, r, "'%s' cannot be resized", b->path);
+	b->size = size;
+	q->l1_entries = entries;
+	return 0;
+}
+
+/* ---- giving space back ---- */
+
+/* A cluster of the file and the entry that names it: of an L2 table, or of the L1 table. */
+struct user {
+	uint64_t host, entry_at;
+	bool table;
+};
+
+struct users {
+	struct user *list;
+	size_t count, cap;
+};
+
+static int
+add_user(struct users *u, uint64_t host, uint64_t entry_at, bool table)
+{
+	if (u->count == u->cap) {
+		size_t cap = u->cap * 2 + 1024;
+		struct user *list = realloc(u->list, cap * sizeof(*list));
+
+		if (!list)
+			return -ENOMEM;
+		u->list = list;
+		u->cap = cap;
+	}
+	u->list[u->count++] = (struct user){ host, entry_at, table };
+	return 0;
+}
+
+/* Tables first, then from the end of the file to its beginning. */
+static int
+by_host(const void *a, const void *b)
+{
+	const struct user *x = a, *y = b;
+
+	return x->host > y->host ? -1 : x->host < y->host;
+}
+
+/* One cluster of the disk: its place is dropped when it is zero. Lock not held. */
+static int
+drop_if_zero(struct image *b, struct qcow *q, uint64_t off, const struct place *p, uint8_t *buf)
+{
+	struct iovec iov = { buf, q->cluster };
+	uint64_t at, l1;
+	int r;
+
+	if (q->version < 3 && b->backing)
+		return 0;
+	r = image_data_read(b, b->fd, &iov, 1, 0, q->cluster, p->host, off);
+	if (r || !mem_is_zero(buf, q->cluster))
+		return r;
+	pthread_mutex_lock(&q->lock);
+	r = find_entry(q, off, &at, &l1);
+	if (!r && at)
+		r = meta_put64be(q->meta, at, b->backing ? READS_ZERO : 0, PHASE_L2);
+	if (!r && at)
+		r = drop_entry(q, p);
+	pthread_mutex_unlock(&q->lock);
+	return r;
+}
+
+static int
+drop_zeroes(struct image *b, struct qcow *q, uint8_t *buf, const struct block_progress *p)
+{
+	int r = 0;
+
+	for (uint64_t off = 0, n; off < b->size && !r; off += n) {
+		struct place at;
+
+		n = b->size - off;
+		r = extent(q, off, &n, &at);
+		if (r || at.kind != DATA || !at.copied)
+			continue;
+		for (uint64_t end = off + n; off < end && !r; off += q->cluster, at.host += q->cluster) {
+			at.entry = at.host | COPIED;
+			r = drop_if_zero(b, q, off, &at, buf);
+			if (!r && meta_full(q->meta))
+				r = qcow_flush(b);
+			if (p && p->stopped && p->stopped(p->opaque))
+				r = -EINTR;
+			if (p && p->percent && off % (16 << 20) == 0)
+				p->percent(p->opaque, (int)(off / 1024 * 50 / (b->size / 1024 + 1)));
+		}
+		n = 0;
+	}
+	return r ? r : qcow_flush(b);
+}
+
+/* All that can be moved: tables that are ours alone, and plain data in them. */
+static int
+list_users(struct qcow *q, struct users *u)
+{
+	int r = 0;
+
+	for (uint64_t i = 0; i < q->l1_len / 8 && !r; i++) {
+		uint64_t l1, entry, table;
+
+		r = meta_get64be(q->meta, q->l1_at + i * 8, &l1);
+		table = l1 & OFFSET_MASK;
+		if (r || !table || !(l1 & COPIED) || table % q->cluster || !good_place(q, table, q->cluster))
+			continue;
+		r = add_user(u, table, q->l1_at + i * 8, true);
+		for (uint64_t k = 0; k < q->l2_entries && !r; k++) {
+			r = meta_get64be(q->meta, table + k * 8, &entry);
+			if (!r && entry & COPIED && !(entry & COMPRESSED) && entry & OFFSET_MASK)
+				r = add_user(u, entry & OFFSET_MASK, table + k * 8, false);
+		}
+	}
+	qsort(u->list, u->count, sizeof(*u->list), by_host);
+	return r;
+}
+
+/* Copy the cluster of `u` to `to` and let its entry say so. Lock held. */
+static int
+move_cluster(struct image *b, struct qcow *q, const struct user *u, uint64_t to, uint8_t *buf)
+{
+	uint64_t entry;
+	int r = meta_get64be(q->meta, u->entry_at, &entry);
+
+	if (!r && u->table) {
+		r = meta_get(q->meta, u->host, buf, q->cluster);
+		if (!r)
+			r = meta_put(q->meta, to, buf, q->cluster, PHASE_L2);
+	} else if (!r) {
+		r = file_pread(b->fd, buf, q->cluster, u->host);
+		if (!r)
+			r = file_pwrite(b->fd, buf, q->cluster, to);
+	}
+	if (!r)
+		r = meta_put64be(q->meta, u->entry_at, (entry & ~OFFSET_MASK) | to, u->table ? PHASE_L1 : PHASE_L2);
+	return r ? r : drop_later(q, u->host, q->cluster);
+}
+
+/* What is at the end of the file goes to the lowest free place, kind by kind: entries of a table that moves would too.
+ */
+static int
+move_down(struct image *b, struct qcow *q, bool tables, uint8_t *buf, const struct block_progress *p)
+{
+	struct users u = { 0 };
+	int r;
+
+	pthread_mutex_lock(&q->lock);
+	q->first_free = 0;
+	r = list_users(q, &u);
+	for (size_t i = 0; i < u.count && !r; i++) {
+		uint64_t to = 0;
+
+		if (u.list[i].table != tables)
+			continue;
+		r = allocate(b, q, &to);
+		if (!r && to >= u.list[i].host) {
+			r = drop_now(q, &(struct drop){ to, q->cluster });
+			break;
+		}
+		if (!r)
+			r = move_cluster(b, q, &u.list[i], to, buf);
+		if (p && p->stopped && p->stopped(p->opaque))
+			r = -EINTR;
+		if (!r && meta_full(q->meta)) {
+			pthread_mutex_unlock(&q->lock);
+			r = qcow_flush(b);
+			pthread_mutex_lock(&q->lock);
+		}
+	}
+	pthread_mutex_unlock(&q->lock);
+	free(u.list);
+	if (p && p->percent)
+		p->percent(p->opaque, tables ? 95 : 90);
+	return r;
+}
+
+/* The file ends behind the last cluster that is counted. */
+static int
+cut_file(struct image *b, struct qcow *q)
+{
+	uint64_t c = (q->file_end + q->cluster - 1) / q->cluster, count = 0;
+	int r = 0;
+
+	pthread_mutex_lock(&q->lock);
+	while (c > 1 && !r && !count) {
+		uint64_t block;
+
+		r = find_block(q, c - 1, &block);
+		if (!r && block)
+			r = get_refcount(q, block, c - 1, &count);
+		c -= !count;
+	}
+	if (!r && c * q->cluster < q->file_end && ftruncate(b->fd, (off_t)(c * q->cluster)))
+		r = -errno;
+	if (!r) {
+		q->file_end = MIN(q->file_end, c * q->cluster);
+		q->fresh = c;
+		q->first_free = MIN(q->first_free, c);
+	}
+	pthread_mutex_unlock(&q->lock);
+	return r ? r : image_sync(b, b->fd);
+}
+
+static int
+qcow_compact(struct image *b, const struct block_progress *p, struct err *e)
+{
+	struct qcow *q = b->state;
+	uint8_t *buf = malloc(q->cluster);
+	int r = buf ? drop_zeroes(b, q, buf, p) : -ENOMEM, f;
+
+	if (!r)
+		r = move_down(b, q, false, buf, p);
+	f = qcow_flush(b);
+	if (!r && !f)
+		r = move_down(b, q, true, buf, p);
+	f = f ? f : qcow_flush(b);
+	if (!f)
+		f = cut_file(b, q);
+	free(buf);
+	r = r ? r : f;
+	return r ? err_sys(e, ERR_FILE, r, "'%s' cannot be compacted", b->path) : 0;
+}
+
 static char *
 qcow_get_text(struct image *b, const char *key)
 {
@@ -1357,6 +1728,8 @@ const struct block_format block_qcow2 = {
 	.create = qcow_create,
 	.differencing = true,
 	.set_parent = qcow_set_parent,
+	.resize = qcow_resize,
+	.compact = qcow_compact,
 	.set_text = qcow_set_text,
 	.get_text = qcow_get_text,
 };

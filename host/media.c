@@ -175,8 +175,10 @@ probe_file(struct host *h, enum host_device type, const char *path, struct host_
 	m->path = xstrdup(path);
 	look_inside(m, &info);
 	m->encrypted = info.encrypted;
-	/* "": it is not registered yet, but it has one. */
 	m->has_parent = info.backing;
+	m->description = xstrdup("");
+	if (block_chain_info(b, 1, &info))
+		uuid_text(&info.uuid, m->parent);
 	look_at_texts(m, b);
 	block_close(b);
 	return 0;

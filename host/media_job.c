@@ -114,13 +114,14 @@ recover_note(const char *note, void (*say)(void *opaque, const char *sentence), 
 {
 	int fd = open(note, O_RDWR | O_CLOEXEC);
 	char *text, *path, *end, *sentence;
+	size_t len;
 
 	if (fd < 0 || !lock_note(fd)) {
 		if (fd >= 0)
 			close(fd);
 		return;
 	}
-	text = file_read(note, 8192, NULL, NULL);
+	text = file_read(note, 8192, &len, NULL);
 	path = text ? strchr(text, '\n') : NULL;
 	end = path ? strchr(path + 1, '\n') : NULL;
 	if (end && path[1] == '/') {

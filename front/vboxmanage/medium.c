@@ -557,7 +557,8 @@ static char *
 read_password(struct cli *c, const char *file, const char *prompt)
 {
 	struct err e = { 0 };
-	char *text = strcmp(file, "-") ? file_read(file, 4096, NULL, &e) : ask_password(prompt);
+	size_t len;
+	char *text = strcmp(file, "-") ? file_read(file, 4096, &len, &e) : ask_password(prompt);
 
 	if (text)
 		text[strcspn(text, "\r\n")] = 0;

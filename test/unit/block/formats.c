@@ -217,7 +217,8 @@ test_qemu_qcow2(void **state)
 {
 	static const char *const options[] = { "", "-o compat=0.10", "-o cluster_size=512,refcount_bits=64",
 		"-o cluster_size=2M", "-o cluster_size=4k,refcount_bits=1", "-o refcount_bits=2", "-c",
-		"-c -o cluster_size=4k", "-c -o compat=0.10", "-o lazy_refcounts=on", "-o preallocation=metadata",
+		"-c -o cluster_size=4k", "-c -o compat=0.10", "-c -o compression_type=zstd",
+		"-c -o compression_type=zstd,cluster_size=4k", "-o lazy_refcounts=on", "-o preallocation=metadata",
 		"-S 0 -o preallocation=falloc" };
 
 	need_qemu_img();
@@ -389,7 +390,7 @@ test_qcow2_lies(void **state)
 		{ 72, 1, 8, "closed properly" },
 		{ 72, 2, 8, "corrupt" },
 		{ 72, 4, 8, "external data file" },
-		{ 72, 8, 8, "compression type" },
+		{ 72, 8, 8, "too short for the compression type" },
 		{ 72, 16, 8, "extended L2" },
 		{ 72, 1ull << 40, 8, "number 40" },
 		{ 96, 7, 4, "refcounts" },
