@@ -1136,7 +1136,7 @@ interp_decode(struct interp_cpu *i, const uint8_t *code, unsigned avail, struct 
 	if (s == ZYDIS_STATUS_NO_MORE_DATA && avail < 15)
 		return DECODE_MORE;
 	if (ZYAN_FAILED(s)) {
-		op->len = 1;
+		op->len = (uint8_t)(avail < 15 ? avail : 15); /* a write to any of them may mend it */
 		op->fn = s == ZYDIS_STATUS_INSTRUCTION_TOO_LONG || s == ZYDIS_STATUS_NO_MORE_DATA ? interp_op_gp
 												  : interp_op_ud;
 		return DECODE_END;

@@ -352,6 +352,35 @@ thousands_of_pages(void **state)
 	}
 }
 
+/* The handler of #UD mends the instruction behind its first byte, as kernels that patch themselves do. */
+GUEST(mend, 64,
+	"	mov ecx, 2\n"
+	"	mov rdx, 0x200000\n"
+	"mend_l: mov byte ptr [rip + mend_p + 1], 0x3a\n"
+	"	jmp mend_p\n"
+	"	.balign 64\n"
+	"mend_p: .byte 0x8c, 0x3a\n" /* undefined; 8c 0a: mov [rdx], cs */
+	"	inc ebx\n"
+	"	dec ecx\n"
+	"	jnz mend_l\n"
+	"	hlt\n"
+	"mend_ud: mov byte ptr [rip + mend_p + 1], 0x0a\n"
+	"	inc edi\n"
+	"	iretq\n");
+LABEL(mend_ud);
+
+static void
+an_undefined_instruction_that_is_mended(void **state)
+{
+	struct mini *f = *state;
+
+	mini_gate(f, EXC_UD, ADDRESS(mend, mend_ud), 0);
+	RUN(f, mend);
+	assert_int_equal(REG(f, RBX), 2);
+	assert_int_equal(REG(f, RDI), 2);
+	assert_int_equal(get32(f, 0x200000) & 0xffff, SEL_CODE64);
+}
+
 /* ---- several CPUs ---- */
 
 /* CPU 1 changes a function, CPU 0 runs it after both have agreed on it. r15: number of the CPU. */
@@ -491,6 +520,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(data_and_a_stack_on_the_page_of_code),
 	TEST(by_a_device),
 	TEST(thousands_of_pages),
+	TEST(an_undefined_instruction_that_is_mended),
 	TEST_2(code_that_another_cpu_changes),
 	TEST_2(code_that_another_cpu_changes_all_the_time),
 	TEST_2(code_of_one_cpu_is_the_stack_of_another),
