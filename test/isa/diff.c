@@ -46,7 +46,7 @@
 #define PT_REGISTERS 0x14000u
 
 #define TICK_US 20000
-#define TICKS_MAX 50 /* a program may run so long, in CPU time */
+#define TICKS_MAX 50 /* a program may run so long, in CPU time, unless isa_limit() says otherwise */
 
 /* Offsets in the standard XSAVE area (SDM 1, 13.4), found by CPUID. */
 struct xsave_layout {
@@ -82,6 +82,7 @@ struct isa {
 	sigjmp_buf done;
 	struct vcpu *busy; /* in run() */
 	volatile int ticks;
+	int ticks_max;
 };
 
 static struct isa *running; /* the handlers have no other way to find it */
@@ -341,7 +342,7 @@ on_tick(int sig, siginfo_t *info, void *context)
 	struct isa *t = running;
 
 	clear_ac();
-	if (!t || ++t->ticks < TICKS_MAX)
+	if (!t || ++t->ticks < t->ticks_max)
 		return;
 	if (t->busy) {
 		t->busy->requests |= REQ_STOP;
@@ -366,6 +367,15 @@ place_code(uint8_t *memory, uint64_t rip, const uint8_t *code, unsigned len)
 
 static const int signals[] = { SIGILL, SIGFPE, SIGSEGV, SIGBUS, SIGTRAP };
 
+static void
+clear_outcome(struct isa_state *out)
+{
+	memset(out, 0, offsetof(struct isa_state, data));
+	out->vector = 0;
+	out->error = 0;
+	out->cr2 = 0;
+}
+
 void
 isa_run_bare(struct isa *t, const uint8_t *code, unsigned len, const struct isa_state *in, struct isa_state *out)
 {
@@ -375,7 +385,7 @@ isa_run_bare(struct isa *t, const uint8_t *code, unsigned len, const struct isa_
 	memcpy(t->data, in->data, ISA_DATA_SIZE);
 	memcpy(t->stack, in->stack, ISA_STACK_SIZE);
 	memset(t->counters, 0, PAGE_SIZE);
-	memset(out, 0, offsetof(struct isa_state, data));
+	clear_outcome(out);
 	t->in = in;
 	t->out = out;
 	t->started = false;
@@ -709,8 +719,9 @@ isa_run_engine(struct isa *t, unsigned engine, const uint8_t *code, unsigned len
 {
 	struct guest *g = &t->guest[engine];
 
+	running = t;
 	prepare_memory(g, t->mode, code, len, in);
-	memset(out, 0, offsetof(struct isa_state, data));
+	clear_outcome(out);
 	start_state(g, t->mode, in);
 	g->engine->put_state(g->v);
 	g->v->requests = 0;
@@ -824,6 +835,7 @@ isa_open(enum isa_mode mode, const struct cpu_engine *const *engines, unsigned c
 	memset(t, 0, sizeof(*t));
 	t->mode = mode;
 	t->bits = isa_bits(mode);
+	t->ticks_max = TICKS_MAX;
 	t->altstack = ss.ss_sp = malloc(65536);
 	sigaltstack(&ss, NULL);
 	find_layout(&t->x);
@@ -835,6 +847,12 @@ isa_open(enum isa_mode mode, const struct cpu_engine *const *engines, unsigned c
 	running = t;
 	start_ticks(true);
 	return t;
+}
+
+void
+isa_limit(struct isa *t, int ms)
+{
+	t->ticks_max = (ms * 1000 + TICK_US - 1) / TICK_US;
 }
 
 void

@@ -80,6 +80,8 @@ struct isa;
 /* NULL: it said why on stderr. */
 struct isa *isa_open(enum isa_mode mode, const struct cpu_engine *const *engines, unsigned count);
 void isa_close(struct isa *t);
+/* How long a program may run, in CPU time. */
+void isa_limit(struct isa *t, int ms);
 
 /* A start state filled from `seed`: random registers and memory, RSP in the middle of the stack, x87 and vector
  * registers random but without pending exceptions, rip at the start of the code. */

@@ -4,6 +4,7 @@
  * to end in the same state; where the bare CPU cannot run them, the translator and the interpreter.
  *
  *	isa/encodings [--mode N] [--seed S] [--count N] [--seconds N] [--pieces N] [--engine interp|jit] [--show]
+ *	isa/encodings --code HEX [--mode N] [--seed S]	 this code, from the state of that seed
  *
  * Without --mode all modes share the time. Without --seed the first seed is 1 (`clock`: the time of day), and each
  * program has the seed that follows. Programs run in a child process; one that dies or hangs is a failure like any
@@ -34,6 +35,7 @@ struct options {
 	unsigned seconds, pieces;
 	const struct cpu_engine *only;
 	bool show;
+	const char *code; /* in hexadecimal, or NULL */
 };
 
 /* What the child tells the parent. */
@@ -411,6 +413,8 @@ parse(int argc, char **argv, struct options *o)
 			o->count = strtoull(v, NULL, 0);
 		else if (!strcmp(argv[i - 1], "--seconds"))
 			o->seconds = (unsigned)atoi(v);
+		else if (!strcmp(argv[i - 1], "--code"))
+			o->code = v;
 		else if (!strcmp(argv[i - 1], "--pieces"))
 			o->pieces = (unsigned)atoi(v);
 		else if (!strcmp(argv[i - 1], "--engine"))
@@ -418,6 +422,29 @@ parse(int argc, char **argv, struct options *o)
 		else
 			fprintf(stderr, "unknown option %s\n", argv[i - 1]);
 	}
+}
+
+static int
+run_code(const struct options *o, struct progress *pr)
+{
+	static struct program p;
+	enum isa_mode mode = o->mode < 0 ? ISA_USER64 : (enum isa_mode)o->mode;
+	const char *how = "the same";
+	unsigned byte;
+
+	program_make(&p, o->seed, mode, isa_bare(mode), 0);
+	p.loop = false;
+	p.len = 0;
+	for (const char *c = o->code; sscanf(c, "%2x", &byte) == 1; c += c[2] == ' ' ? 3 : 2) {
+		p.code[p.len++] = (uint8_t)byte;
+		if (!c[1] || !c[2])
+			break;
+	}
+	program_print(&p, stdout);
+	if (!fails(o, &p, pr, stdout, &how))
+		return 0;
+	printf("%s\n", how);
+	return 1;
 }
 
 int
@@ -428,6 +455,8 @@ main(int argc, char **argv)
 	unsigned failures = 0;
 
 	parse(argc, argv, &o);
+	if (o.code)
+		return run_code(&o, pr);
 	if (!o.seconds && !o.count)
 		o.seconds = 36;
 	for (int mode = 0; mode < ISA_MODE_COUNT; mode++) {
