@@ -646,7 +646,7 @@ ide_create(struct machine *m, int slot, int function, const struct ide_wires *w)
 	struct pci_dev *p = &ide->pci;
 
 	p->vendor = 0x8086;
-	p->device = w->piix3 ? 0x7010 : 0x7111;
+	p->device = w->piix3 ? 0x7010 : w->ich6 ? 0x269e : 0x7111;
 	p->revision = 0x01;
 	p->class = 0x010180; /* IDE, legacy ports only, bus master */
 	p->multifunction = true;

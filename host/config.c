@@ -44,9 +44,9 @@ disk_serial(const char *uuid_string, char out[21])
 static json_t *
 attachment(const struct host_attachment *a)
 {
+	static const char *const types[] = { [HOST_DISK] = "disk", [HOST_DVD] = "dvd", [HOST_FLOPPY] = "floppy" };
 	char serial[21], format[16] = "";
-	json_t *o = json_pack(
-		"{s:i, s:i, s:s}", "port", a->port, "device", a->device, "type", a->type == HOST_DVD ? "dvd" : "disk");
+	json_t *o = json_pack("{s:i, s:i, s:s}", "port", a->port, "device", a->device, "type", types[a->type]);
 
 	if (a->path)
 		json_object_set_new(o, "path", json_string(a->path));
@@ -63,7 +63,7 @@ attachment(const struct host_attachment *a)
 }
 
 static json_t *
-storage(const struct host_vm *vm)
+storage(struct host *h, const struct host_vm *vm)
 {
 	json_t *list = json_array();
 
@@ -71,15 +71,45 @@ storage(const struct host_vm *vm)
 		const struct host_controller *c = &vm->ctl[i];
 		json_t *at = json_array(), *o;
 
-		for (int k = 0; k < c->at_count; k++)
-			json_array_append_new(at, attachment(&c->at[k]));
+		for (int k = 0; k < c->at_count; k++) {
+			char *group = host_disk_group_of(h, vm->uuid, c->name, c->at[k].port, c->at[k].device);
+
+			o = attachment(&c->at[k]);
+			if (group)
+				json_object_set_new(o, "group", json_string(group));
+			free(group);
+			json_array_append_new(at, o);
+		}
 		o = json_pack("{s:s, s:s, s:b, s:o}", "name", c->name, "type", bus_of(c->bus)->vm_type, "bootable",
 			c->bootable, "attachments", at);
 		/* 30 ports is what a controller has when nobody asked; firmware and guests probe each of them. */
 		if (c->bus == HOST_SATA && c->ports < c->max_ports)
 			json_object_set_new(o, "ports", json_integer(c->ports));
+		if (c->bus == HOST_IDE && strcmp(c->type, bus_of(c->bus)->type))
+			json_object_set_new(o, "model", json_string(c->type));
 		json_array_append_new(list, o);
 	}
+	return list;
+}
+
+static int
+add_group(void *opaque, const char *key, const char *value, int64_t time, const char *flags)
+{
+	uint64_t rate;
+
+	if (str_starts(key, DISK_GROUP_KEY) && str_to_u64(value, 0, INT64_MAX / 4, &rate))
+		json_array_append_new(opaque, json_pack("{s:s, s:I}", "name", key + strlen(DISK_GROUP_KEY), "limit",
+						      (json_int_t)rate));
+	return 0;
+}
+
+static json_t *
+groups(struct host *h, const struct host_vm *vm)
+{
+	json_t *list = json_array();
+	struct err unused;
+
+	host_extra_each(h, vm->uuid, add_group, list, &unused);
 	return list;
 }
 
@@ -252,7 +282,7 @@ config_json(struct host *h, const struct host_vm *vm, struct err *e)
 		(json_int_t)host_vm_num(vm, HK_BIOSSYSTEMTIMEOFFSET, 0), "triple_fault",
 		host_vm_on(vm, HK_TRIPLEFAULTRESET, 0) ? "reset" : "stop", "boot_menu",
 		!strcmp(host_vm_get(vm, HK_BIOSBOOTMENU, 0), "messageandmenu"), "boot", boot(vm), "vga", vga, "storage",
-		storage(vm), "serial", serial(vm), "vrde", vrde(vm));
+		storage(h, vm), "bandwidth", groups(h, vm), "serial", serial(vm), "vrde", vrde(vm));
 	free(engine);
 	if (!o)
 		err_set(e, ERR_FAILED, "The configuration of machine '%s' cannot be written down: a value is not UTF-8",

@@ -253,9 +253,20 @@ struct host_attach {
 	int nonrotational, discard, hotpluggable, tempeject, passthrough; /* -1: unchanged */
 	bool force;	     /* unmount although the guest has locked the drive */
 	const char *comment; /* description of the medium; NULL: unchanged */
+	const char *setuuid; /* the medium gets this UUID, "": a random one; NULL: keeps its own */
+	const char *group;   /* of bandwidth, "none": out of it; NULL: unchanged */
 };
-/* On a running machine only the medium in an existing DVD drive can change. */
+/*
+ * On a running machine: the medium in a drive that has one can change, and drives of controllers that know hot plug
+ * (SATA, virtio-scsi, NVMe) can come and, when they are hot-pluggable, go.
+ */
 int host_vm_attach(struct host *h, const char *id, const struct host_attach *a, struct err *e);
+
+/* Bandwidth groups of disks (those of adapters: host/net.h): bytes a second, 0: no limit; -1: remove the group. */
+int host_disk_group_set(struct host *h, const char *id, const char *name, int64_t rate, struct err *e);
+bool host_disk_group(struct host *h, const char *id, const char *name, uint64_t *rate); /* false: there is none */
+/* The group of what is attached there; free() it. NULL: none. */
+char *host_disk_group_of(struct host *h, const char *id, const char *controller, int port, int device);
 
 /* VirtualBox's types of media; what each does is in doc/disks.md. */
 enum host_medium_kind {

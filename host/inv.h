@@ -94,6 +94,14 @@ int setting_find(const char *name);		     /* enum host_key or -1 */
 
 int vm_apply(struct host *h, struct host_vm *vm, const struct host_change *c, struct err *e);
 
+/* ---- bandwidth.c: extra data "Lodge/DiskBandwidth/NAME" has the limit, "Lodge/DiskGroup/CONTROLLER:PORT:DEVICE" the
+ * group of a disk ---- */
+
+#define DISK_GROUP_KEY "Lodge/DiskBandwidth/"
+int disk_group_join(struct host *h, const struct host_vm *vm, const char *controller, int port, int device,
+	const char *group, struct err *e); /* NULL: leave it */
+int disk_groups_rename(struct host *h, const struct host_vm *vm, const char *from, const char *to, struct err *e);
+
 /* ---- storage.c ---- */
 
 struct bus_row {
@@ -105,6 +113,8 @@ struct bus_row {
 };
 const struct bus_row *bus_row(const char *word);
 const struct bus_row *bus_of(enum host_bus b);
+/* The word for a type of controller of that bus as VirtualBox spells it; the bus's usual one when `type` is none. */
+const char *controller_type(const struct bus_row *bus, const char *type);
 
 /* ---- media.c ---- */
 

@@ -2,43 +2,48 @@
 /*
  * Storage controllers of a machine and what is attached to them.
  */
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
+#include "block/block.h"
 #include "host/inv.h"
+#include "host/run.h"
 
 static const struct bus_row buses[] = {
 	{ "ide", HOST_IDE, "PIIX4", "ide", 2, 2, 2, 2 },
 	{ "sata", HOST_SATA, "IntelAhci", "ahci", 30, 30, 1, 1 },
 	{ "virtio", HOST_VIRTIO_BLK, "VirtioBlk", "virtio", 1, 30, 1, 1 },
-	{ "floppy", HOST_FLOPPY_BUS, NULL, NULL, 1, 1, 1, 2 },
-	{ "scsi", HOST_SCSI, NULL, NULL, 16, 16, 16, 1 },
+	{ "floppy", HOST_FLOPPY_BUS, "I82078", "floppy", 1, 1, 1, 2 },
+	{ "scsi", HOST_SCSI, "LsiLogic", "lsilogic", 16, 16, 16, 1 },
 	{ "sas", HOST_SAS, NULL, NULL, 8, 255, 1, 1 },
 	{ "usb", HOST_USB, NULL, NULL, 8, 8, 8, 1 },
-	{ "pcie", HOST_NVME, NULL, NULL, 1, 255, 1, 1 },
-	{ "virtio-scsi", HOST_VIRTIO_SCSI, NULL, NULL, 1, 256, 1, 1 },
+	{ "pcie", HOST_NVME, "NVMe", "nvme", 1, 64, 1, 1 },
+	{ "virtio-scsi", HOST_VIRTIO_SCSI, "VirtioSCSI", "virtio-scsi", 1, 64, 1, 1 },
 };
 
-/* Types of controllers that exist elsewhere: a row says of which bus. */
+/* Types of controllers as they may be written, and as VirtualBox spells them; NULL: not here. */
 static const struct {
 	const char *word;
 	enum host_bus bus;
-	bool here;
+	const char *type;
 } types[] = {
-	{ "PIIX4", HOST_IDE, true },
-	{ "PIIX3", HOST_IDE, false },
-	{ "ICH6", HOST_IDE, false },
-	{ "IntelAhci", HOST_SATA, true },
-	{ "VirtIO", HOST_VIRTIO_BLK, true },
-	{ "VirtioBlk", HOST_VIRTIO_BLK, true },
-	{ "LSILogic", HOST_SCSI, false },
-	{ "BusLogic", HOST_SCSI, false },
-	{ "LSILogicSAS", HOST_SAS, false },
-	{ "I82078", HOST_FLOPPY_BUS, false },
-	{ "USB", HOST_USB, false },
-	{ "NVMe", HOST_NVME, false },
+	{ "PIIX3", HOST_IDE, "PIIX3" },
+	{ "PIIX4", HOST_IDE, "PIIX4" },
+	{ "ICH6", HOST_IDE, "ICH6" },
+	{ "IntelAhci", HOST_SATA, "IntelAhci" },
+	{ "VirtIO", HOST_VIRTIO_BLK, "VirtioBlk" },
+	{ "VirtioBlk", HOST_VIRTIO_BLK, "VirtioBlk" },
+	{ "VirtIO", HOST_VIRTIO_SCSI, "VirtioSCSI" },
+	{ "VirtioSCSI", HOST_VIRTIO_SCSI, "VirtioSCSI" },
+	{ "LSILogic", HOST_SCSI, "LsiLogic" },
+	{ "BusLogic", HOST_SCSI, NULL },
+	{ "LSILogicSAS", HOST_SAS, NULL },
+	{ "I82078", HOST_FLOPPY_BUS, "I82078" },
+	{ "USB", HOST_USB, NULL },
+	{ "NVMe", HOST_NVME, "NVMe" },
 };
 
 const struct bus_row *
@@ -69,22 +74,36 @@ need_controller(struct host_vm *vm, const char *name, struct err *e)
 	return c;
 }
 
-/* The controller can be of that type only: changing it to what it is does nothing. */
-static int
-check_type(const struct bus_row *bus, const char *type, struct err *e)
+const char *
+controller_type(const struct bus_row *bus, const char *type)
 {
+	for (size_t i = 0; i < ARRAY_LEN(types); i++)
+		if (types[i].bus == bus->bus && types[i].type && !strcasecmp(type, types[i].type))
+			return types[i].type;
+	return bus->type;
+}
+
+static int
+change_type(struct host_controller *ctl, const char *type, struct err *e)
+{
+	const struct bus_row *bus = bus_of(ctl->bus);
+	bool known = false;
+
 	for (size_t i = 0; type && i < ARRAY_LEN(types); i++) {
 		if (strcasecmp(type, types[i].word))
 			continue;
-		if (types[i].bus != bus->bus)
-			return err_set(
-				e, ERR_INVALID, "A controller of the bus '%s' cannot be a '%s'", bus->word, type);
-		if (!types[i].here)
+		known = true;
+		if (types[i].bus != ctl->bus)
+			continue;
+		if (!types[i].type)
 			return err_set(e, ERR_UNSUPPORTED,
 				"There is no storage controller '%s' here: for '%s' it is '%s'", type, bus->word,
 				bus->type);
+		ctl->type = types[i].type;
 		return 0;
 	}
+	if (known)
+		return err_set(e, ERR_INVALID, "A controller of the bus '%s' cannot be a '%s'", bus->word, type);
 	return type ? err_set(e, ERR_INVALID, "Invalid storage controller type '%s'", type) : 0;
 }
 
@@ -107,7 +126,9 @@ add_controller(struct host_vm *vm, const struct host_controller_change *c, struc
 		return err_set(e, ERR_INVALID, "Invalid storage bus '%s'", c->add);
 	if (!bus->type)
 		return err_set(e, ERR_UNSUPPORTED,
-			"A controller of the bus '%s' cannot be had: ide, sata and virtio can", bus->word);
+			"A controller of the bus '%s' cannot be had: ide, sata, scsi, pcie, virtio, virtio-scsi and "
+			"floppy can",
+			bus->word);
 	if (!*c->name || strlen(c->name) > 250)
 		return err_set(e, ERR_INVALID, "Invalid storage controller name '%s'", c->name);
 	if (vm_controller(vm, c->name))
@@ -141,7 +162,7 @@ change_ports(struct host_controller *ctl, int ports, struct err *e)
 }
 
 static int
-apply_controller(struct host_vm *vm, const struct host_controller_change *c, struct err *e)
+apply_controller(struct host *h, struct host_vm *vm, const struct host_controller_change *c, struct err *e)
 {
 	struct host_controller *ctl;
 
@@ -151,10 +172,12 @@ apply_controller(struct host_vm *vm, const struct host_controller_change *c, str
 	if (!ctl)
 		return -1;
 	if (c->remove) {
+		if (disk_groups_rename(h, vm, ctl->name, NULL, e))
+			return -1;
 		vm_controller_remove(vm, ctl);
 		return 0;
 	}
-	if (check_type(bus_of(ctl->bus), c->type, e) || check_ports(bus_of(ctl->bus), c->ports, e) ||
+	if (change_type(ctl, c->type, e) || check_ports(bus_of(ctl->bus), c->ports, e) ||
 		change_ports(ctl, c->ports, e))
 		return -1;
 	if (c->bootable >= 0)
@@ -164,6 +187,8 @@ apply_controller(struct host_vm *vm, const struct host_controller_change *c, str
 	if (c->rename) {
 		if (vm_controller(vm, c->rename))
 			return err_set(e, ERR_IN_USE, "Storage controller named '%s' already exists", c->rename);
+		if (disk_groups_rename(h, vm, ctl->name, c->rename, e))
+			return -1;
 		free(ctl->name);
 		ctl->name = xstrdup(c->rename);
 	}
@@ -185,7 +210,7 @@ host_vm_controller(struct host *h, const char *id, const struct host_controller_
 			vm->name);
 		goto fail;
 	}
-	if (apply_controller(vm, c, e) || vm_store(h, vm, e) || vboxfile_write(h, vm, e) || db_commit(h, e))
+	if (vm_check_mutable(vm, e) || apply_controller(h, vm, c, e) || vm_store(h, vm, e) || vboxfile_write(h, vm, e) || db_commit(h, e))
 		goto fail;
 	host_vm_free(vm);
 	return 0;
@@ -237,8 +262,8 @@ device_of(const char *word, enum host_device *out, struct err *e)
 
 /* Which kind of device: as said, as it is, or as the medium tells. */
 static int
-choose_type(struct host *h, const struct host_attach *a, const struct host_attachment *old, enum host_device *type,
-	struct err *e)
+choose_type(struct host *h, const struct host_controller *c, const struct host_attach *a,
+	const struct host_attachment *old, enum host_device *type, struct err *e)
 {
 	struct host_medium *m;
 
@@ -246,6 +271,10 @@ choose_type(struct host *h, const struct host_attach *a, const struct host_attac
 		return device_of(a->type, type, e);
 	if (old) {
 		*type = old->type;
+		return 0;
+	}
+	if (c->bus == HOST_FLOPPY_BUS) {
+		*type = HOST_FLOPPY;
 		return 0;
 	}
 	if (!strcmp(a->medium, "emptydrive")) {
@@ -265,15 +294,12 @@ choose_type(struct host *h, const struct host_attach *a, const struct host_attac
 static int
 check_bus(const struct host_controller *c, enum host_device type, struct err *e)
 {
-	if (type == HOST_FLOPPY)
+	if ((type == HOST_FLOPPY) != (c->bus == HOST_FLOPPY_BUS))
+		return err_set(e, ERR_INVALID, "A %s cannot be attached to controller '%s'",
+			type == HOST_FLOPPY ? "floppy drive" : "drive that is not for floppy disks", c->name);
+	if (type == HOST_DVD && (c->bus == HOST_VIRTIO_BLK || c->bus == HOST_NVME))
 		return err_set(e, ERR_UNSUPPORTED,
-			"A floppy drive cannot be attached to controller '%s': there is no "
-			"floppy controller here",
-			c->name);
-	if (type == HOST_DVD && c->bus == HOST_VIRTIO_BLK)
-		return err_set(e, ERR_UNSUPPORTED,
-			"A DVD drive cannot be attached to controller '%s': use one of ide or "
-			"sata",
+			"A DVD drive cannot be attached to controller '%s': use one of ide, sata, scsi or virtio-scsi",
 			c->name);
 	return 0;
 }
@@ -346,13 +372,39 @@ insert_medium(
 	return 0;
 }
 
-static int
-apply_flags(struct host_attachment *at, const struct host_attach *a, struct err *e)
+static bool
+knows_hot_plug(const struct host_controller *c)
 {
-	if (a->hotpluggable > 0)
-		return err_set(e, ERR_UNSUPPORTED, "Devices cannot be plugged in or out while a machine runs");
+	return c->bus == HOST_SATA || c->bus == HOST_VIRTIO_SCSI || c->bus == HOST_NVME;
+}
+
+static int
+flag_refused(const char *flag, const char *what, const struct host_controller *c, const struct host_attachment *at,
+	struct err *e)
+{
+	return err_set(e, ERR_INVALID,
+		"Setting the %s flag rejected as the device attached to device slot %d on port %d of controller '%s' "
+		"is no "
+		"%s",
+		flag, at->device, at->port, c->name, what);
+}
+
+static int
+apply_flags(const struct host_controller *c, struct host_attachment *at, const struct host_attach *a, struct err *e)
+{
 	if (a->passthrough > 0)
 		return err_set(e, ERR_UNSUPPORTED, "Drives of the host cannot be passed through");
+	if (a->hotpluggable >= 0 && !knows_hot_plug(c))
+		return err_set(e, ERR_UNSUPPORTED,
+			"Controller '%s' does not support changing the hot-pluggable device flag", c->name);
+	if (a->nonrotational > 0 && at->type != HOST_DISK)
+		return flag_refused("non-rotational medium", "hard disk", c, at, e);
+	if (a->discard > 0 && at->type != HOST_DISK)
+		return flag_refused("discard medium", "hard disk", c, at, e);
+	if (a->tempeject > 0 && at->type != HOST_DVD)
+		return flag_refused("temporary eject", "DVD", c, at, e);
+	if (a->hotpluggable >= 0)
+		at->hotpluggable = a->hotpluggable;
 	if (a->nonrotational >= 0)
 		at->nonrotational = a->nonrotational;
 	if (a->discard >= 0)
@@ -381,6 +433,17 @@ set_comment(struct host *h, const struct host_attachment *at, const struct host_
 	return db_run(h, e, "UPDATE medium SET description = ? WHERE uuid = ?", "ss", a->comment, at->medium);
 }
 
+static int
+join_group(struct host *h, const struct host_vm *vm, const struct host_controller *c, const struct host_attachment *at,
+	const struct host_attach *a, struct err *e)
+{
+	if (!a->group)
+		return 0;
+	if (at->type != HOST_DISK)
+		return err_set(e, ERR_INVALID, "A bandwidth group is for hard disks");
+	return disk_group_join(h, vm, c->name, at->port, at->device, strcasecmp(a->group, "none") ? a->group : NULL, e);
+}
+
 /* Change `vm` in memory. *at: the attachment concerned, NULL when it was removed. */
 static int
 apply_attach(struct host *h, struct host_vm *vm, const struct host_attach *a, struct host_attachment **at,
@@ -396,12 +459,13 @@ apply_attach(struct host *h, struct host_vm *vm, const struct host_attach *a, st
 		return -1;
 	old = (struct host_attachment *)host_vm_attachment(c, port, device);
 	if (a->medium && !strcmp(a->medium, "none"))
-		return detach(c, old, port, device, e);
+		return detach(c, old, port, device, e) || disk_group_join(h, vm, c->name, port, device, NULL, e) ? -1
+														 : 0;
 	if (!a->medium && !old)
 		return err_set(e, ERR_NOT_FOUND,
 			"No storage device attached to device slot %d on port %d of controller '%s'", device, port,
 			c->name);
-	if (choose_type(h, a, old, &type, e) || check_bus(c, type, e))
+	if (choose_type(h, c, a, old, &type, e) || check_bus(c, type, e))
 		return -1;
 	if (old && old->type != type) {
 		vm_attachment_remove(c, old);
@@ -414,7 +478,7 @@ apply_attach(struct host *h, struct host_vm *vm, const struct host_attach *a, st
 	*at = old;
 	if (a->medium && insert_medium(h, vm, old, a, e))
 		return -1;
-	return apply_flags(old, a, e) || set_comment(h, old, a, e) ? -1 : 0;
+	return apply_flags(c, old, a, e) || set_comment(h, old, a, e) || join_group(h, vm, c, old, a, e) ? -1 : 0;
 }
 
 /* A running machine: the disc in a drive it already has. */
@@ -430,14 +494,108 @@ change_disc(struct host *h, const struct host_vm *vm, const struct host_controll
 	return answer ? 0 : -1;
 }
 
-static bool
-is_disc_change(struct host_vm *vm, const struct host_attach *a)
+/* ---- a running machine ---- */
+
+enum live { LIVE_REFUSED, LIVE_CHANGE, LIVE_ATTACH, LIVE_DETACH };
+
+/* What is asked of it: the medium of a drive, a drive that comes or goes. */
+static enum live
+live_change(struct host_vm *vm, const struct host_attach *a, struct err *e)
 {
-	struct host_controller *c = vm_controller(vm, a->controller);
+	struct host_controller *c = need_controller(vm, a->controller, e);
 	const struct host_attachment *at = c ? host_vm_attachment(c, MAX(a->port, 0), MAX(a->device, 0)) : NULL;
 
-	return at && at->type == HOST_DVD && a->medium && strcmp(a->medium, "none") &&
-	       (!a->type || !strcasecmp(a->type, "dvddrive"));
+	if (!c)
+		return LIVE_REFUSED;
+	if (!a->medium) {
+		err_set(e, ERR_VM_STATE, "The machine is not mutable (state is %s)", host_state_api(vm->state));
+		return LIVE_REFUSED;
+	}
+	if (at && at->type != HOST_DISK && strcmp(a->medium, "none") &&
+		(!a->type || !strcasecmp(a->type, at->type == HOST_DVD ? "dvddrive" : "fdd")))
+		return LIVE_CHANGE;
+	if (!knows_hot_plug(c)) {
+		err_set(e, ERR_VM_STATE, "Controller '%s' does not support hot-plugging", c->name);
+		return LIVE_REFUSED;
+	}
+	if (at && !at->hotpluggable) {
+		err_set(e, ERR_UNSUPPORTED,
+			"The device slot %d on port %d of controller '%s' does not support hot-plugging", at->device,
+			at->port, c->name);
+		return LIVE_REFUSED;
+	}
+	if (!strcmp(a->medium, "none"))
+		return LIVE_DETACH;
+	if (at)
+		err_set(e, ERR_IN_USE,
+			"Device is already attached to port %d, device %d of controller '%s' of this virtual machine",
+			at->port, at->device, c->name);
+	else if (a->port >= c->ports && !(c->bus == HOST_SATA && c->ports == c->max_ports))
+		err_set(e, ERR_INVALID, "Controller '%s' has %d ports while the machine runs, not %d", c->name,
+			c->ports, a->port + 1);
+	else
+		return LIVE_ATTACH;
+	return LIVE_REFUSED;
+}
+
+static int
+plug_in(struct host *h, const struct host_vm *vm, const struct host_controller *ctl, struct host_attachment *at,
+	struct err *e)
+{
+	char *group = host_disk_group_of(h, vm->uuid, ctl->name, at->port, at->device), format[16] = "";
+	json_t *params, *answer;
+
+	for (size_t i = 0; at->format && i < sizeof(format) - 1 && at->format[i]; i++)
+		format[i] = (char)tolower((unsigned char)at->format[i]);
+	params = json_pack("{s:s, s:i, s:i, s:s?, s:s, s:b, s:b, s:b, s:s?}", "controller", ctl->name, "port", at->port,
+		"device", at->device, "path", at->path, "format", at->type == HOST_DISK ? format : "", "dvd",
+		at->type == HOST_DVD, "nonrotational", at->nonrotational, "discard", at->discard, "group", group);
+	free(group);
+	at->hotpluggable = true;
+	answer = vm_call(h, vm, "drive.attach", params, e);
+	json_decref(answer);
+	return answer ? 0 : -1;
+}
+
+static int
+plug_out(struct host *h, const struct host_vm *vm, const struct host_attach *a, struct err *e)
+{
+	json_t *answer = vm_call(h, vm, "drive.detach",
+		json_pack("{s:s, s:i, s:i}", "controller", a->controller, "port", MAX(a->port, 0), "device",
+			MAX(a->device, 0)),
+		e);
+
+	json_decref(answer);
+	return answer ? 0 : -1;
+}
+
+/* The image gets another UUID before it is attached. */
+static int
+set_medium_uuid(struct host *h, const struct host_attach *a, struct err *e)
+{
+	char *path = host_absolute_path(a->medium);
+	struct uuid u;
+	struct block *b;
+	int r = -1;
+
+	if (!*a->setuuid) {
+		u = uuid_random();
+	} else if (!uuid_parse(a->setuuid, &u)) {
+		free(path);
+		return err_set(e, ERR_USAGE, "Invalid UUID '%s'", a->setuuid);
+	}
+	b = block_open(path, NULL, 0, e);
+	if (b)
+		r = block_set_uuid(b, &u, e);
+	block_close(b);
+	if (!r) {
+		char text[37];
+
+		uuid_text(&u, text);
+		r = db_run(h, e, "UPDATE medium SET uuid = ? WHERE path = ?", "ss", text, path);
+	}
+	free(path);
+	return r;
 }
 
 int
@@ -446,6 +604,7 @@ host_vm_attach(struct host *h, const char *id, const struct host_attach *a, stru
 	struct host_controller *ctl = NULL;
 	struct host_attachment *at = NULL;
 	struct host_vm *vm = NULL;
+	enum live what = LIVE_REFUSED;
 	bool live;
 
 	if (db_begin(h, e))
@@ -454,18 +613,18 @@ host_vm_attach(struct host *h, const char *id, const struct host_attach *a, stru
 	if (!vm)
 		goto fail;
 	live = vm_locked(h, vm->uuid);
-	if (live && vm_controller(vm, a->controller) && !is_disc_change(vm, a)) {
-		err_set(e, ERR_VM_STATE,
-			"Controller '%s' of the running machine '%s' does not support hot-plugging: only the disc in a "
-			"DVD drive can be changed",
-			a->controller, vm->name);
+	if (vm_check_mutable(vm, e))
 		goto fail;
-	}
-	if (apply_attach(h, vm, a, &at, &ctl, e) || vm_store(h, vm, e))
+	if (live && (what = live_change(vm, a, e)) == LIVE_REFUSED)
 		goto fail;
-	if (live && change_disc(h, vm, ctl, at, a->force, e))
+	if (a->setuuid && a->medium && set_medium_uuid(h, a, e))
 		goto fail;
-	if (vboxfile_write(h, vm, e) || db_commit(h, e))
+	if (apply_attach(h, vm, a, &at, &ctl, e))
+		goto fail;
+	if ((what == LIVE_CHANGE && change_disc(h, vm, ctl, at, a->force, e)) ||
+		(what == LIVE_ATTACH && plug_in(h, vm, ctl, at, e)) || (what == LIVE_DETACH && plug_out(h, vm, a, e)))
+		goto fail;
+	if (vm_store(h, vm, e) || vboxfile_write(h, vm, e) || db_commit(h, e))
 		goto fail;
 	host_vm_free(vm);
 	return 0;

@@ -95,8 +95,8 @@ controllers_json(const struct host_vm *vm)
 		for (int k = 0; k < c->at_count; k++)
 			json_array_append_new(at, attachment_json(&c->at[k]));
 		json_array_append_new(
-			list, json_pack("{s:s, s:s, s:i, s:i, s:b, s:b, s:o}", "name", c->name, "bus",
-				      bus_of(c->bus)->word, "instance", c->instance, "ports", c->ports, "bootable",
+			list, json_pack("{s:s, s:s, s:s, s:i, s:i, s:b, s:b, s:o}", "name", c->name, "bus",
+				      bus_of(c->bus)->word, "type", c->type, "instance", c->instance, "ports", c->ports, "bootable",
 				      c->bootable, "hostiocache", c->hostiocache, "attachments", at));
 	}
 	return list;
@@ -310,22 +310,22 @@ read_attachment(struct host *h, struct host_controller *c, json_t *o, struct err
 static int
 read_controller(struct host *h, struct host_vm *vm, json_t *o, struct err *e)
 {
-	const char *name = "", *bus_word = "";
+	const char *name = "", *bus_word = "", *type = "";
 	int instance = 0, ports = 1, bootable = 1, cache = 0;
 	const struct bus_row *bus;
 	struct host_controller *c;
 	json_t *at = NULL, *v;
 	size_t i;
 
-	if (json_unpack(o, "{s:s, s:s, s?i, s?i, s?b, s?b, s?o}", "name", &name, "bus", &bus_word, "instance",
-		    &instance, "ports", &ports, "bootable", &bootable, "hostiocache", &cache, "attachments", &at))
+	if (json_unpack(o, "{s:s, s:s, s?s, s?i, s?i, s?b, s?b, s?o}", "name", &name, "bus", &bus_word, "type", &type,
+		    "instance", &instance, "ports", &ports, "bootable", &bootable, "hostiocache", &cache, "attachments", &at))
 		return err_set(e, ERR_XML, "a storage controller is not complete");
 	bus = bus_row(bus_word);
 	if (!bus || !bus->type || vm_controller(vm, name) || ports < 1 || ports > bus->max_ports)
 		return err_set(e, ERR_XML, "the storage controller '%s' cannot be", name);
 	c = vm_controller_add(vm, name);
 	c->bus = bus->bus;
-	c->type = bus->type;
+	c->type = controller_type(bus, type);
 	c->max_ports = bus->max_ports;
 	c->devices_per_port = bus->devices;
 	c->instance = instance;

@@ -368,7 +368,7 @@ load_controllers(struct host *h, struct host_vm *vm, int64_t row, struct err *e)
 			continue;
 		c = vm_controller_add(vm, db_text(s, 0));
 		c->bus = bus->bus;
-		c->type = bus->type;
+		c->type = controller_type(bus, db_text(s, 6));
 		c->max_ports = bus->max_ports;
 		c->devices_per_port = bus->devices;
 		c->instance = sqlite3_column_int(s, 2);

@@ -182,7 +182,8 @@ static int
 make_ide(struct pc *p, struct pc_device *d, struct err *e)
 {
 	struct ide_wires wires = { .irq = { isairq_input(p->isa, 14), isairq_input(p->isa, 15) },
-		.piix3 = d->variant && !strcmp(d->variant, "PIIX3") };
+		.piix3 = d->variant && !strcmp(d->variant, "PIIX3"),
+		.ich6 = d->variant && !strcmp(d->variant, "ICH6") };
 
 	d->made = ide_create(&p->m, SLOT_PIIX, 1, &wires);
 	if (!d->made)

@@ -15,10 +15,10 @@ static int cmd_commands(struct cli *c, int argc, char **argv);
 static const struct verb verbs[] = {
 	{ "adoptstate", cmd_adoptstate, "VM FILE", "web1 /backup/web1.sav", false },
 	{ "bandwidthctl", cmd_bandwidthctl,
-		"VM add NAME --type network --limit LIMIT\n"
+		"VM add NAME --type disk|network --limit LIMIT\n"
 		"VM set NAME --limit LIMIT\n"
 		"VM remove NAME\n"
-		"VM list\n"
+		"VM list [--machinereadable]\n"
 		"LIMIT: a number of megabytes a second, or with k, m, g of bits, with K, M, G of bytes; 0: none",
 		"web1 add slow --type network --limit 20m", false },
 	{ "clonevm", cmd_clonevm,
@@ -204,10 +204,12 @@ static const struct verb verbs[] = {
 	{ "storageattach", cmd_storageattach,
 		"VM --storagectl NAME [--port N] [--device N] [--type hdd|dvddrive]\n"
 		"  [--medium none|emptydrive|UUID|FILE] [--nonrotational on|off] [--discard on|off]\n"
-		"  [--tempeject on|off] [--mtype normal] [--forceunmount] [--comment TEXT]",
+		"  [--hotpluggable on|off] [--tempeject on|off] [--bandwidthgroup NAME|none] [--setuuid UUID]\n"
+		"  [--mtype normal] [--forceunmount] [--comment TEXT]",
 		"web1 --storagectl SATA --port 0 --device 0 --type hdd --medium web1.vdi", false },
 	{ "storagectl", cmd_storagectl,
-		"VM --name NAME [--add ide|sata|virtio] [--controller PIIX4|IntelAhci|VirtIO] [--portcount N]\n"
+		"VM --name NAME [--add ide|sata|scsi|pcie|virtio|virtio-scsi|floppy]\n"
+		"  [--controller PIIX3|PIIX4|ICH6|IntelAhci|LSILogic|NVMe|VirtIO|I82078] [--portcount N]\n"
 		"  [--hostiocache on|off] [--bootable on|off] [--rename NAME]\n"
 		"VM --name NAME --remove",
 		"web1 --name SATA --add sata --controller IntelAhci", false },

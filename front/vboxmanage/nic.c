@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "front/vboxmanage/network.h"
 
@@ -121,37 +122,128 @@ parse_limit(const char *text, uint64_t *rate)
 }
 
 #define PREFIX "Lodge/Bandwidth/"
+#define DISK_PREFIX "Lodge/DiskBandwidth/"
+
+struct listing {
+	bool readable;
+	int count;
+};
+
+static void
+print_rate(uint64_t rate, bool network)
+{
+	static const char *const units[] = { "", "kilo", "mega", "giga" };
+	uint64_t bytes = rate, bits = rate * 8;
+	int byte_unit = 0, bit_unit = 0;
+
+	if (!rate) {
+		printf("none (disabled)\n");
+		return;
+	}
+	for (; bytes % 1024 == 0 && byte_unit < 3; byte_unit++)
+		bytes /= 1024;
+	for (; bits % 1000 == 0 && bit_unit < 3; bit_unit++)
+		bits /= 1000;
+	if (network)
+		printf("%llu %sbits/sec (%llu %sbytes/sec)\n", (unsigned long long)bits, units[bit_unit],
+			(unsigned long long)bytes, units[byte_unit]);
+	else
+		printf("%llu %sbytes/sec\n", (unsigned long long)bytes, units[byte_unit]);
+}
 
 static int
 print_group(void *opaque, const char *key, const char *value, int64_t time, const char *flags)
 {
+	struct listing *l = opaque;
+	bool disk = str_starts(key, DISK_PREFIX), network = str_starts(key, PREFIX);
+	const char *name = key + strlen(disk ? DISK_PREFIX : PREFIX), *type = disk ? "Disk" : "Network";
 	uint64_t rate;
-	bool *any = opaque;
 
-	if (!str_starts(key, PREFIX) || !str_to_u64(value, 0, INT64_MAX, &rate))
+	if ((!disk && !network) || !str_to_u64(value, 0, INT64_MAX, &rate))
 		return 0;
-	*any = true;
-	printf("Name: '%s', Type: Network, Limit: ", key + strlen(PREFIX));
-	if (!rate)
-		printf("none (disabled)\n");
-	else if (rate % (1 << 20) == 0)
-		printf("%llu Mbytes/sec (%llu bytes/sec)\n", (unsigned long long)rate >> 20, (unsigned long long)rate);
-	else
-		printf("%llu Kbits/sec (%llu bytes/sec)\n", (unsigned long long)rate / 125, (unsigned long long)rate);
+	if (l->readable) {
+		printf("BandwidthGroup%d=%s,%s,%llu\n", l->count++, name, type, (unsigned long long)rate);
+		return 0;
+	}
+	l->count++;
+	printf("Name: '%s', Type: %s, Limit: ", name, type);
+	print_rate(rate, network);
 	return 0;
 }
 
 static int
-list_groups(struct cli *c, const char *vm)
+list_groups(struct cli *c, const char *vm, bool readable)
 {
+	struct listing l = { .readable = readable };
 	struct err e = { 0 };
-	bool any = false;
 
-	if (host_extra_each(c->host, vm, print_group, &any, &e))
+	if (host_extra_each(c->host, vm, print_group, &l, &e))
 		return fail_api(c, &e, &site);
-	if (!any)
+	if (!l.count && !readable)
 		printf("Bandwidth groups: <none>\n");
 	return 0;
+}
+
+/* Is it in use by an adapter? */
+static int
+check_adapters(struct cli *c, const struct host_vm *vm, const char *group)
+{
+	for (int i = 0; i < HOST_NICS; i++)
+		if (!strcmp(host_vm_get(vm, HK_NICBANDWIDTHGROUP, i), group))
+			return fail_plain(c, "The bandwidth group '%s' is still in use by adapter %d", group, i + 1);
+	return 0;
+}
+
+static bool
+network_group(struct cli *c, const char *vm, const char *name)
+{
+	char *key = xasprintf(PREFIX "%s", name), *value = NULL;
+	struct err unused;
+	bool found = !host_extra_get(c->host, vm, key, &value, &unused) && value;
+
+	free(value);
+	free(key);
+	return found;
+}
+
+/* rate -1: remove it. */
+static int
+change_group(struct cli *c, const char *vm, const char *name, bool disk, int64_t rate)
+{
+	struct err e = { 0 };
+	int r = disk ? host_disk_group_set(c->host, vm, name, rate, &e)
+		     : host_bandwidth_set(c->host, vm, name, rate, &e);
+
+	return r ? fail_api(c, &e, &site) : 0;
+}
+
+static int
+group_verb(struct cli *c, char verb, const char *id, const char *name, const char *type, int64_t rate)
+{
+	struct err e = { 0 };
+	struct host_vm *vm = host_vm_load(c->host, id, &e);
+	bool network, disk;
+	uint64_t unused;
+	int status = 0;
+
+	if (!vm)
+		return fail_api(c, &e, &site);
+	network = network_group(c, id, name);
+	disk = host_disk_group(c->host, id, name, &unused);
+	if (verb == 'r' && network)
+		status = check_adapters(c, vm, name);
+	host_vm_free(vm);
+	if (status)
+		return status;
+	if (verb == 'a' && (network || disk))
+		return fail_plain(c, "Bandwidth group named '%s' already exists", name);
+	if (verb != 'a' && !network && !disk) {
+		err_set(&e, ERR_NOT_FOUND, "Could not find a bandwidth group named '%s'", name);
+		return fail_api(c, &e, &site);
+	}
+	if (verb == 'a')
+		disk = !strcasecmp(type, "disk");
+	return change_group(c, id, name, disk, verb == 'r' ? -1 : rate);
 }
 
 int
@@ -165,11 +257,9 @@ cmd_bandwidthctl(struct cli *c, int argc, char **argv)
 	};
 	struct args a = ARGS(c, argc, argv, options);
 	const char *words[3] = { NULL }, *limit = NULL, *type = NULL;
-	struct err e = { 0 };
-	struct host_vm *vm;
-	int id, n = 0, status = 0;
-	uint64_t rate = 0, old;
-	bool add, remove;
+	bool readable = false;
+	uint64_t rate = 0;
+	int id, n = 0;
 
 	while ((id = args_next(&a)) != ARG_END) {
 		if (id == ARG_BAD)
@@ -182,35 +272,25 @@ cmd_bandwidthctl(struct cli *c, int argc, char **argv)
 			type = a.text;
 		else if (id == B_LIMIT)
 			limit = a.text;
+		else
+			readable = true;
 	}
 	if (n < 2)
 		return fail_syntax(c, "Not enough parameters");
+	if (strcmp(words[1], "list") && strcmp(words[1], "add") && strcmp(words[1], "set") &&
+		strcmp(words[1], "remove"))
+		return fail_syntax(c, "Invalid parameter '%s'", words[1]);
 	if (!cli_host(c))
 		return 1;
 	if (!strcmp(words[1], "list"))
-		return list_groups(c, words[0]);
-	add = !strcmp(words[1], "add");
-	remove = !strcmp(words[1], "remove");
-	if (!add && !remove && strcmp(words[1], "set"))
-		return fail_syntax(c, "Invalid parameter '%s'", words[1]);
-	if (n < 3)
-		return fail_syntax(c, "Bandwidth group name not specified");
-	if (add && type && strcmp(type, "network"))
-		return fail_plain(c, "Bandwidth groups of type '%s' are not available here; 'network' is", type);
-	if (!remove && (!limit || !parse_limit(limit, &rate)))
-		return fail_argument(c, "Invalid bandwidth limit '%s'", limit ? limit : "");
-	vm = host_vm_load(c->host, words[0], &e);
-	if (!vm)
-		return fail_api(c, &e, &site);
-	old = host_bandwidth(c->host, vm, words[2]);
-	for (int i = 0; remove && i < HOST_NICS; i++)
-		if (!strcmp(host_vm_get(vm, HK_NICBANDWIDTHGROUP, i), words[2]))
-			status = fail_plain(
-				c, "The bandwidth group '%s' is still in use by adapter %d", words[2], i + 1);
-	host_vm_free(vm);
-	if (!status && add && old)
-		status = fail_plain(c, "Bandwidth group named '%s' already exists", words[2]);
-	if (!status && host_bandwidth_set(c->host, words[0], words[2], remove ? -1 : (int64_t)rate, &e))
-		status = fail_api(c, &e, &site);
-	return status;
+		return list_groups(c, words[0], readable);
+	if (n < 3 || !*words[2])
+		return fail_syntax(c, "Bandwidth group name must not be empty!");
+	if (!strcmp(words[1], "add") && (!type || (strcasecmp(type, "disk") && strcasecmp(type, "network"))))
+		return fail_argument(
+			c, type ? "Invalid bandwidth group type '%s'" : "Parameter --type is required", type);
+	if (strcmp(words[1], "remove") && (!limit || !parse_limit(limit, &rate)))
+		return fail_argument(
+			c, limit ? "Invalid bandwidth limit '%s'" : "Parameter --limit is required", limit);
+	return group_verb(c, words[1][0], words[0], words[2], type, (int64_t)rate);
 }

@@ -31,6 +31,8 @@ enum {
 	O_TEMPEJECT,
 	O_FORCE,
 	O_COMMENT,
+	O_SETUUID,
+	O_GROUP,
 	O_REFUSED,
 };
 
@@ -205,6 +207,12 @@ attach_option(struct args *a, int id, struct host_attach *at)
 	case O_COMMENT:
 		at->comment = a->text;
 		return 0;
+	case O_SETUUID:
+		at->setuuid = a->text;
+		return 0;
+	case O_GROUP:
+		at->group = a->text;
+		return 0;
 	default:
 		return fail_plain(a->cli, "The option %s is not available here", a->spelled);
 	}
@@ -227,9 +235,9 @@ cmd_storageattach(struct cli *c, int argc, char **argv)
 		{ "temp-eject", O_TEMPEJECT, OPT_ONOFF, 'e', 0 },
 		{ "force-unmount", O_FORCE, OPT_FLAG, 'f', 0 },
 		{ "comment", O_COMMENT, OPT_TEXT, 'C', 0 },
-		{ "set-uuid", O_REFUSED, OPT_TEXT, 'q', 0 },
+		{ "set-uuid", O_SETUUID, OPT_TEXT, 'q', 0 },
 		{ "set-parent-uuid", O_REFUSED, OPT_TEXT, 'Q', 0 },
-		{ "bandwidth-group", O_REFUSED, OPT_TEXT, 'b', 0 },
+		{ "bandwidth-group", O_GROUP, OPT_TEXT, 'b', 0 },
 	};
 	struct args a = ARGS(c, argc, argv, options);
 	struct host_attach at = { .port = -1,

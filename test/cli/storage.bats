@@ -168,8 +168,19 @@ Encryption:     disabled"
 	fails_with 1 "floppy"
 	vbm storagectl web1 --name B --add frob
 	fails_with 1 "Invalid storage bus 'frob'"
-	vbm storagectl web1 --name B --add floppy
+	vbm storagectl web1 --name B --add usb
 	fails_with 1 "VBOX_E_NOT_SUPPORTED"
+	vbm storagectl web1 --name B --add scsi --controller BusLogic
+	fails_with 1 "VBOX_E_NOT_SUPPORTED"
+	vbm storagectl web1 --name B --add ide --controller NVMe
+	fails_with 1 "cannot be a 'NVMe'"
+	VBoxManage storagectl web1 --name IDE --add ide
+	vbm storageattach web1 --storagectl IDE --port 0 --device 0 --type hdd --medium a.vdi --hotpluggable on
+	fails_with 1 "Controller 'IDE' does not support changing the hot-pluggable device flag"
+	VBoxManage storageattach web1 --storagectl IDE --port 1 --device 0 --type dvddrive --medium emptydrive
+	vbm storageattach web1 --storagectl IDE --port 1 --device 0 --nonrotational on
+	fails_with 1 "Setting the non-rotational medium flag rejected as the device attached to device slot 0 on port 1"
+	VBoxManage storagectl web1 --name IDE --remove
 	vbm storagectl web1 --name B --remove
 	fails_with 1 "Could not find a storage controller named 'B'"
 }
@@ -243,4 +254,74 @@ Encryption:     disabled"
 	[ "$(mr web1 storagecontrollerbootable0)" = off ]
 	VBoxManage storagectl web1 --name Disks --remove
 	[ -z "$(mr web1 storagecontrollername0)" ]
+}
+
+@test "every kind of controller is added, shown, and takes what belongs to it" {
+	make_vm web1
+	while read -r bus type ports; do
+		VBoxManage storagectl web1 --name "$bus" --add "$bus"
+		vbm showvminfo web1 --machinereadable
+		n=$(sed -n "s/^storagecontrollername\\([0-9]*\\)=\"$bus\"$/\\1/p" <<<"$output")
+		has_line "storagecontrollertype$n=\"$type\""
+		has_line "storagecontrollerportcount$n=\"$ports\""
+	done <<<'ide PIIX4 2
+sata IntelAhci 30
+scsi LsiLogic 16
+pcie NVMe 1
+virtio-scsi VirtioSCSI 1
+floppy I82078 1'
+	hd a.vdi 5
+	VBoxManage storageattach web1 --storagectl pcie --port 0 --type hdd --medium a.vdi
+	vbm storageattach web1 --storagectl pcie --port 1 --type dvddrive --medium emptydrive
+	fails_with 1 "A DVD drive cannot be attached to controller 'pcie'"
+	vbm storageattach web1 --storagectl floppy --port 0 --device 0 --type hdd --medium a.vdi
+	fails_with 1 "cannot be attached to controller 'floppy'"
+	VBoxManage storageattach web1 --storagectl floppy --port 0 --device 0 --type fdd --medium emptydrive
+	[ "$(mr web1 floppy-0-0)" = emptydrive ]
+	VBoxManage storageattach web1 --storagectl floppy --port 0 --device 0 --medium none
+	VBoxManage storagectl web1 --name floppy --remove
+	VBoxManage storagectl web1 --name ide --controller PIIX3
+	VBoxManage showvminfo web1 --machinereadable | grep -qx 'storagecontrollertype0="PIIX3"'
+}
+
+@test "a medium gets another UUID when it is attached" {
+	make_vm web1
+	hd a.vdi 5
+	cp a.vdi b.vdi
+	VBoxManage storagectl web1 --name SATA --add sata
+	VBoxManage storageattach web1 --storagectl SATA --port 0 --type hdd --medium a.vdi
+	VBoxManage storageattach web1 --storagectl SATA --port 1 --type hdd --medium b.vdi \
+		--setuuid 5f0f4f3e-1111-2222-3333-444455556666
+	[ "$(mr web1 SATA-ImageUUID-1-0)" = 5f0f4f3e-1111-2222-3333-444455556666 ]
+	[ "$(mr web1 SATA-ImageUUID-0-0)" != 5f0f4f3e-1111-2222-3333-444455556666 ]
+}
+
+@test "bandwidth groups are added, changed, listed, used and removed" {
+	make_vm web1
+	hd a.vdi 5
+	VBoxManage storagectl web1 --name SATA --add sata
+	vbm bandwidthctl web1 list
+	says "Bandwidth groups: <none>"
+	VBoxManage bandwidthctl web1 add slow --type disk --limit 20M
+	VBoxManage bandwidthctl web1 add net --type network --limit 10m
+	vbm bandwidthctl web1 add slow --type network --limit 1
+	fails_with 1 "Bandwidth group named 'slow' already exists"
+	vbm bandwidthctl web1 list
+	has_line "Name: 'slow', Type: Disk, Limit: 20 megabytes/sec"
+	has_line "Name: 'net', Type: Network, Limit: 10 megabits/sec (1250000 bytes/sec)"
+	VBoxManage bandwidthctl web1 set slow --limit 0
+	vbm bandwidthctl web1 list --machinereadable
+	grep -qx 'BandwidthGroup[01]=slow,Disk,0' <<<"$output"
+	VBoxManage storageattach web1 --storagectl SATA --port 0 --type hdd --medium a.vdi --bandwidthgroup slow
+	vbm storageattach web1 --storagectl SATA --port 0 --bandwidthgroup fast
+	fails_with 1 "Could not find a bandwidth group named 'fast'"
+	vbm bandwidthctl web1 remove slow
+	fails_with 1 "The bandwidth group 'slow' is still in use"
+	VBoxManage storagectl web1 --name SATA --rename S
+	vbm bandwidthctl web1 remove slow
+	fails_with 1 "The bandwidth group 'slow' is still in use"
+	VBoxManage storageattach web1 --storagectl S --port 0 --bandwidthgroup none
+	VBoxManage bandwidthctl web1 remove slow
+	vbm bandwidthctl web1 remove slow
+	fails_with 1 "Could not find a bandwidth group named 'slow'"
 }
