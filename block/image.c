@@ -32,7 +32,7 @@
 #define DEPTH_MAX 255	/* images behind the top of a chain */
 #define SEARCH_MAX 2000 /* files looked at for a parent, a directory */
 
-static const struct block_format *const formats[] = { &block_vdi, &block_qcow2, &block_vmdk, &block_vhd, &block_iso,
+static const struct block_format *const formats[] = { &block_vdi, &block_qcow2, &block_vmdk, &block_vhd, &block_vhdx, &block_iso,
 	&block_raw };
 
 /* Formats that are known and not supported: never taken for raw. */

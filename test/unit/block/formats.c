@@ -726,6 +726,66 @@ test_vhd_lies(void **state)
 	}
 }
 
+/* ---- VHDX ---- */
+
+static void
+test_vhdx(void **state)
+{
+	static const char *const options[] = { "subformat=dynamic", "subformat=fixed",
+		"subformat=dynamic,block_size=1M", "subformat=dynamic,block_size=64M" };
+
+	need_qemu_img();
+	for (size_t i = 0; i < ARRAY_LEN(options); i++) {
+		struct block_info info;
+		struct block *b;
+
+		new_model();
+		must_run("rm -f x.vhdx; truncate -s 22M model.raw; qemu-img convert -f raw -O vhdx -o %s model.raw "
+			 "x.vhdx",
+			options[i]);
+		b = must_open(path("x.vhdx"), BLOCK_RDONLY);
+		block_get_info(b, &info);
+		assert_string_equal(info.format, "vhdx");
+		assert_int_equal(info.size, 22 * MIB);
+		compare(b);
+		assert_int_equal(block_write(b, model, 512, 0), -EROFS);
+		block_close(b);
+		expect_refusal(path("x.vhdx"), 0, "clone it first");
+	}
+}
+
+static void
+test_vhdx_lies(void **state)
+{
+	static const struct {
+		uint64_t off;
+		uint32_t value;
+		const char *words;
+	} lies[] = { { 65536 + 60, 1, "" }, { 131072 + 8, 1, "" }, { 196608 + 8, 9, "" }, { 0, 1, "" } };
+
+	need_qemu_img();
+	for (size_t i = 0; i < ARRAY_LEN(lies); i++) {
+		uint8_t raw[4];
+		int fd;
+
+		must_run("rm -f l.vhdx; qemu-img create -q -f vhdx l.vhdx 8M");
+		fd = open(path("l.vhdx"), O_RDWR);
+		put_le32(raw, lies[i].value);
+		/* One of each pair may be damaged. */
+		if (i < 3)
+			assert_int_equal(pwrite(fd, raw, 4, (off_t)lies[i].off), 4);
+		if (i < 3)
+			block_close(must_open(path("l.vhdx"), BLOCK_RDONLY));
+		/* Not both. */
+		assert_int_equal(pwrite(fd, raw, 4, 65536 + 60), 4);
+		assert_int_equal(pwrite(fd, raw, 4, 131072 + 60), 4);
+		expect_refusal(path("l.vhdx"), BLOCK_RDONLY, "checksum");
+		close(fd);
+	}
+	must_run("rm -f l.vhdx; qemu-img create -q -f vhdx l.vhdx 8M; truncate -s 300K l.vhdx");
+	expect_refusal(path("l.vhdx"), BLOCK_RDONLY, "impossible");
+}
+
 static int
 set_up(void **state)
 {
@@ -759,6 +819,8 @@ main(void)
 		{ "a VHD of qemu-img of any kind is read, written, and found good", test_qemu_vhd, 0, 0, 0 },
 		{ "a VHD made here is good", test_our_vhd, 0, 0, 0 },
 		{ "a VHD without its footer has a copy of it", test_vhd_lost_footer, 0, 0, 0 },
+		{ "VHDX images of qemu-img are read", test_vhdx, 0, 0, 0 },
+		{ "a VHDX that lies is refused", test_vhdx_lies, 0, 0, 0 },
 		{ "a VHD that lies is refused", test_vhd_lies, 0, 0, 0 },
 	};
 
