@@ -846,6 +846,12 @@ take_bytes(struct gdb *g)
 
 	if (n <= 0 && !(n < 0 && errno == EINTR))
 		g->gone = true;
+	/* A web page can make a browser send anything to this port, but not first of all. */
+	if (n > 0 && !g->heard && !memchr("$+-\3", buf[0], 4)) {
+		log_warn(g->c->m->name, "gdb: who connected does not speak gdb's protocol");
+		g->gone = true;
+	}
+	g->heard = true;
 	for (ssize_t i = 0; i < n && !g->gone; i++)
 		take_byte(g, buf[i]);
 }
@@ -875,7 +881,7 @@ static void
 forget_client(struct gdb *g)
 {
 	memset(&g->in, 0, sizeof(g->in));
-	g->no_ack = g->gone = g->step_irqs = false;
+	g->no_ack = g->gone = g->step_irqs = g->heard = false;
 	g->point_count = 0;
 	g->cpu = g->step_cpu = 0;
 	str_free(&g->last);

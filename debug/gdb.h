@@ -25,6 +25,7 @@ struct gdb {
 	char *path; /* of the unix socket */
 	pthread_t thread;
 	bool started, running, no_ack, gone, step_irqs;
+	bool heard;	 /* something has come from this client */
 	bool first_stop; /* nobody has resumed the machine since the client came */
 	int cpu, step_cpu;
 	struct packet_in in;

@@ -432,6 +432,19 @@ a_damaged_packet_is_asked_for_again(void **state)
 }
 
 static void
+a_browser_is_not_listened_to(void **state)
+{
+	static const char request[] = "POST / HTTP/1.1\r\n\r\n$k#6b";
+	struct fixture *f = *state;
+
+	send_raw(f, request, sizeof(request) - 1);
+	pthread_join(f->server, NULL); /* it has gone away */
+	assert_false(f->quit);
+	assert_int_equal(pthread_create(&f->server, NULL, serve, f), 0);
+	expect(f, "vMustReplyEmpty", "");
+}
+
+static void
 one_cpu_steps_while_the_other_stays(void **state)
 {
 	struct fixture *f = *state;
@@ -482,6 +495,7 @@ run_group(const char *name, const struct cpu_engine *which)
 		TEST(memory_is_that_of_the_page_tables),
 		TEST(a_damaged_packet_is_asked_for_again),
 		TEST(the_monitor_answers_and_kill_ends_the_machine),
+		TEST(a_browser_is_not_listened_to),
 	};
 	static const struct CMUnitTest smp[] = { TEST(one_cpu_steps_while_the_other_stays) };
 	int failed;
