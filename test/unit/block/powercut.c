@@ -32,7 +32,8 @@
 #define SECTORS (BLOCKS * 2048u)
 /* The model looks at a few sectors of each block only. */
 #define PLACES (BLOCKS * 4u)
-#define RECORDS_MAX 4000
+#define RECORDS_MAX 8000
+#define CUT_DIR "/dev/shm/lodge-cut-XXXXXX" /* in memory: thousands of files */
 
 enum kind { WRITE, TRUNCATE, PUNCH, SYNC, FLUSHED };
 
@@ -46,6 +47,8 @@ static struct record records[RECORDS_MAX];
 static int count;
 static bool recording, have_qemu_img;
 static const char *format;
+/* What a sector that was not written holds: not 0 in a differencing image, whose parent is full of it. */
+static uint64_t initial;
 static uint64_t rng = 0x9e3779b97f4a7c15u;
 
 static uint64_t
@@ -199,7 +202,7 @@ guest(struct block *b)
 static bool
 allowed(uint32_t place, uint64_t value, int flushed, int end)
 {
-	uint64_t last = 0;
+	uint64_t last = initial;
 
 	for (int i = 0; i < write_count && writes[i].at < end; i++) {
 		if (writes[i].place != place)
@@ -219,7 +222,7 @@ check_tables(const char *path, int end)
 	char cmd[200];
 	int status;
 
-	if (strcmp(format, "qcow2") || !have_qemu_img)
+	if (strcmp(format, "qcow2") || !have_qemu_img || initial)
 		return;
 	snprintf(cmd, sizeof(cmd), "qemu-img check -q -f qcow2 %s >/dev/null 2>&1", path);
 	status = system(cmd);
@@ -262,20 +265,43 @@ copy_file(const char *from, const char *to)
 	assert_int_equal(system(cmd), 0);
 }
 
+/* A parent of the format with `initial` in all its sectors, and the empty image on it. */
+static void
+make_child(const char *dir, const char *image)
+{
+	static uint8_t data[MIB];
+	struct block_create c = { .format = format, .size = BLOCKS * (uint64_t)MIB };
+	char parent[64];
+	struct block *b;
+
+	snprintf(parent, sizeof(parent), "%s/parent", dir);
+	c.path = parent;
+	for (uint32_t k = 0; k < MIB; k += 8)
+		put_le64(data + k, initial);
+	assert_int_equal(block_create(&c, NULL), 0);
+	b = block_open(parent, NULL, 0, NULL);
+	for (uint32_t i = 0; i < BLOCKS; i++)
+		assert_int_equal(block_write(b, data, MIB, i * (uint64_t)MIB), 0);
+	block_close(b);
+	assert_int_equal(block_create_diff(parent, NULL, image, format, NULL, NULL), 0);
+}
+
 static void
 power_cuts(void)
 {
-	char dir[] = "/tmp/lodge-cut-XXXXXX", image[64], start[64], stable[64], after[64], cmd[80];
+	char dir[] = CUT_DIR, image[64], stable[64], after[64], cmd[80];
 	struct block_create c = { .path = image, .format = format, .size = BLOCKS * (uint64_t)MIB };
 	int synced = 0, flushed = 0, fd;
 	struct block *b;
 
 	assert_non_null(mkdtemp(dir));
 	snprintf(image, sizeof(image), "%s/image", dir);
-	snprintf(start, sizeof(start), "%s/start", dir);
 	snprintf(stable, sizeof(stable), "%s/stable", dir);
 	snprintf(after, sizeof(after), "%s/after", dir);
-	assert_int_equal(block_create(&c, NULL), 0);
+	if (initial)
+		make_child(dir, image);
+	else
+		assert_int_equal(block_create(&c, NULL), 0);
 	copy_file(image, stable);
 	b = block_open(image, NULL, 0, NULL);
 	assert_non_null(b);
@@ -306,6 +332,128 @@ power_cuts(void)
 	count = write_count = 0;
 	snprintf(cmd, sizeof(cmd), "rm -rf %s", dir);
 	assert_int_equal(system(cmd), 0);
+}
+
+/* ---- merges: whatever is cut, the chain shows what it did ---- */
+
+static uint8_t shown[BLOCKS * MIB], looked[BLOCKS * MIB];
+
+/* A chain of three with data in each; the model is `shown`. The top is open. */
+static struct block *
+make_chain(const char *dir)
+{
+	struct block_create c = { .format = format, .size = sizeof(shown) };
+	char name[64], below[64];
+	struct block *b = NULL;
+
+	memset(shown, 0, sizeof(shown));
+	for (int i = 0; i < 3; i++) {
+		snprintf(name, sizeof(name), "%s/c%d", dir, i);
+		c.path = name;
+		assert_int_equal(
+			i ? block_create_diff(below, NULL, name, format, NULL, NULL) : block_create(&c, NULL), 0);
+		block_close(b);
+		b = block_open(name, NULL, 0, NULL);
+		assert_non_null(b);
+		for (int k = 0; k < 40; k++) {
+			uint64_t off = rnd(sizeof(shown) / 512) * 512, len = (rnd(300) + 1) * 512;
+
+			len = MIN(len, sizeof(shown) - off);
+			memset(shown + off, k % 5 ? i * 50 + k + 1 : 0, len);
+			assert_int_equal(
+				k % 5 ? block_write(b, shown + off, len, off) : block_write_zeroes(b, off, len), 0);
+		}
+		assert_int_equal(block_flush(b), 0);
+		if (i < 2) {
+			block_close(b);
+			b = NULL;
+		}
+		strcpy(below, name);
+	}
+	return b;
+}
+
+static void
+check_shown(const char *top, int end)
+{
+	struct err e = { 0 };
+	struct block *b = block_open(top, NULL, BLOCK_RDONLY, &e);
+
+	if (!b)
+		fail_msg("after a cut at %d: %s", end, e.text);
+	assert_int_equal(block_read(b, looked, sizeof(looked), 0), 0);
+	for (size_t off = 0; off < sizeof(shown); off += 512)
+		if (memcmp(shown + off, looked + off, 512))
+			fail_msg("after a cut at %d the disk shows something else at %zu", end, off);
+	block_close(b);
+}
+
+/* Merge c1 and c2, and cut at every record what is written to the one of them that stays. */
+static void
+merge_cuts(enum block_merge_way way)
+{
+	char dir[] = CUT_DIR, top[64], written[64], stable[64], cmd[200];
+	struct err e = { 0 };
+	struct block *b;
+	int synced = 0, fd;
+
+	initial = 0;
+	assert_non_null(mkdtemp(dir));
+	b = make_chain(dir);
+	snprintf(top, sizeof(top), "%s/c2", dir);
+	snprintf(written, sizeof(written), "%s/c%d", dir, way == BLOCK_MERGE_UP ? 2 : 1);
+	snprintf(stable, sizeof(stable), "%s/stable", dir);
+	copy_file(written, stable);
+	recording = true;
+	if (block_merge_offline(b, 0, way, NULL, &e))
+		fail_msg("%s", e.text);
+	recording = false;
+	block_close(b);
+	check_shown(written, -1);
+	for (int end = 0; end < count; end++) {
+		for (int i = records[end].kind == SYNC ? 4 : rnd(4) == 0; i > 0; i--) {
+			copy_file(stable, written);
+			fd = open(written, O_RDWR);
+			cut(fd, synced, end);
+			close(fd);
+			check_shown(top, end);
+		}
+		if (records[end].kind != SYNC)
+			continue;
+		fd = open(stable, O_RDWR);
+		for (; synced < end; synced++)
+			apply(fd, &records[synced], false);
+		close(fd);
+	}
+	for (int i = 0; i < count; i++)
+		free(records[i].data);
+	count = 0;
+	snprintf(cmd, sizeof(cmd), "rm -rf %s", dir);
+	assert_int_equal(system(cmd), 0);
+}
+
+static void
+test_children(void **state)
+{
+	static const char *const formats[] = { "vdi", "vmdk", "vhd", "qcow2" };
+
+	for (int i = 0; i < 4; i++) {
+		format = formats[i];
+		initial = 0x7777777777777777;
+		power_cuts();
+	}
+	initial = 0;
+}
+
+static void
+test_merges(void **state)
+{
+	static const char *const formats[] = { "vdi", "vmdk", "vhd", "qcow2" };
+
+	for (int i = 0; i < 8; i++) {
+		format = formats[i / 2];
+		merge_cuts(i & 1 ? BLOCK_MERGE_UP : BLOCK_MERGE_DOWN);
+	}
 }
 
 static void
@@ -345,6 +493,9 @@ main(void)
 		{ "a power cut at any moment leaves a good QCOW2 with all that was flushed", test_qcow2, 0, 0, 0 },
 		{ "a power cut at any moment leaves a good VMDK with all that was flushed", test_vmdk, 0, 0, 0 },
 		{ "a power cut at any moment leaves a good VHD with all that was flushed", test_vhd, 0, 0, 0 },
+		{ "so it does with differencing images, and what they do not hold is the parent's", test_children, 0, 0,
+			0 },
+		{ "a power cut at any moment of a merge leaves a chain that shows the same", test_merges, 0, 0, 0 },
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
