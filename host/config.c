@@ -83,7 +83,7 @@ storage(struct host *h, const struct host_vm *vm)
 		o = json_pack("{s:s, s:s, s:b, s:o}", "name", c->name, "type", bus_of(c->bus)->vm_type, "bootable",
 			c->bootable, "attachments", at);
 		/* 30 ports is what a controller has when nobody asked; firmware and guests probe each of them. */
-		if (c->bus == HOST_SATA && c->ports < c->max_ports)
+		if (c->bus != HOST_IDE && c->ports < c->max_ports)
 			json_object_set_new(o, "ports", json_integer(c->ports));
 		if (c->bus == HOST_IDE && strcmp(c->type, bus_of(c->bus)->type))
 			json_object_set_new(o, "model", json_string(c->type));
