@@ -30,6 +30,7 @@ enum block_open_flags {
 	BLOCK_RDONLY = 1,
 	BLOCK_DETECT_ZEROES = 2, /* what is written as zeroes takes no space */
 	BLOCK_NO_PARENT = 4,	 /* the image alone: what it does not hold reads as zeroes */
+	BLOCK_SHARED = 16,	 /* others write to it as well: fixed images only, whose tables do not change */
 	BLOCK_UNSAFE = 8, /* a flush need not reach stable storage: for a file that is thrown away after a crash */
 };
 

@@ -32,8 +32,8 @@
 #define DEPTH_MAX 255	/* images behind the top of a chain */
 #define SEARCH_MAX 2000 /* files looked at for a parent, a directory */
 
-static const struct block_format *const formats[] = { &block_vdi, &block_qcow2, &block_vmdk, &block_vhd, &block_vhdx, &block_iso,
-	&block_raw };
+static const struct block_format *const formats[] = { &block_vdi, &block_qcow2, &block_vmdk, &block_vhd, &block_vhdx,
+	&block_iso, &block_raw };
 
 /* Formats that are known and not supported: never taken for raw. */
 static const struct {
@@ -265,7 +265,14 @@ open_as_format(struct image *b, const char *name, struct err *e)
 			b->format->name);
 	if (lock_file(!b->read_only && !(b->flags & IMAGE_LOCK_SHARED), b->fd, b->path, e))
 		return -1;
-	return b->format->open(b, e);
+	if (b->format->open(b, e))
+		return -1;
+	if (!(b->flags & BLOCK_SHARED) || b->format == &block_raw || !strcmp(b->variant, "fixed") ||
+		str_ends(b->variant, "Flat"))
+		return 0;
+	b->format->close(b);
+	return err_set(e, ERR_UNSUPPORTED,
+		"'%s' is not a fixed image: several machines that write to it would destroy its tables", b->path);
 }
 
 /* Not of the driver's business: the handle of a file that did not open. */
@@ -286,8 +293,8 @@ image_open(const char *path, const char *format, int flags, int depth, const str
 
 	b->path = xstrdup(path);
 	b->read_only = flags & BLOCK_RDONLY;
-	b->keep_change = flags & IMAGE_KEEP_CHANGE;
-	b->flags = flags;
+	b->keep_change = flags & (IMAGE_KEEP_CHANGE | BLOCK_SHARED);
+	b->flags = flags & BLOCK_SHARED ? flags | IMAGE_LOCK_SHARED : flags;
 	b->depth = depth;
 	b->finder = finder;
 	b->fd = b->span.fd = -1;

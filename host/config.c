@@ -75,6 +75,7 @@ storage(struct host *h, const struct host_vm *vm)
 			char *group = host_disk_group_of(h, vm->uuid, c->name, c->at[k].port, c->at[k].device);
 
 			o = attachment(&c->at[k]);
+			medium_open_mode(&c->at[k], o);
 			if (group)
 				json_object_set_new(o, "group", json_string(group));
 			free(group);

@@ -154,9 +154,23 @@ enum host_bus {
 	HOST_VIRTIO_SCSI
 };
 
+/* VirtualBox's types of media; what each does is in doc/disks.md. */
+enum host_medium_kind {
+	HOST_NORMAL,
+	HOST_IMMUTABLE,
+	HOST_WRITETHROUGH,
+	HOST_SHAREABLE,
+	HOST_READONLY,
+	HOST_MULTIATTACH,
+	HOST_MEDIUM_KINDS
+};
+const char *host_medium_kind_word(enum host_medium_kind k);
+int host_medium_kind_of(const char *word); /* any case; -1 */
+
 struct host_attachment {
 	int port, device;
 	enum host_device type;
+	enum host_medium_kind kind; /* of the medium */
 	char *medium; /* UUID; NULL: an empty drive */
 	char *path;   /* location of the medium; NULL with an empty drive */
 	char *format; /* of the medium, lower case as block/ names it; NULL with an empty drive */
@@ -267,19 +281,6 @@ int host_disk_group_set(struct host *h, const char *id, const char *name, int64_
 bool host_disk_group(struct host *h, const char *id, const char *name, uint64_t *rate); /* false: there is none */
 /* The group of what is attached there; free() it. NULL: none. */
 char *host_disk_group_of(struct host *h, const char *id, const char *controller, int port, int device);
-
-/* VirtualBox's types of media; what each does is in doc/disks.md. */
-enum host_medium_kind {
-	HOST_NORMAL,
-	HOST_IMMUTABLE,
-	HOST_WRITETHROUGH,
-	HOST_SHAREABLE,
-	HOST_READONLY,
-	HOST_MULTIATTACH,
-	HOST_MEDIUM_KINDS
-};
-const char *host_medium_kind_word(enum host_medium_kind k);
-int host_medium_kind_of(const char *word); /* any case; -1 */
 
 struct host_pair {
 	char *key, *value;

@@ -137,6 +137,22 @@ int medium_put_property(struct host *h, const char *uuid, const char *key, const
 const char *medium_type_word(enum host_device t); /* "disk", "dvd", "floppy" */
 int medium_type_of(const char *word);
 
+/* ---- media_kind.c ---- */
+
+enum host_medium_kind medium_kind(struct host *h, const char *uuid);
+bool medium_kind_many(enum host_medium_kind k);	     /* several machines can have it attached */
+bool medium_kind_snapshots(enum host_medium_kind k); /* it is a part of snapshots */
+/* How the machine's process is to open it: "readonly", "shared". */
+void medium_open_mode(const struct host_attachment *a, json_t *o);
+/*
+ * A machine attaches the medium: of some kinds it gets a differencing image of its own instead, which uuid, path and format
+ * tell then. Inside a transaction.
+ */
+int medium_attach_as(
+	struct host *h, const struct host_vm *vm, char uuid[37], char **path, char **format, struct err *e);
+/* The machine is switched on: its differencing images with auto-reset become empty. */
+int medium_reset(struct host *h, const struct host_vm *vm, struct err *e);
+
 /* ---- media_job.c ---- */
 
 /*

@@ -496,7 +496,8 @@ start_locked(struct host *h, const char *uuid, struct err *e)
 
 	if (vm && lock_held(h, uuid, VM_FILE_LOCK))
 		already_locked(vm->name, e);
-	else if (vm && !check_media(vm, e) && !write_config(h, vm, config, e)) {
+	else if (vm && !check_media(vm, e) && (*vm->state_file || !medium_reset(h, vm, e)) &&
+		 !write_config(h, vm, config, e)) {
 		r = run_program(h, vm, config, NULL, 0, e);
 		if (r)
 			restore_status(h, uuid, before);

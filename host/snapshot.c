@@ -86,7 +86,7 @@ overlays_plan(const struct host_vm *vm, const struct host_vm *to, int *count)
 		for (int k = 0; k < vm->ctl[i].at_count; k++) {
 			const struct host_attachment *a = &vm->ctl[i].at[k];
 
-			if (a->type != HOST_DISK || !a->medium)
+			if (a->type != HOST_DISK || !a->medium || !medium_kind_snapshots(a->kind))
 				continue;
 			o = realloc(o, (size_t)(*count + 1) * sizeof(*o));
 			if (!o)

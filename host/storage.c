@@ -357,7 +357,9 @@ insert_medium(
 	} else {
 		if (medium_get(h, at->type, a->medium, uuid, &path, &format, e))
 			return -1;
-		if (at->type == HOST_DISK && check_disk_free(h, vm, uuid, path, at, e)) {
+		if (at->type == HOST_DISK &&
+			((!medium_kind_many(medium_kind(h, uuid)) && check_disk_free(h, vm, uuid, path, at, e)) ||
+				medium_attach_as(h, vm, uuid, &path, &format, e))) {
 			free(path);
 			free(format);
 			return -1;

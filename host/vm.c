@@ -329,6 +329,7 @@ load_attachment(struct host_controller *c, sqlite3_stmt *s)
 	a->medium = xstrdup(db_text(s, 9));
 	a->path = xstrdup(db_text(s, 10));
 	a->format = xstrdup(db_text(s, 11));
+	a->kind = (enum host_medium_kind)MAX(host_medium_kind_of(db_text(s, 12)), 0);
 }
 
 static int
@@ -336,7 +337,7 @@ load_attachments(struct host *h, struct host_vm *vm, int64_t row, struct err *e)
 {
 	sqlite3_stmt *s = db_query(h, e,
 		"SELECT c.name, a.port, a.device, a.type, a.nonrotational, a.discard, a.hotpluggable, a.tempeject,"
-		" a.passthrough, m.uuid, m.path, m.format FROM attachment a JOIN controller c ON c.id = a.controller"
+		" a.passthrough, m.uuid, m.path, m.format, m.kind FROM attachment a JOIN controller c ON c.id = a.controller"
 		" LEFT JOIN medium m ON m.id = a.medium WHERE c.machine = ?",
 		"l", row);
 	int r = s ? 1 : -1;

@@ -645,6 +645,7 @@ static const struct key attachment_keys[] = {
 	KEY(struct vm_attachment, "path", path, K_PATH, 0, 4095),
 	KEY(struct vm_attachment, "format", format, K_STRING, 0, 15),
 	KEY(struct vm_attachment, "readonly", readonly, K_BOOL, 0, 0),
+	KEY(struct vm_attachment, "shared", shared, K_BOOL, 0, 0),
 	KEY(struct vm_attachment, "serial", serial, K_STRING, 0, 20),
 	KEY(struct vm_attachment, "nonrotational", nonrotational, K_BOOL, 0, 0),
 	KEY(struct vm_attachment, "discard", discard, K_BOOL, 0, 0),

@@ -48,6 +48,7 @@ struct vm_attachment {
 	char *path; /* "": an empty drive */
 	char *format;
 	bool readonly, nonrotational, discard;
+	bool shared; /* other machines write to it too */
 	char *serial;
 	char *group; /* of bandwidth; "": none */
 	bool gone;   /* was unplugged while the machine ran */

@@ -32,7 +32,11 @@ open_disk(struct vm *v, int controller, int attachment, struct err *e)
 		return err_set(e, ERR_INVALID, "the machine has too many disks");
 	*d = (struct vm_disk){ .v = v, .controller = controller, .attachment = attachment };
 	if (a->path[0]) {
-		d->block = block_open(a->path, a->format[0] ? a->format : NULL, readonly ? BLOCK_RDONLY : 0, e);
+		d->block = block_open(a->path, a->format[0] ? a->format : NULL,
+			readonly    ? BLOCK_RDONLY
+			: a->shared ? BLOCK_SHARED
+				    : 0,
+			e);
 		if (!d->block)
 			return -1;
 		vm_disk_opened(d);
