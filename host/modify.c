@@ -201,6 +201,8 @@ host_vm_modify(struct host *h, const char *id, const struct host_change *c, size
 			vm->name);
 		goto fail;
 	}
+	if (vm_check_mutable(vm, e))
+		goto fail;
 	folder = xstrdup(vm->folder);
 	cfg = xstrdup(vm->cfg_file);
 	name = xstrdup(vm->name);

@@ -24,6 +24,8 @@ int vm_start_copy(struct host *h, const char *uuid, const char *engine, const in
 /* As vm_call_long(); descriptors that come with the answer, at most 8, are the caller's to close. */
 json_t *vm_call_fds(struct host *h, const struct host_vm *vm, const char *method, json_t *params, int fds[8],
 	int *fd_count, struct err *e);
+/* A saved machine's hardware has to stay as its guest knows it. */
+int vm_check_mutable(const struct host_vm *vm, struct err *e);
 /* The state as it is when nobody starts the machine or works on it. */
 void vm_resolve_resting(struct host *h, struct host_vm *vm);
 /* An error object of the protocol as ours; -1. */

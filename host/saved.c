@@ -32,6 +32,14 @@ snapshot_state_path(const struct host_vm *vm, struct err *e)
 	return xasprintf("%s/%s-%09ldZ.sav", vm->snap_folder, text, now.tv_nsec);
 }
 
+int
+vm_check_mutable(const struct host_vm *vm, struct err *e)
+{
+	if (vm->state != HOST_SAVED)
+		return 0;
+	return err_set(e, ERR_VM_STATE, "The machine is not mutable (state is Saved)");
+}
+
 static int
 wrong_state(const struct host_vm *vm, struct err *e)
 {
