@@ -158,8 +158,10 @@ check: deps-test ## build everything, lint it and run the tests
 	@$(MAKE) --no-print-directory lint
 	@tools/run-tests --bin $(OUT)/bin --out $(OUT) $(UNIT_BIN) $(ISA_BIN) $(sort $(wildcard test/cli/*.bats test/guest/*.bats))
 
-check-long: check ## the checks that take long: boots of every kind, fuzzing, endurance
+ISA_SECONDS ?= 3600
+check-long: check ## the checks that take long: boots of every kind, fuzzing, endurance, ISA_SECONDS of random programs
 	@tools/install-deps bench
+	@$(OUT)/isa/encodings --seed clock --seconds $(ISA_SECONDS)
 	@$(MAKE) --no-print-directory fuzz
 	@tools/run-tests --bin $(OUT)/bin --out $(OUT) $(sort $(wildcard test/long/*.bats))
 

@@ -16,6 +16,20 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+/*
+ * The address sanitizer puts calls of memcpy() and memset(), which use vector registers, into code that the translator
+ * calls while the guest's are in the host's (Makefile, GENERAL): then those are not compared, nor is what EVEX
+ * instructions stored.
+ */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define WHAT 0u
+#endif
+#endif
+#ifndef WHAT
+#define WHAT ISA_VECTORS
+#endif
+
 #define HEAD 20
 #define CODE_MAX 1024
 
@@ -117,6 +131,8 @@ known_open(enum isa_mode mode, const uint8_t *code, size_t size)
 	for (size_t at = 0; at < size; at++) {
 		if (!decode_at(mode, code + at, &in, o))
 			continue;
+		if (!WHAT && in.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX)
+			v = RUN_ONLY;
 		if (in.meta.isa_set >= ZYDIS_ISA_SET_KNCE && in.meta.isa_set <= ZYDIS_ISA_SET_KNC_PF_HINT)
 			return LEAVE_OUT; /* SIGILL */
 		if (isa_bits(mode) != 64)
@@ -206,10 +222,10 @@ differ_loudly(struct isa *t, const uint8_t *code, unsigned size, struct isa_stat
 	if (isa_equal(&out[0], again, ISA_VECTORS, FLAG_DF, NULL)) {
 		isa_run_engine(t, 1, code, size, in, &out[1]);
 		isa_run_engine(t, 0, code, size, in, &out[0]);
-		if (!isa_engines_equal(t, FLAG_DF, NULL)) {
+		if (!isa_engines_equal(t, WHAT, FLAG_DF, NULL)) {
 			fprintf(stderr, "%s: interpreter and translator differ:\n", isa_mode_text(t->mode));
 			isa_equal(&out[0], &out[1], ISA_VECTORS, FLAG_DF, stderr);
-			isa_engines_equal(t, FLAG_DF, stderr);
+			isa_engines_equal(t, WHAT, FLAG_DF, stderr);
 			for (int r = 0; r < 16; r++)
 				fprintf(stderr, "  register %d: %llx\n", r, (unsigned long long)in->gpr[r]);
 			isa_disassemble(code, size, (uint32_t)in->rip, t->bits, stderr);
@@ -245,7 +261,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	check_canary();
 	if (v == RUN_ONLY || varies(mode, &out[0]) || varies(mode, &out[1]) || known_open_after(mode, &out[0]))
 		return 0;
-	if (!isa_engines_equal(t, FLAG_DF, NULL))
+	if (!isa_engines_equal(t, WHAT, FLAG_DF, NULL))
 		differ_loudly(t, code, (unsigned)size, &in, out);
 	return 0;
 }

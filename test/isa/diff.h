@@ -98,7 +98,7 @@ enum { ISA_VECTORS = 1 }; /* compare x87 and vector state too */
 bool isa_equal(
 	const struct isa_state *bare, const struct isa_state *engine, unsigned what, unsigned flags_mask, FILE *f);
 /* Everything of engines 0 and 1 after a run of each. `flags_mask`: as above, in the image the handler found. */
-bool isa_engines_equal(struct isa *t, unsigned flags_mask, FILE *f);
+bool isa_engines_equal(struct isa *t, unsigned what, unsigned flags_mask, FILE *f);
 void isa_disassemble(const uint8_t *code, unsigned len, uint32_t at, int bits, FILE *f);
 
 #endif

@@ -481,28 +481,41 @@ mini_teardown(void **state)
 #define TEST_4(name) cmocka_unit_test_setup_teardown(name, mini_setup_4, mini_teardown)
 
 /*
- * Tests that the translator is known to fail; they are shown, and run when MINI_OPEN is set. Who mends a bug moves its
- * tests to the others.
+ * Tests that the translator is known to fail are shown as skipped, and run when MINI_OPEN is set. Who mends a bug moves
+ * its tests to the others.
  */
+static inline void
+mini_skip(void **state)
+{
+	print_message("known open: MINI_OPEN=1 runs it\n");
+	skip();
+}
+
+#define MINI_OPEN_MAX 8
+
 static inline int
 mini_main(const char *name, const struct CMUnitTest *tests, size_t count, const struct CMUnitTest *known_open,
 	size_t open)
 {
-	static char group[2][64];
+	struct CMUnitTest skipped[MINI_OPEN_MAX];
+	char group[64];
 	int failed;
 
-	snprintf(group[0], sizeof(group[0]), "interp: %s", name);
-	snprintf(group[1], sizeof(group[1]), "jit: %s", name);
+	for (size_t i = 0; i < open; i++) {
+		skipped[i] = known_open[i];
+		skipped[i].test_func = mini_skip;
+	}
+	snprintf(group, sizeof(group), "interp: %s", name);
 	engine = &cpu_engine_interp;
-	failed = _cmocka_run_group_tests(group[0], tests, count, NULL, NULL);
+	failed = _cmocka_run_group_tests(group, tests, count, NULL, NULL);
 	if (open)
 		failed += _cmocka_run_group_tests("interp: known open in jit", known_open, open, NULL, NULL);
+	snprintf(group, sizeof(group), "jit: %s", name);
 	engine = &cpu_engine_jit;
-	failed += _cmocka_run_group_tests(group[1], tests, count, NULL, NULL);
-	for (size_t i = 0; i < open; i++)
-		print_message("KNOWN OPEN in jit: %s\n", known_open[i].name);
-	if (open && getenv("MINI_OPEN"))
-		failed += _cmocka_run_group_tests("jit: known open", known_open, open, NULL, NULL);
+	failed += _cmocka_run_group_tests(group, tests, count, NULL, NULL);
+	if (open)
+		failed += _cmocka_run_group_tests(
+			"jit: known open", getenv("MINI_OPEN") ? known_open : skipped, open, NULL, NULL);
 	return failed;
 }
 
