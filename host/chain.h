@@ -28,6 +28,8 @@ int overlay_create(const struct overlay *o, struct err *e);
 int overlay_register(struct host *h, const struct overlay *o, struct err *e);
 /* Attached in the place of its parent. */
 int overlay_attach(struct host_vm *vm, const struct overlay *o);
+/* For the files of a work: a list that recovery can read. */
+json_t *overlays_json(const struct overlay *o, int count);
 /* Parameters of "snapshot.take" and "fork"; state_file "": none. */
 json_t *overlays_request(const struct overlay *o, int count, const char *state_file);
 void overlays_free(struct overlay *o, int count);

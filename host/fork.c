@@ -185,8 +185,6 @@ all_paths(const struct forking *f)
 {
 	json_t *list = json_array();
 
-	for (int i = 0; i < f->disks; i++)
-		json_array_append_new(list, json_string(f->own[i].path));
 	for (int k = 0; k < f->count; k++) {
 		for (int i = 0; i < f->disks; i++)
 			json_array_append_new(list, json_string(f->copy[k].o[i].path));
@@ -318,15 +316,18 @@ host_vm_fork(struct host *h, const char *id, const char *prefix, int count, stru
 	if (plan_copies(&f, prefix ? prefix : f.from->name, e))
 		goto out;
 	created = all_paths(&f);
-	files = json_pack("{s:O}", "created", created);
-	/* As a "take" without a snapshot: an interrupted one folds the machine's own overlays back. */
+	files = json_pack("{s:O, s:o}", "created", created, "overlays", overlays_json(f.own, f.disks));
 	if (work_begin(h, f.from, "fork", files, &w, e))
 		goto out;
 	r = stop_and_share(&f, stopped_ms, e);
-	if (!r)
-		r = make_images(&f, e) || store_own(&f, &w, files, e) ? -1 : 0;
-	if (!r)
+	if (!r && (make_images(&f, e) || store_own(&f, &w, files, e))) {
+		/* The machine has its new overlays all the same. */
+		snapshot_recover_fork(h, f.from->uuid, files);
+		work_remove_files(created);
+		r = -1;
+	} else if (!r) {
 		r = start_copies(&f, out, e);
+	}
 	work_end(&w);
 out:
 	json_decref(created);

@@ -182,11 +182,15 @@ int work_begin(
 /* Inside the transaction that makes it count: from here on it is to be finished, not undone, if it is interrupted. */
 int work_done(struct work *w, json_t *files, struct err *e);
 void work_end(struct work *w);
+/* The files of such a list, those that are there. */
+void work_remove_files(json_t *list);
 
 /* ---- snapshot.c ---- */
 
 /* The new files of an interrupted "take" are there and count: finish it. false: undo it. */
 bool snapshot_recover_take(struct host *h, const char *uuid, json_t *files);
+/* The overlays that a machine got for a "fork" that was interrupted stay its own. */
+void snapshot_recover_fork(struct host *h, const char *uuid, json_t *files);
 /* Go on with a "delete" that was interrupted. */
 int snapshot_recover_delete(struct host *h, const char *uuid, json_t *files, struct err *e);
 /* Is the saved state `path` one of a snapshot? */

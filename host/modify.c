@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "host/inv.h"
+#include "host/run.h"
 
 /* A serial port cannot sit where another one does. */
 static int
@@ -150,7 +151,11 @@ move_media(struct host *h, const char *from, const char *to, struct err *e)
 	return db_run(h, e,
 		"UPDATE medium SET path = ?1 || substr(path, length(?2) + 1)"
 		" WHERE substr(path, 1, length(?2) + 1) = ?2 || '/'",
-		"ss", to, from);
+		"ss", to, from) ||
+	       db_run(h, e,
+		       "UPDATE snapshot SET state_file = ?1 || substr(state_file, length(?2) + 1)"
+		       " WHERE substr(state_file, 1, length(?2) + 1) = ?2 || '/'",
+		       "ss", to, from);
 }
 
 static int

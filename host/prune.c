@@ -167,58 +167,84 @@ rebase_branches(struct prune *p, const struct medium_row *c, const struct medium
 	return r;
 }
 
+/* P has C's data and its place in the inventory: C's file goes. `finish`: what the machine's process is to be told
+ * then. */
+static int
+note_down(struct prune *p, const struct medium_row *c, const struct medium_row *parent, json_t *finish, struct err *e)
+{
+	json_t *trash = json_pack("[s]", c->path);
+	int r = db_begin(p->h, e);
+
+	if (finish)
+		json_object_set(p->files, "finish", finish);
+	if (!r && (leave_snapshot(p, parent->id, e) || replace_medium(p, c, parent, e))) {
+		db_rollback(p->h);
+		r = -1;
+	}
+	if (!r)
+		r = note(p, trash, e);
+	json_decref(trash);
+	return r;
+}
+
+/* Nobody writes to C: its file stays right until the inventory says that P is in its place. */
+static int
+merge_down_offline(struct prune *p, const struct medium_row *c, const struct medium_row *parent, struct err *e)
+{
+	struct block_progress bp = { .percent = step_percent, .opaque = p };
+	struct block *b = block_open(c->path, NULL, 0, e);
+	int r = b ? block_merge_offline(b, 0, BLOCK_MERGE_DOWN, &bp, e) : -1;
+
+	if (b)
+		block_close(b);
+	return r || rebase_branches(p, c, parent, e) || note_down(p, c, parent, NULL, e) ? -1 : 0;
+}
+
+/*
+ * By the machine's process. The guest writes to C when it is the top: then the inventory comes before the finish, for
+ * from then on only P is written to. A process that does not have C any more had finished before.
+ */
+static int
+merge_down_live(struct prune *p, const struct medium_row *c, const struct medium_row *parent,
+	const struct host_controller *ctl, const struct host_attachment *at, struct err *e)
+{
+	struct host_progress progress = { step_percent, p };
+	bool top = !strcmp(at->medium, c->uuid), gone = false;
+	json_t *place = place_json(ctl, at, c->path, "down");
+	int r = call_machine(p, "merge.start", json_incref(place), &progress, e);
+
+	if (r && e->code == ERR_NOT_FOUND && !top) {
+		r = 0;
+		gone = true;
+	}
+	if (!r && top)
+		r = note_down(p, c, parent, place, e);
+	if (r)
+		call_machine(p, "merge.cancel", json_incref(place), NULL, NULL);
+	else if (!gone)
+		r = call_machine(p, "merge.finish", json_incref(place), NULL, e);
+	if (!r && !top)
+		r = rebase_branches(p, c, parent, e) || note_down(p, c, parent, NULL, e) ? -1 : 0;
+	json_object_del(p->files, "finish");
+	json_decref(place);
+	return r;
+}
+
 /* C into P. */
 static int
 merge_down(struct prune *p, const struct medium_row *c, const struct medium_row *parent, struct err *e)
 {
-	struct host_progress progress = { step_percent, p };
-	struct block_progress bp = { .percent = step_percent, .opaque = p };
 	const struct host_controller *ctl = NULL;
 	const struct host_attachment *at = NULL;
-	bool live = open_in_machine(p, c->id, &ctl, &at);
-	struct block *b = NULL;
-	struct block_merge *m = NULL;
-	json_t *place = live ? place_json(ctl, at, c->path, "down") : NULL, *trash = json_array();
 	int r;
 
-	if (live) {
-		r = call_machine(p, "merge.start", json_incref(place), &progress, e);
-	} else {
-		b = block_open(c->path, NULL, 0, e);
-		m = b ? block_merge_start(b, 0, BLOCK_MERGE_DOWN, NULL, NULL, e) : NULL;
-		r = m ? block_merge_wait(m, &bp, e) : -1;
-	}
+	if (open_in_machine(p, c->id, &ctl, &at))
+		r = merge_down_live(p, c, parent, ctl, at, e);
+	else
+		r = merge_down_offline(p, c, parent, e);
 	if (!r)
-		r = rebase_branches(p, c, parent, e);
-	if (!r) {
-		json_array_append_new(trash, json_string(c->path));
-		if (live)
-			json_object_set(p->files, "finish", place);
-		r = db_begin(p->h, e);
-		if (!r && (leave_snapshot(p, parent->id, e) || replace_medium(p, c, parent, e))) {
-			db_rollback(p->h);
-			r = -1;
-		}
-		if (!r)
-			r = note(p, trash, e);
-	}
-	if (live) {
-		r = call_machine(p, r ? "merge.cancel" : "merge.finish", json_incref(place), NULL, r ? NULL : e) || r;
-	} else if (m) {
-		if (r)
-			block_merge_cancel(m);
-		else
-			r = block_merge_finish(m, e);
-	}
-	if (b)
-		block_close(b);
-	if (!r) {
-		json_object_del(p->files, "finish");
 		take_out_trash(p);
-	}
-	json_decref(trash);
-	json_decref(place);
-	return r ? -1 : 0;
+	return r;
 }
 
 /* P into C, which reads through to what P did then. */

@@ -289,9 +289,8 @@ make_images(struct host *h, const struct host_vm *vm, const struct host_snapshot
 }
 
 /* In "files" of the work, so that an interrupted take can be finished. */
-static json_t *
-describe_take(const struct host_vm *vm, const char *uuid, const struct host_snapshot_take *t, const struct overlay *o,
-	int count, const char *state_file)
+json_t *
+overlays_json(const struct overlay *o, int count)
 {
 	json_t *list = json_array();
 
@@ -300,10 +299,18 @@ describe_take(const struct host_vm *vm, const char *uuid, const struct host_snap
 			list, json_pack("{s:s, s:i, s:i, s:s, s:s, s:s, s:s}", "controller", o[i].controller, "port",
 				      o[i].port, "device", o[i].device, "path", o[i].path, "format", o[i].format,
 				      "uuid", o[i].uuid, "parent", o[i].parent));
+	return list;
+}
+
+static json_t *
+describe_take(const struct host_vm *vm, const char *uuid, const struct host_snapshot_take *t, const struct overlay *o,
+	int count, const char *state_file)
+{
 	return json_pack("{s:o, s:s, s:s, s:s, s:s?, s:b, s:o}", "created",
 		paths_of(o, count, host_state_live(vm->state) && state_file[0] ? state_file : NULL), "uuid", uuid,
 		"name", t->name, "description", t->description ? t->description : "", "state",
-		state_file[0] ? state_file : NULL, "live", host_state_live(vm->state), "overlays", list);
+		state_file[0] ? state_file : NULL, "live", host_state_live(vm->state), "overlays",
+		overlays_json(o, count));
 }
 
 int
@@ -432,6 +439,56 @@ fold_back(const struct overlay *o)
 		block_close(b);
 }
 
+/* A process that is still at it finishes by itself: wait until it says what came of it. */
+static void
+wait_for_process(struct host *h, const char *uuid)
+{
+	for (int ms = 0; ms < 60000 && vm_process_alive(h, uuid); ms += 50) {
+		struct host_vm *vm = host_vm_load(h, uuid, NULL);
+		bool at_it = vm && (vm->state == HOST_LIVE_SNAPSHOTTING || vm->state == HOST_ONLINE_SNAPSHOTTING);
+
+		host_vm_free(vm);
+		if (!at_it)
+			return;
+		usleep(50000);
+	}
+}
+
+/* The machine's own overlays of an interrupted fork: attached when they are there, for the guest writes to them. */
+static int
+take_over(struct host *h, const char *uuid, struct overlay *o, int count)
+{
+	struct host_vm *vm = NULL;
+	struct err e = { 0 };
+	int r = db_begin(h, &e);
+
+	if (!r)
+		vm = host_vm_load(h, uuid, &e);
+	r = r || !vm;
+	for (int i = 0; i < count && !r; i++)
+		r = overlay_register(h, &o[i], &e) || overlay_attach(vm, &o[i]);
+	r = r || vm_store(h, vm, &e) || vboxfile_write(h, vm, &e) || db_commit(h, &e);
+	if (r)
+		db_rollback(h);
+	host_vm_free(vm);
+	return r ? -1 : 0;
+}
+
+void
+snapshot_recover_fork(struct host *h, const char *uuid, json_t *files)
+{
+	int count, there = 0;
+	struct overlay *o = read_overlays(files, &count);
+
+	wait_for_process(h, uuid);
+	for (int i = 0; i < count; i++)
+		there += !access(o[i].path, F_OK);
+	if (!there || there < count || take_over(h, uuid, o, count))
+		for (int i = 0; i < count && !vm_process_alive(h, uuid); i++)
+			fold_back(&o[i]);
+	overlays_free(o, count);
+}
+
 bool
 snapshot_recover_take(struct host *h, const char *uuid, json_t *files)
 {
@@ -445,17 +502,8 @@ snapshot_recover_take(struct host *h, const char *uuid, json_t *files)
 		"state", &state, "live", &live);
 	for (int i = 0; i < count; i++)
 		there += !access(o[i].path, F_OK);
-	/* A process that is still at it finishes by itself: wait until it says what came of it. */
-	if (live && vm_process_alive(h, uuid)) {
-		vm = host_vm_load(h, uuid, NULL);
-		for (int ms = 0; vm && ms < 60000; ms += 50) {
-			if (vm->state != HOST_LIVE_SNAPSHOTTING && vm->state != HOST_ONLINE_SNAPSHOTTING)
-				break;
-			usleep(50000);
-			host_vm_free(vm);
-			vm = host_vm_load(h, uuid, NULL);
-		}
-		host_vm_free(vm);
+	if (live) {
+		wait_for_process(h, uuid);
 		for (int i = there = 0; i < count; i++)
 			there += !access(o[i].path, F_OK);
 	}

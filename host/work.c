@@ -91,8 +91,8 @@ work_end(struct work *w)
 
 /* ---- what a killed one left ---- */
 
-static void
-remove_files(json_t *list)
+void
+work_remove_files(json_t *list)
 {
 	json_t *v;
 	size_t i;
@@ -127,14 +127,16 @@ put_right(struct host *h, const char *uuid, const char *what, bool done, json_t 
 	if (!strcmp(what, "delete"))
 		return snapshot_recover_delete(h, uuid, files, &e) ? NULL : "was finished";
 	if (done) {
-		remove_files(json_object_get(files, "trash"));
+		work_remove_files(json_object_get(files, "trash"));
 		return "was finished";
 	}
 	if (!strcmp(what, "take") && snapshot_recover_take(h, uuid, files))
 		return "was finished";
+	if (!strcmp(what, "fork"))
+		snapshot_recover_fork(h, uuid, files);
 	if (!strcmp(what, "save") && finish_save(h, uuid))
 		return "was finished";
-	remove_files(json_object_get(files, "created"));
+	work_remove_files(json_object_get(files, "created"));
 	return "was undone";
 }
 
@@ -150,6 +152,7 @@ recover_one(struct host *h, const char *uuid, void (*say)(void *opaque, const ch
 		{ "save", "saving its state" },
 		{ "adopt", "adopting a saved state" },
 		{ "clone", "cloning it" },
+		{ "fork", "forking it" },
 	};
 	int lock = take_lock(h, uuid);
 	sqlite3_stmt *s = lock < 0 ? NULL
