@@ -182,6 +182,9 @@ struct display_source vga_display(struct vga *v); /* for consoles; valid as long
 struct net_link;
 struct device *e1000_create(struct machine *m, int slot, const char *variant, struct net_link *link, struct err *e);
 
+/* AMD PCnet, `variant` "Am79C970A" or "Am79C973"; the rest as for e1000_create(). */
+struct device *pcnet_create(struct machine *m, int slot, const char *variant, struct net_link *link, struct err *e);
+
 /* ---- the machine's identity ---- */
 
 /* A page of memory at `base` with a random generation ID. vmgenid_set() changes it and tells the guest. */

@@ -246,6 +246,13 @@ make_virtio_blk(struct pc *p, struct pc_device *d, struct err *e)
 }
 
 static int
+make_pcnet(struct pc *p, struct pc_device *d, struct err *e)
+{
+	d->made = pcnet_create(&p->m, d->slot, d->variant ? d->variant : "Am79C973", d->link, e);
+	return d->made ? 0 : -1;
+}
+
+static int
 make_virtio_net(struct pc *p, struct pc_device *d, struct err *e)
 {
 	d->made = virtio_net_create(&p->m, d->slot, 0, d->link, e);
@@ -287,6 +294,7 @@ static const struct device_type {
 	{ "lsilogic", make_lsilogic },
 	{ "floppy", make_floppy },
 	{ "e1000", make_e1000 },
+	{ "pcnet", make_pcnet },
 	{ "virtio-blk", make_virtio_blk },
 	{ "virtio-net", make_virtio_net },
 	{ "virtio-console", make_virtio_console },

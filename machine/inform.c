@@ -159,6 +159,9 @@ give_boot_order(struct pc *p)
 	for (size_t i = 0; i < ARRAY_LEN(p->c->boot); i++)
 		if (p->c->boot[i] == PC_BOOT_NET) {
 			give_boot_rom(p, "e1000", "pxe-e1000.rom", "pci8086,100e.rom");
+			give_boot_rom(p, "e1000", "pxe-e1000.rom", "pci8086,1004.rom");
+			give_boot_rom(p, "e1000", "pxe-e1000.rom", "pci8086,100f.rom");
+			give_boot_rom(p, "pcnet", "pxe-pcnet.rom", "pci1022,2000.rom");
 			give_boot_rom(p, "virtio-net", "pxe-virtio.rom", "pci1af4,1000.rom");
 		}
 }

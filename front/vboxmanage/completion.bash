@@ -49,17 +49,24 @@ _vboxmanage() {
 	case $verb:$((COMP_CWORD - i)) in
 	help:1) _vboxmanage_reply "$cur" < <("$program" commands 2>/dev/null) ;;
 	list:*) _vboxmanage_reply "$cur" < <(printf '%s\n' vms runningvms hdds dvds floppies ostypes hostinfo \
-		systemproperties bridgedifs hostonlyifs dhcpservers natnets intnets groups extpacks) ;;
+		systemproperties bridgedifs hostonlyifs hostonlynets dhcpservers natnets natnetworks intnets groups extpacks) ;;
 	debugvm:1) _vboxmanage_reply "$cur" < <(_vboxmanage_machines "$program" runningvms) ;;
 	debugvm:2) _vboxmanage_reply "$cur" < <(printf '%s\n' dumpvmcore gdb getregisters guestsample info injectnmi log \
 		logdest osdetect osdmesg osinfo setregisters show stack statistics) ;;
 	controlvm:1) _vboxmanage_reply "$cur" < <(_vboxmanage_machines "$program" runningvms) ;;
 	controlvm:2) _vboxmanage_reply "$cur" < <(printf '%s\n' pause resume reset poweroff acpipowerbutton \
-		screenshotpng keyboardputscancode keyboardputstring keyboardputfile vrde setlinkstate1 natpf1 nictrace1) ;;
+		screenshotpng keyboardputscancode keyboardputstring keyboardputfile vrde setlinkstate1 natpf1 nictrace1 \
+		nictracefile1 nic1 nicpromisc1 nicproperty1) ;;
 	startvm:* | modifyvm:1 | showvminfo:1 | unregistervm:1 | storagectl:1 | storageattach:1 | snapshot:1 | \
-		getextradata:1 | setextradata:1 | guestcontrol:1 | guestproperty:2 | sharedfolder:2)
+		bandwidthctl:1 | getextradata:1 | setextradata:1 | guestcontrol:1 | guestproperty:2 | sharedfolder:2)
 		_vboxmanage_reply "$cur" < <(_vboxmanage_machines "$program")
 		;;
+	hostonlyif:1) _vboxmanage_reply "$cur" < <(printf '%s\n' create remove ipconfig) ;;
+	hostonlyif:2) _vboxmanage_reply "$cur" < <("$program" list hostonlyifs 2>/dev/null | sed -n 's/^Name: *//p') ;;
+	hostonlynet:1) _vboxmanage_reply "$cur" < <(printf '%s\n' add modify remove) ;;
+	natnetwork:1) _vboxmanage_reply "$cur" < <(printf '%s\n' add modify remove start stop list) ;;
+	dhcpserver:1) _vboxmanage_reply "$cur" < <(printf '%s\n' add modify remove start restart stop findlease) ;;
+	bandwidthctl:2) _vboxmanage_reply "$cur" < <(printf '%s\n' add set remove list) ;;
 	guestproperty:1) _vboxmanage_reply "$cur" < <(printf '%s\n' get set unset enumerate) ;;
 	sharedfolder:1) _vboxmanage_reply "$cur" < <(printf '%s\n' add remove) ;;
 	createmedium:1 | closemedium:1 | showmediuminfo:1)
