@@ -294,3 +294,41 @@ same() { # IMAGE: holds what data.raw does
 	vbm list hdds
 	[ -z "$stderr" ]
 }
+
+@test "an immutable disk gives each machine a differencing image, a shareable one goes to several" {
+	base=$(hd a.vdi 5)
+	VBoxManage modifymedium a.vdi --type immutable
+	for vm in web1 web2; do
+		make_vm $vm
+		VBoxManage storagectl $vm --name SATA --add sata
+	done
+	VBoxManage storageattach web1 --storagectl SATA --port 0 --type hdd --medium a.vdi
+	diff=$(mr web1 SATA-ImageUUID-0-0)
+	[ "$diff" != "$base" ]
+	[ "$(field "$diff" "Parent UUID")" = "$base" ]
+	[ "$(field "$diff" Auto-Reset)" = on ]
+	VBoxManage storageattach web1 --storagectl SATA --port 0 --medium none
+	VBoxManage closemedium "$diff" --delete 2>/dev/null
+	VBoxManage modifymedium a.vdi --type multiattach
+	for vm in web1 web2; do
+		VBoxManage storageattach $vm --storagectl SATA --port 0 --type hdd --medium a.vdi
+		[ "$(field "$(mr $vm SATA-ImageUUID-0-0)" Auto-Reset)" = off ]
+	done
+	[ "$(VBoxManage showmediuminfo a.vdi | grep -c "$(mr web1 SATA-ImageUUID-0-0)\|$(mr web2 SATA-ImageUUID-0-0)")" = 2 ]
+	VBoxManage createmedium --filename s.vdi --size 5 --variant Fixed >/dev/null 2>&1
+	VBoxManage modifymedium s.vdi --type shareable
+	for vm in web1 web2; do
+		VBoxManage storageattach $vm --storagectl SATA --port 1 --type hdd --medium s.vdi
+		[ "$(mr $vm SATA-1-0)" = "$HOME/s.vdi" ]
+	done
+	VBoxManage createmedium --filename r.vdi --size 5 >/dev/null 2>&1
+	VBoxManage modifymedium r.vdi --type readonly
+	for vm in web1 web2; do VBoxManage storageattach $vm --storagectl SATA --port 2 --type hdd --medium r.vdi; done
+	VBoxManage modifymedium "$(hd w.vdi 5)" --type writethrough
+	VBoxManage storageattach web1 --storagectl SATA --port 3 --type hdd --medium w.vdi
+	VBoxManage snapshot web1 take one >/dev/null 2>&1
+	[ "$(mr web1 SATA-1-0)" = "$HOME/s.vdi" ]
+	[ "$(mr web1 SATA-2-0)" = "$HOME/r.vdi" ]
+	[ "$(mr web1 SATA-3-0)" = "$HOME/w.vdi" ]
+	[[ $(mr web1 SATA-0-0) == */Snapshots/* ]]
+}
