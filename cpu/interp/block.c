@@ -132,10 +132,11 @@ code_linear(struct interp_cpu *i, uint64_t rip)
 static struct soft_tlb_entry *
 code_page(struct interp_cpu *i, gva_t a, gpa_t *gpa)
 {
-	struct soft_tlb_entry *e = &i->c.tlb[i->c.mmu][(a >> PAGE_SHIFT) & (SOFT_TLB_SIZE - 1)];
+	struct soft_tlb_entry *e = x86_tlb_slot(&i->c, a, i->c.mmu);
+	const struct soft_tlb_meta *m = x86_tlb_meta(&i->c, e);
 
-	if (likely(e->exec == ((a & ~(gva_t)PAGE_MASK) | i->c.tlb_gen))) {
-		*gpa = e->gpa | (a & PAGE_MASK);
+	if (likely(m->exec == ((a & ~(gva_t)PAGE_MASK) | i->c.tlb_gen))) {
+		*gpa = m->gpa | (a & PAGE_MASK);
 		return e;
 	}
 	return x86_tlb_fill(&i->c, a, X86_EXEC, i->c.mmu, gpa);
@@ -144,16 +145,16 @@ code_page(struct interp_cpu *i, gva_t a, gpa_t *gpa)
 static inline bool
 is_plain(struct interp_cpu *i, struct soft_tlb_entry *e, gva_t a)
 {
-	return e->exec == ((a & ~(gva_t)PAGE_MASK) | i->c.tlb_gen);
+	return x86_tlb_meta(&i->c, e)->exec == ((a & ~(gva_t)PAGE_MASK) | i->c.tlb_gen);
 }
 
 static void
-watch(struct block_page *p, struct soft_tlb_entry *e)
+watch(struct block_page *p, const struct soft_tlb_meta *m)
 {
-	p->ram = e->ram;
-	p->page = e->page;
-	mem_watch_code(e->ram, e->page);
-	p->gen = atomic_load_explicit(&e->ram->gens[e->page], memory_order_acquire);
+	p->ram = m->ram;
+	p->page = m->page;
+	mem_watch_code(m->ram, m->page);
+	p->gen = atomic_load_explicit(&m->ram->gens[m->page], memory_order_acquire);
 }
 
 static inline bool
@@ -286,8 +287,8 @@ crossing_block(struct interp_cpu *i, struct block *b, gva_t a, const uint8_t *st
 
 	if (!e)
 		return floating_block(i, a, b->gpa);
-	watch(&b->second, e);
-	b->second_gpa = e->gpa;
+	watch(&b->second, x86_tlb_meta(&i->c, e));
+	b->second_gpa = x86_tlb_meta(&i->c, e)->gpa;
 	b->flags |= BLOCK_CROSS;
 	memcpy(code, start, here);
 	memcpy(code + here, (const uint8_t *)((a & ~(gva_t)PAGE_MASK) + PAGE_SIZE + e->delta), 15 - here);
@@ -310,7 +311,7 @@ build(struct interp_cpu *i, gva_t a, gpa_t gpa, struct soft_tlb_entry *e, uint64
 	if (avail > sizeof(code))
 		avail = sizeof(code);
 	start_block(b, gpa, key);
-	watch(&b->first, e);
+	watch(&b->first, x86_tlb_meta(&i->c, e));
 	memcpy(code, (const uint8_t *)(a + e->delta), avail);
 	made = b;
 	if (!decode_run(i, b, code, avail, key & KEY_SINGLE ? 1 : BLOCK_OPS))
@@ -333,10 +334,10 @@ same_bytes(struct interp_cpu *i, struct block *b, gva_t a, struct soft_tlb_entry
 {
 	unsigned here = PAGE_SIZE - (a & PAGE_MASK);
 
-	watch(&b->first, e);
+	watch(&b->first, x86_tlb_meta(&i->c, e));
 	if (!e2)
 		return !memcmp(b->code, (const uint8_t *)(a + e->delta), b->bytes);
-	watch(&b->second, e2);
+	watch(&b->second, x86_tlb_meta(&i->c, e2));
 	return !memcmp(b->code, (const uint8_t *)(a + e->delta), here) &&
 	       !memcmp(b->code + here, (const uint8_t *)((a & ~(gva_t)PAGE_MASK) + PAGE_SIZE + e2->delta),
 		       b->bytes - here);
@@ -350,16 +351,16 @@ validate(struct interp_cpu *i, struct block *b, gva_t a, struct soft_tlb_entry *
 
 	if (b->flags & BLOCK_CROSS) {
 		e2 = second_page(i, a);
-		if (!e2 || e2->gpa != b->second_gpa) {
+		if (!e2 || x86_tlb_meta(&i->c, e2)->gpa != b->second_gpa) {
 			unhash(i, b);
 			return false;
 		}
 		if (page_current(&b->first) && page_current(&b->second))
 			return true;
-	} else if (likely(page_current(&b->first) && b->first.ram == e->ram)) {
+	} else if (likely(page_current(&b->first) && b->first.ram == x86_tlb_meta(&i->c, e)->ram)) {
 		return true;
 	}
-	if (b->first.ram == e->ram && b->first.page == e->page && same_bytes(i, b, a, e, e2)) {
+	if (b->first.ram == x86_tlb_meta(&i->c, e)->ram && b->first.page == x86_tlb_meta(&i->c, e)->page && same_bytes(i, b, a, e, e2)) {
 		b->gen = b->first.gen;
 		return true;
 	}

@@ -258,12 +258,12 @@ _Noreturn void interp_raise_error(struct interp_cpu *i, const struct op *op, int
 
 /* ---- memory ---- */
 
-_Static_assert(sizeof(struct soft_tlb_entry) == 64 && SOFT_TLB_SIZE == 1024, "tlb_entry() shifts by these");
+_Static_assert(sizeof(struct soft_tlb_entry) == 32, "tlb_entry() shifts by this");
 
 static inline struct soft_tlb_entry *
 tlb_entry(struct interp_cpu *i, gva_t a)
 {
-	return (struct soft_tlb_entry *)((char *)HOT.tlb + ((a >> 6) & 0xffc0));
+	return (struct soft_tlb_entry *)((char *)HOT.tlb + ((a >> 7) & (SOFT_TLB_SIZE - 1) * 32));
 }
 
 /*
@@ -456,9 +456,9 @@ struct block *interp_jump_slow(struct interp_cpu *i, const struct op *op, uint64
 static inline bool
 same_page(struct interp_cpu *i, uint64_t rip, const struct block *b)
 {
-	struct soft_tlb_entry *e = tlb_entry(i, rip);
+	const struct soft_tlb_meta *m = &i->c.tlb_meta[i->c.mmu][(rip >> PAGE_SHIFT) & (SOFT_TLB_SIZE - 1)];
 
-	return e->exec == ((rip & ~(gva_t)PAGE_MASK) | HOT.tag) && e->gpa == (b->gpa & ~(gpa_t)PAGE_MASK);
+	return m->exec == ((rip & ~(gva_t)PAGE_MASK) | HOT.tag) && m->gpa == (b->gpa & ~(gpa_t)PAGE_MASK);
 }
 
 static inline bool

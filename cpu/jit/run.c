@@ -143,11 +143,11 @@ block_here(struct jit_cpu *j)
 
 	if (unlikely(!x86_canonical(a)))
 		x86_gp(c, 0);
-	if (unlikely(e->exec != tag)) {
+	if (unlikely(x86_tlb_meta(c, e)->exec != tag)) {
 		jit_fp_home(j);
 		c->next_rip = a;
 		e = x86_tlb_fill(c, a, X86_EXEC, c->mmu, NULL);
-		if (e->exec != tag)
+		if (x86_tlb_meta(c, e)->exec != tag)
 			return NULL;
 	}
 	b = jit_find(j, a + e->delta, c->mode_key);

@@ -869,17 +869,17 @@ check(struct jit_scratch *t, const struct insn *n, unsigned size, unsigned how)
 		miss2 = e_jump_later(e, 5);
 	}
 	if (t->j->bmi2) {
-		E_BYTES(e, 0xc4, 0xc3, 0x7b, 0xf0, 0xc8 | (T_A & 7), 6); /* rorx ecx, r11d, 6 */
+		E_BYTES(e, 0xc4, 0xc3, 0x7b, 0xf0, 0xc8 | (T_A & 7), 7); /* rorx ecx, r11d, 7 */
 	} else {
 		e_mov32(e, H_CX, T_A);
-		E_BYTES(e, 0xc1, 0xe9, 6); /* shr ecx, 6 */
+		E_BYTES(e, 0xc1, 0xe9, 7); /* shr ecx, 7 */
 	}
 	if (size > 1)
 		e_lea(e, true, T_B, T_A, NONE, 0, (int32_t)size - 1);
 	else
 		e_mov(e, T_B, T_A);
 	e_alu_imm(e, true, 4, T_B, -(int32_t)PAGE_SIZE);
-	e_alu_imm(e, false, 4, H_CX, (SOFT_TLB_SIZE - 1) * 64);
+	e_alu_imm(e, false, 4, H_CX, (SOFT_TLB_SIZE - 1) * 32);
 	e_gs(e, true, false, 0x0b, T_B, JIT_OFF(i.c.tlb_gen)); /* or */
 	e_gs_rcx(e, 0x3b, T_B, t->tlb + tag);		       /* cmp */
 	miss = e_jump_later(e, 5);
@@ -1634,7 +1634,7 @@ new_block(struct jit_scratch *t, uintptr_t host, uint64_t key, struct soft_tlb_e
 
 	b->host = host;
 	b->key = key;
-	b->page = jit_page_of(t->j, e->ram, e->page, true);
+	b->page = jit_page_of(t->j, x86_tlb_meta(&t->j->i.c, e)->ram, x86_tlb_meta(&t->j->i.c, e)->page, true);
 	b->bytes = (uint16_t)bytes;
 	memcpy(b->code, t->code, bytes);
 	return b;
@@ -1674,7 +1674,7 @@ jit_translate(struct jit_cpu *j, gva_t a, struct soft_tlb_entry *e, uint64_t key
 	t->stack = t->wide ? 8 : 4;
 	t->tlb = JIT_OFF(i.c.tlb) + (uint32_t)sizeof(c->tlb[0]) * c->mmu;
 	t->laters = 0;
-	mem_watch_code(e->ram, e->page);
+	mem_watch_code(x86_tlb_meta(&j->i.c, e)->ram, x86_tlb_meta(&j->i.c, e)->page);
 	memcpy(t->code, (const void *)host, t->avail);
 	make_decoder(t);
 	bytes = decode(t);

@@ -75,7 +75,7 @@ within(gva_t a, unsigned len)
 static void
 empty_slot(struct soft_tlb_entry *e, struct soft_tlb_meta *m)
 {
-	e->read = e->write = e->exec = SOFT_TLB_NEVER;
+	e->read = e->write = m->exec = SOFT_TLB_NEVER;
 	m->io[X86_READ] = m->io[X86_WRITE] = m->io[X86_EXEC] = m->global = SOFT_TLB_NEVER;
 }
 
@@ -89,14 +89,13 @@ forget_pcids(struct soft_cpu *c)
 static void
 wipe(struct soft_cpu *c)
 {
-	for (int mmu = 0; mmu < MMU_COUNT; mmu++)
-		for (int i = 0; i < SOFT_TLB_SIZE; i++)
-			empty_slot(&c->tlb[mmu][i], &c->tlb_meta[mmu][i]);
+	memset(c->tlb, 0, sizeof(c->tlb)); /* generation 0 is never used */
+	memset(c->tlb_meta, 0, sizeof(c->tlb_meta));
 	forget_pcids(c);
 	memset(c->large, 0, sizeof(c->large));
 	c->huge = 0;
 	c->tlb_last_gen = 0;
-	c->tlb_global_gen = 0;
+	c->tlb_global_gen = 1;
 }
 
 /* A generation no tag has yet becomes that of the current PCID. */
@@ -113,7 +112,8 @@ take_new_gen(struct soft_cpu *c)
 void
 x86_tlb_open(struct soft_cpu *c)
 {
-	wipe(c);
+	forget_pcids(c); /* the arrays are zeroes, and big: they become memory as they are used */
+	c->tlb_global_gen = 1;
 	c->ram_near.ram = NULL;
 	take_new_gen(c);
 }
@@ -506,7 +506,7 @@ give_tags(struct soft_tlb_entry *e, struct soft_tlb_meta *m, gva_t tag, unsigned
 
 	e->read = readable && perms & PERM(X86_READ) ? tag : SOFT_TLB_NEVER;
 	e->write = ram && perms & PERM(X86_WRITE) ? tag : SOFT_TLB_NEVER;
-	e->exec = readable && perms & PERM(X86_EXEC) ? tag : SOFT_TLB_NEVER;
+	m->exec = readable && perms & PERM(X86_EXEC) ? tag : SOFT_TLB_NEVER;
 	m->io[X86_READ] = !readable && perms & PERM(X86_READ) ? tag : SOFT_TLB_NEVER;
 	m->io[X86_WRITE] = !ram && perms & PERM(X86_WRITE) ? tag : SOFT_TLB_NEVER;
 	m->io[X86_EXEC] = !readable && perms & PERM(X86_EXEC) ? tag : SOFT_TLB_NEVER;
@@ -524,7 +524,7 @@ fill(struct soft_cpu *c, gva_t a, enum x86_mmu mmu, const struct walk *w, unsign
 		perms &= ~PERM(X86_WRITE);
 	if (unlikely(c->v.debug) && !c->exact && cpu_debug_watched(&c->v, a))
 		perms &= PERM(X86_EXEC);
-	e->gpa = w->gpa;
+	m->gpa = w->gpa;
 	m->global = w->global && c->v.state.cr4 & CR4_PGE ? page_of(a) | c->tlb_global_gen : SOFT_TLB_NEVER;
 	/* Only whole pages of memory: anything smaller is sorted out by the bus. */
 	if (!s || s->last - w->gpa < PAGE_MASK || ((s->ram_offset + (w->gpa - s->start)) & PAGE_MASK)) {
@@ -532,9 +532,9 @@ fill(struct soft_cpu *c, gva_t a, enum x86_mmu mmu, const struct walk *w, unsign
 		return e;
 	}
 	off = s->ram_offset + (w->gpa - s->start);
-	e->ram = s->ram;
-	e->page = off >> PAGE_SHIFT;
-	e->flags = &s->ram->flags[e->page];
+	m->ram = s->ram;
+	m->page = off >> PAGE_SHIFT;
+	e->flags = &s->ram->flags[m->page];
 	e->delta = (uintptr_t)(s->ram->host + off) - page_of(a);
 	give_tags(e, m, tag_of(c, a), perms, s->kind);
 	return e;
@@ -544,17 +544,17 @@ fill(struct soft_cpu *c, gva_t a, enum x86_mmu mmu, const struct walk *w, unsign
 static void
 move_global(const struct soft_cpu *c, struct soft_tlb_entry *e, struct soft_tlb_meta *m, gva_t tag)
 {
-	gva_t *const tags[] = { &e->read, &e->write, &e->exec, &m->io[0], &m->io[1], &m->io[2] };
+	gva_t *const tags[] = { &e->read, &e->write, &m->exec, &m->io[0], &m->io[1], &m->io[2] };
 
 	for (size_t i = 0; i < ARRAY_LEN(tags); i++)
-		if (*tags[i] != SOFT_TLB_NEVER)
+		if (*tags[i] != SOFT_TLB_NEVER && *tags[i])
 			*tags[i] = tag;
 }
 
 static inline bool
 has_tag(const struct soft_tlb_entry *e, const struct soft_tlb_meta *m, enum x86_access access, gva_t tag)
 {
-	return (access == X86_READ ? e->read : access == X86_WRITE ? e->write : e->exec) == tag || m->io[access] == tag;
+	return (access == X86_READ ? e->read : access == X86_WRITE ? e->write : m->exec) == tag || m->io[access] == tag;
 }
 
 struct soft_tlb_entry *
@@ -581,14 +581,16 @@ x86_tlb_fill(struct soft_cpu *c, gva_t a, enum x86_access access, enum x86_mmu m
 			fill(c, a, mmu == MMU_KERNEL ? MMU_KERNEL_SMAP : MMU_KERNEL, &w, p);
 	}
 	if (gpa)
-		*gpa = e->gpa | (a & PAGE_MASK);
+		*gpa = m->gpa | (a & PAGE_MASK);
 	return e;
 }
 
 void
 x86_page_written(struct soft_cpu *c, struct soft_tlb_entry *e)
 {
-	ram_written(c, e->ram, e->page);
+	struct soft_tlb_meta *m = x86_tlb_meta(c, e);
+
+	ram_written(c, m->ram, m->page);
 }
 
 /* ---- checks that come with every data access ---- */
@@ -726,7 +728,7 @@ page_load(struct soft_cpu *c, gva_t a, void *buf, unsigned len, enum x86_access 
 	gpa_t gpa;
 	struct soft_tlb_entry *e = x86_tlb_fill(c, a, access, mmu, &gpa);
 
-	if ((access == X86_EXEC ? e->exec : e->read) == tag_of(c, a))
+	if ((access == X86_EXEC ? x86_tlb_meta(c, e)->exec : e->read) == tag_of(c, a))
 		memcpy(buf, host_at(e, a), len);
 	else if (access == X86_EXEC)
 		memset(buf, 0xff, len);
@@ -904,7 +906,7 @@ x86_host(struct soft_cpu *c, gva_t a, unsigned len, enum x86_access access, enum
 		return NULL;
 	if (!has_tag(t, meta_of(c, a, mmu), access, tag))
 		t = x86_tlb_fill(c, a, access, mmu, NULL);
-	have = access == X86_READ ? t->read : access == X86_WRITE ? t->write : t->exec;
+	have = access == X86_READ ? t->read : access == X86_WRITE ? t->write : x86_tlb_meta(c, t)->exec;
 	if (have != tag)
 		return NULL;
 	if (unlikely(c->dr_armed))

@@ -36,28 +36,32 @@ enum x86_mmu { MMU_USER, MMU_KERNEL, MMU_KERNEL_SMAP, MMU_COUNT };
 
 enum x86_access { X86_READ, X86_WRITE, X86_EXEC };
 
-#define SOFT_TLB_SIZE 1024
+#define SOFT_TLB_BITS 14
+#define SOFT_TLB_SIZE (1u << SOFT_TLB_BITS)
 #define SOFT_TLB_GEN 0xfffu /* low bits of a tag: the generation; never 0xfff in a valid one */
 #define SOFT_TLB_NEVER UINT64_MAX
 
 /*
  * One 4 KiB page. A tag equals (linear & ~0xfff) | c->tlb_gen when that access may go straight to host memory at
- * linear + delta. Pages that are not RAM never have a tag. A store through the TLB must be followed by
+ * linear + delta; 0 never does. Pages that are not RAM never have a tag. A store through the TLB must be followed by
  * `if (*e->flags) x86_page_written(c, e)`.
+ *
+ * Two entries a cache line: programs that touch many pages meet as many lines as there are entries they use.
  */
 struct soft_tlb_entry {
-	gva_t read, write, exec;
+	gva_t read, write;
 	uintptr_t delta;
 	_Atomic uint8_t *flags; /* of the page, bus/mem.h; for ROM: a byte that is always 0 */
+};
+
+/* The rest of an entry, in an array beside: what data accesses do not look at. */
+struct soft_tlb_meta {
+	gva_t exec;   /* a tag, as above */
+	gva_t io[3];  /* as read, write, exec: the access is allowed, but the page is not plain memory */
+	gva_t global; /* (linear & ~0xfff) | tlb_global_gen for a global page: survives a change of tlb_gen */
 	struct ram *ram;
 	uint64_t page; /* index into ram->flags and ram->gens */
 	gpa_t gpa;     /* of the page's first byte */
-};
-
-/* What mmu.c knows of a TLB entry beyond what engines look at. */
-struct soft_tlb_meta {
-	gva_t io[3];  /* like read, write, exec: the access is allowed, but the page is not plain memory */
-	gva_t global; /* (linear & ~0xfff) | tlb_global_gen for a global page: survives a change of tlb_gen */
 };
 
 #define DR_DEBUGGER 0x100u
@@ -135,6 +139,12 @@ static inline struct soft_tlb_entry *
 x86_tlb_slot(struct soft_cpu *c, gva_t a, enum x86_mmu mmu)
 {
 	return &c->tlb[mmu][(a >> PAGE_SHIFT) & (SOFT_TLB_SIZE - 1)];
+}
+
+static inline struct soft_tlb_meta *
+x86_tlb_meta(struct soft_cpu *c, const struct soft_tlb_entry *e)
+{
+	return &c->tlb_meta[0][e - c->tlb[0]];
 }
 
 /* ---- life (sys.c) ---- */
