@@ -440,7 +440,8 @@ print_tlb_of(const struct soft_cpu *c, int mmu, FILE *f)
 
 	for (unsigned i = 0; i < SOFT_TLB_SIZE; i++) {
 		const struct soft_tlb_entry *e = &c->tlb[mmu][i];
-		gva_t tags[] = { e->read, e->write, e->exec }, page = 0;
+		const struct soft_tlb_meta *m = &c->tlb_meta[mmu][i];
+		gva_t tags[] = { e->read, e->write, m->exec }, page = 0;
 		char rights[4] = "---";
 		bool any = false;
 
@@ -452,7 +453,7 @@ print_tlb_of(const struct soft_cpu *c, int mmu, FILE *f)
 			}
 		if (any)
 			fprintf(f, "  %016llx -> %012llx  %s  %s%s\n", (unsigned long long)page,
-				(unsigned long long)e->gpa, rights, eyes[mmu],
+				(unsigned long long)m->gpa, rights, eyes[mmu],
 				e->flags && *e->flags & PAGE_CODE ? "  has translated code" : "");
 	}
 }

@@ -64,8 +64,10 @@ jit_cache_open(struct jit_cpu *j, uint32_t arena_size)
 	j->rw = map(fd, arena_size, PROT_READ | PROT_WRITE);
 	j->rx = map(fd, arena_size, PROT_READ | PROT_EXEC);
 	j->meta = map(-1, j->meta_size, PROT_READ | PROT_WRITE);
+	j->blocks_max = arena_size / 32;
+	j->by_code = map(-1, j->blocks_max * (uint32_t)sizeof(j->by_code[0]), PROT_READ | PROT_WRITE);
 	close(fd);
-	if (!j->rw || !j->rx || !j->meta) {
+	if (!j->rw || !j->rx || !j->meta || !j->by_code) {
 		jit_cache_close(j);
 		return -ENOMEM;
 	}
@@ -83,7 +85,10 @@ jit_cache_close(struct jit_cpu *j)
 		munmap(j->rx, j->arena_size);
 	if (j->meta)
 		munmap(j->meta, j->meta_size);
+	if (j->by_code)
+		munmap(j->by_code, j->blocks_max * sizeof(j->by_code[0]));
 	j->rw = j->rx = j->meta = NULL;
+	j->by_code = NULL;
 }
 
 void
@@ -92,9 +97,12 @@ jit_drop_all(struct jit_cpu *j)
 	memset(j->hash, 0, sizeof(j->hash));
 	memset(j->pages, 0, sizeof(j->pages));
 	j->used = j->start;
-	j->cold = j->cold_start = j->arena_size / 100 * 76;
+	j->cold = j->cold_start = j->arena_size / 100 * 72;
+	j->blocks = 0;
+	memset(j->by_chunk, 0, sizeof(j->by_chunk));
 	j->meta_used = 64; /* offset 0 means nothing */
 	j->drops++;
+	jit_close_window(j);
 	jit_new_contexts(j);
 }
 
@@ -102,7 +110,7 @@ void
 jit_make_room(struct jit_cpu *j)
 {
 	if (j->cold_start - j->used < BLOCK_CODE_MAX || j->arena_size - j->cold < BLOCK_CODE_MAX ||
-		j->meta_size - j->meta_used < BLOCK_META_MAX)
+		j->meta_size - j->meta_used < BLOCK_META_MAX || j->blocks == j->blocks_max)
 		jit_drop_all(j);
 }
 
@@ -121,8 +129,10 @@ void
 jit_new_contexts(struct jit_cpu *j)
 {
 	memset(j->context, 0xff, sizeof(j->context));
+	memset(j->upper_context, 0xff, sizeof(j->upper_context));
+	memset(j->noted, 0, sizeof(j->noted));
 	j->seen_key = UINT64_MAX;
-	j->ctx = 0xffffull << 48; /* matches nothing until the next refresh */
+	j->hot.ctx[0] = j->hot.ctx[1] = 0xffffull << 48; /* matches nothing until the next refresh */
 }
 
 /* ---- finding ---- */
@@ -136,9 +146,9 @@ hash_of(uint64_t a, uint64_t b)
 static struct jit_block **
 bucket(struct jit_cpu *j, uintptr_t host, uint64_t key)
 {
-	return &j->hash[hash_of(host, key) >> 50];
+	return &j->hash[hash_of(host, key) >> 46];
 }
-_Static_assert(JIT_BUCKETS == 1u << (64 - 50), "bucket() shifts by this");
+_Static_assert(JIT_BUCKETS == 1u << (64 - 46), "bucket() shifts by this");
 
 struct jit_block *
 jit_find(struct jit_cpu *j, uintptr_t host, uint64_t key)
@@ -177,6 +187,33 @@ jit_add(struct jit_cpu *j, struct jit_block *b)
 	*head = b;
 	b->page_next = b->page->blocks;
 	b->page->blocks = b;
+	if (b->second) {
+		b->tail_next = b->second->tails;
+		b->second->tails = b;
+	}
+	if (!j->by_chunk[b->start / JIT_CHUNK])
+		j->by_chunk[b->start / JIT_CHUNK] = j->blocks + 1;
+	j->by_code[j->blocks++] = (uint32_t)((uint8_t *)b - j->meta);
+}
+
+static struct jit_block *
+nth_block(struct jit_cpu *j, uint32_t n)
+{
+	return (struct jit_block *)(void *)(j->meta + j->by_code[n]);
+}
+
+struct jit_block *
+jit_block_at(struct jit_cpu *j, uint32_t at)
+{
+	uint32_t chunk = at / JIT_CHUNK, n;
+
+	/* some chunk at or before this one has a block that begins at or before `at`: the one looked for, or before it
+	 */
+	while (!j->by_chunk[chunk] || nth_block(j, j->by_chunk[chunk] - 1)->start > at)
+		chunk--;
+	for (n = j->by_chunk[chunk] - 1; n + 1 < j->blocks && nth_block(j, n + 1)->start <= at;)
+		n++;
+	return nth_block(j, n);
 }
 
 /* ---- links ---- */
@@ -191,43 +228,68 @@ jit_set_link(struct jit_cpu *j, struct jit_link *l, struct jit_block *to)
 	to->in = l;
 }
 
-static void
-unlink_block(struct jit_cpu *j, struct jit_block *b)
+void
+jit_retire(struct jit_cpu *j, struct jit_block *b, const struct jit_block *to)
 {
 	struct jit_block **p = bucket(j, b->host, b->key);
 
 	for (struct jit_link *l = b->in; l; l = l->next)
 		jit_patch32(j, l->site, l->stub - (l->site + 4));
 	b->in = NULL;
+	/* entries of the jump cache lead here; there is room, the entry begins with LEA */
+	j->rw[b->far_entry] = 0xe9;
+	jit_patch32(j, b->far_entry + 1, (to ? to->far_entry : j->stub.jump) - (b->far_entry + 5));
 	while (*p && *p != b)
 		p = &(*p)->next;
 	if (*p)
 		*p = b->next;
-	j->i.c.v.count.blocks_dropped++;
 }
 
 /* ---- pages that were written ---- */
 
-/* True: something was dropped. */
 static bool
+same(const struct jit_block *b)
+{
+	return !memcmp(b->code, (const void *)b->host, b->bytes_first) &&
+	       !memcmp(b->code + b->bytes_first, (const void *)b->host_second, (size_t)(b->bytes - b->bytes_first));
+}
+
+static void
+drop(struct jit_cpu *j, struct jit_block *b)
+{
+	struct jit_block **at = &b->page->blocks;
+
+	while (*at != b)
+		at = &(*at)->page_next;
+	*at = b->page_next;
+	if (b->second) {
+		for (at = &b->second->tails; *at != b;)
+			at = &(*at)->tail_next;
+		*at = b->tail_next;
+	}
+	jit_retire(j, b, NULL);
+	j->i.c.v.count.blocks_dropped++;
+}
+
+static void
 check_page(struct jit_cpu *j, struct jit_page *p)
 {
-	struct jit_block **at = &p->blocks, *b;
-	bool dropped = false;
+	struct jit_block *b, *next;
 
-	if (!p->blocks)
-		return false;
+	if (!p->blocks && !p->tails)
+		return;
 	mem_watch_code(p->ram, p->page);
-	while ((b = *at)) {
-		if (!memcmp(b->code, (const void *)b->host, b->bytes)) {
-			at = &b->page_next;
-			continue;
-		}
-		*at = b->page_next;
-		unlink_block(j, b);
-		dropped = true;
+	jit_close_window(j);
+	for (b = p->blocks; b; b = next) {
+		next = b->page_next;
+		if (!same(b))
+			drop(j, b);
 	}
-	return dropped;
+	for (b = p->tails; b; b = next) {
+		next = b->tail_next;
+		if (!same(b))
+			drop(j, b);
+	}
 }
 
 static void
@@ -249,14 +311,13 @@ jit_note_written(struct jit_cpu *j, struct ram *ram, uint64_t page)
 	if (n <= JIT_PENDING)
 		j->pending = n + 1;
 	atomic_flag_clear_explicit(&j->pending_lock, memory_order_release);
-	j->run_ok = 0;
+	j->hot.run_ok = 0;
 }
 
 void
 jit_take_pending(struct jit_cpu *j)
 {
 	struct jit_pending list[JIT_PENDING];
-	bool dropped = false;
 	unsigned n;
 
 	lock_pending(j);
@@ -268,11 +329,9 @@ jit_take_pending(struct jit_cpu *j)
 		struct jit_page *p = jit_page_of(j, list[i].ram, list[i].page, false);
 
 		if (p)
-			dropped |= check_page(j, p);
+			check_page(j, p);
 	}
 	for (unsigned i = 0; n > JIT_PENDING && i < JIT_PAGES; i++)
 		for (struct jit_page *p = j->pages[i]; p; p = p->next)
-			dropped |= check_page(j, p);
-	if (dropped)
-		jit_new_contexts(j);
+			check_page(j, p);
 }

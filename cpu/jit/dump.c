@@ -30,22 +30,12 @@ jit_refusal(unsigned reason)
 
 /* ---- blocks ---- */
 
-static uint32_t
-start_of(const struct jit_block *b)
-{
-	uint32_t first = b->far_entry;
-
-	if (b->near_entry && b->near_entry < first)
-		first = b->near_entry;
-	return b->mem_entry && b->mem_entry < first ? b->mem_entry : first;
-}
-
 static const struct jit_block *
 block_at(const struct jit_cpu *j, uint32_t at)
 {
 	for (unsigned i = 0; i < JIT_BUCKETS; i++)
 		for (const struct jit_block *b = j->hash[i]; b; b = b->next)
-			if (at >= start_of(b) && at < b->end)
+			if (at >= b->start && at < b->end)
 				return b;
 	return NULL;
 }
@@ -156,13 +146,13 @@ static void
 print_block(const struct jit_cpu *j, const struct jit_block *b, gva_t a, FILE *f)
 {
 	struct listing l = { .j = j, .b = b, .f = f };
-	uint32_t start = start_of(b);
 
-	fprintf(f, "cpu%d: block at %016llx, mode %llx, %u guest bytes in %u host bytes\n  guest\n", j->i.c.v.index,
-		(unsigned long long)a, (unsigned long long)b->key, b->bytes, b->end - start);
+	fprintf(f, "cpu%d: block at %016llx, mode %llx, tier %u, %u guest bytes in %u host bytes\n  guest\n",
+		j->i.c.v.index, (unsigned long long)a, (unsigned long long)b->key, b->tier, b->bytes,
+		b->end - b->start);
 	print_guest(b, a, f);
 	fprintf(f, "  host\n");
-	print_host(&l, start, b->end);
+	print_host(&l, b->start, b->end);
 	for (int i = 0; i < l.cold_count; i++) {
 		fprintf(f, "  host, seldom run\n");
 		print_host(&l, l.cold[i], 0);
@@ -244,6 +234,8 @@ jit_print_stats(struct vcpu *v, FILE *f)
 
 	print_refusals(j, f);
 	row(f, "guest bytes", j->guest_bytes, "translated");
+	row(f, "hot bytes", j->guest_bytes_hot, "of them translated again, since hot");
+	row(f, "promoted", j->promoted, "blocks that became hot");
 	row(f, "host bytes", j->host_bytes, "made of them");
 	row(f, "cold bytes", j->cold_bytes, "beside them, seldom run");
 	fprintf(f, "  %-16s %16.2f  host bytes a guest byte; %.2f with the cold ones\n", "expansion",

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Writing host instructions: the few forms the translator makes itself. Registers by number (H_*); `w`: 64 bits.
- * Operands in struct jit_cpu are GS-relative, by JIT_OFF(). The caller makes sure that there is room.
+ * Operands in struct jit_cpu are given by JIT_OFF() and reached from RSP. The caller makes sure that there is room.
  */
 #ifndef CPU_JIT_EMIT_H
 #define CPU_JIT_EMIT_H
@@ -12,7 +12,8 @@
 
 struct emit {
 	uint8_t *p;
-	uint8_t *base; /* of the arena, writable view */
+	uint8_t *base;	/* of the arena, writable view */
+	int32_t pushed; /* bytes on the stack: RSP is so far below jit_cpu.hot */
 };
 
 static inline void
@@ -80,73 +81,13 @@ e_mov_imm32(struct emit *e, unsigned reg, uint32_t v)
 	e32(e, v);
 }
 
-/* opcode /r with the operand gs:[off]; `two`: 0x0f first */
+/* ModRM and what belongs to it of [base + index << shift + disp]; base, index: H_NONE for none, index not RSP. */
 static inline void
-e_gs(struct emit *e, bool w, bool two, unsigned opcode, unsigned reg, uint32_t off)
-{
-	e8(e, 0x65);
-	e_rex(e, w, reg, 0, 0);
-	if (two)
-		e8(e, 0x0f);
-	e8(e, opcode);
-	e8(e, (reg & 7) << 3 | 4);
-	e8(e, 0x25);
-	e32(e, off);
-}
-
-static inline void
-e_load(struct emit *e, unsigned reg, uint32_t off)
-{
-	e_gs(e, true, false, 0x8b, reg, off);
-}
-
-static inline void
-e_load32(struct emit *e, unsigned reg, uint32_t off)
-{
-	e_gs(e, false, false, 0x8b, reg, off);
-}
-
-static inline void
-e_load16(struct emit *e, unsigned reg, uint32_t off)
-{
-	e_gs(e, false, true, 0xb7, reg, off);
-}
-
-static inline void
-e_store(struct emit *e, unsigned reg, uint32_t off)
-{
-	e_gs(e, true, false, 0x89, reg, off);
-}
-
-/* mov word gs:[off], ax */
-static inline void
-e_store_ax16(struct emit *e, uint32_t off)
-{
-	E_BYTES(e, 0x65, 0x66, 0x89, 0x04, 0x25);
-	e32(e, off);
-}
-
-/* opcode /r with the operand gs:[rcx + off] */
-static inline void
-e_gs_rcx(struct emit *e, unsigned opcode, unsigned reg, uint32_t off)
-{
-	e8(e, 0x65);
-	e_rex(e, true, reg, 0, 0);
-	e8(e, opcode);
-	e8(e, 0x81 | (reg & 7) << 3);
-	e32(e, off);
-}
-
-/* [base + index << shift + disp]; base, index: H_NONE for none, index not RSP */
-static inline void
-e_mem(struct emit *e, bool w, unsigned opcode, unsigned reg, unsigned base, unsigned index, unsigned shift,
-	int32_t disp)
+e_modrm(struct emit *e, unsigned reg, unsigned base, unsigned index, unsigned shift, int32_t disp)
 {
 	bool no_base = base == H_NONE, sib = index != H_NONE || no_base || (base & 7) == 4;
 	unsigned mod = no_base || (!disp && (base & 7) != 5) ? 0 : disp == (int8_t)disp ? 1 : 2;
 
-	e_rex(e, w, reg, index == H_NONE ? 0 : index, no_base ? 0 : base);
-	e8(e, opcode);
 	e8(e, mod << 6 | (reg & 7) << 3 | (sib ? 4 : base & 7));
 	if (sib)
 		e8(e, shift << 6 | (index == H_NONE ? 4u : index & 7) << 3 | (no_base ? 5 : base & 7));
@@ -154,6 +95,76 @@ e_mem(struct emit *e, bool w, unsigned opcode, unsigned reg, unsigned base, unsi
 		e32(e, (uint32_t)disp);
 	else if (mod == 1)
 		e8(e, (uint8_t)disp);
+}
+
+/* opcode /r with such an operand */
+static inline void
+e_mem(struct emit *e, bool w, unsigned opcode, unsigned reg, unsigned base, unsigned index, unsigned shift,
+	int32_t disp)
+{
+	e_rex(e, w, reg, index == H_NONE ? 0 : index, base == H_NONE ? 0 : base);
+	e8(e, opcode);
+	e_modrm(e, reg, base, index, shift, disp);
+}
+
+static inline int32_t
+e_disp(const struct emit *e, uint32_t off)
+{
+	return (int32_t)(off - JIT_OFF(hot)) + e->pushed;
+}
+
+/* opcode /r with an operand in struct jit_cpu */
+static inline void
+e_cpu(struct emit *e, bool w, unsigned opcode, unsigned reg, uint32_t off)
+{
+	e_mem(e, w, opcode, reg, H_SP, H_NONE, 0, e_disp(e, off));
+}
+
+static inline void
+e_load(struct emit *e, unsigned reg, uint32_t off)
+{
+	e_cpu(e, true, 0x8b, reg, off);
+}
+
+static inline void
+e_load32(struct emit *e, unsigned reg, uint32_t off)
+{
+	e_cpu(e, false, 0x8b, reg, off);
+}
+
+/* movzx eax, word [off] */
+static inline void
+e_load_ax16(struct emit *e, uint32_t off)
+{
+	E_BYTES(e, 0x0f, 0xb7);
+	e_modrm(e, H_AX, H_SP, H_NONE, 0, e_disp(e, off));
+}
+
+static inline void
+e_store(struct emit *e, unsigned reg, uint32_t off)
+{
+	e_cpu(e, true, 0x89, reg, off);
+}
+
+static inline void
+e_store32(struct emit *e, unsigned reg, uint32_t off)
+{
+	e_cpu(e, false, 0x89, reg, off);
+}
+
+/* mov word [off], ax */
+static inline void
+e_store_ax16(struct emit *e, uint32_t off)
+{
+	e8(e, 0x66);
+	e_cpu(e, false, 0x89, H_AX, off);
+}
+
+/* The same with RCX added to the address. */
+static inline void
+e_cpu_rcx(struct emit *e, unsigned opcode, unsigned reg, uint32_t off)
+{
+	e_mem(e, true, opcode, reg, H_SP, H_CX, 0, e_disp(e, off));
 }
 
 static inline void
@@ -240,7 +251,7 @@ e_flags_save(struct emit *e)
 {
 	e_mov(e, H_CX, H_AX);
 	E_BYTES(e, 0x9f, 0x0f, 0x90, 0xc0); /* lahf; seto al */
-	e_store_ax16(e, JIT_OFF(fl));
+	e_store_ax16(e, JIT_OFF(hot.fl));
 	e_mov(e, H_AX, H_CX);
 }
 
@@ -248,9 +259,27 @@ static inline void
 e_flags_load(struct emit *e)
 {
 	e_mov(e, H_CX, H_AX);
-	e_load16(e, H_AX, JIT_OFF(fl));
+	e_load_ax16(e, JIT_OFF(hot.fl));
 	E_BYTES(e, 0x04, 0x7f, 0x9e); /* add al, 127; sahf */
 	e_mov(e, H_AX, H_CX);
+}
+
+/* T_A = rip, flags in memory form: through the jump cache, else to `missed`. */
+static inline void
+e_far_jump(struct emit *e, uint32_t missed)
+{
+	E_BYTES(e, 0x41, 0x69, 0xc8 | (T_A & 7)); /* imul ecx, r11d, JIT_HASH */
+	e32(e, JIT_HASH);
+	E_BYTES(e, 0xc1, 0xe9, 32 - 4 - JIT_TARGET_BITS); /* shr ecx */
+	e_alu_imm(e, false, 4, H_CX, (JIT_TARGETS - 1) << 4);
+	e_mov(e, T_B, T_A);
+	E_BYTES(e, 0x49, 0xc1, 0xef, 63); /* shr r15, 63 */
+	e_mem(e, true, 0x8b, T_B, H_SP, T_B, 3, e_disp(e, JIT_OFF(hot.ctx)));
+	e_rr(e, true, 0x31, T_A, T_B);		  /* xor */
+	e_cpu_rcx(e, 0x3b, T_B, JIT_OFF(target)); /* cmp */
+	e_set(e, e_jump_later(e, 5), missed);
+	e_mem(e, false, 0xff, 4, H_SP, H_CX, 0, /* jmp [target.code] */
+		e_disp(e, JIT_OFF(target) + (uint32_t)offsetof(struct jit_target, code)));
 }
 
 #endif

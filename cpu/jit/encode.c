@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One guest instruction again, for the host: the same opcode, immediates and meaningful prefixes, other registers, and
- * [base] as its memory operand. Prefixes that chose segments or address sizes are gone: the address is linear.
+ * [base + disp] as its memory operand. Prefixes that chose segments or address sizes are gone: the address is linear.
  */
 #include <Zydis/Zydis.h>
 
@@ -97,10 +97,14 @@ put_evex(struct emit *e, const ZydisDecodedInstruction *in, const struct jit_for
 static void
 put_modrm(struct emit *e, unsigned reg, const struct jit_form *f, unsigned rm)
 {
-	if (f->base == H_NONE)
+	if (f->base == H_NONE) {
 		e8(e, 0xc0 | (reg & 7) << 3 | (rm & 7));
-	else /* RCX or R11: neither needs SIB or displacement */
-		e8(e, (reg & 7) << 3 | (f->base & 7));
+	} else if (f->evex && f->disp) { /* a displacement of one byte would be scaled */
+		e8(e, 0x80 | (reg & 7) << 3 | (f->base & 7));
+		e32(e, (uint32_t)f->disp);
+	} else {
+		e_modrm(e, reg, f->base, H_NONE, 0, f->disp);
+	}
 }
 
 void
@@ -110,6 +114,7 @@ jit_encode(struct emit *e, const void *zydis_insn, const uint8_t *guest, const s
 	struct jit_form g = *f;
 	unsigned from = immediate_offset(in);
 
+	g.evex = in->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX;
 	if (is_short_inc(in))
 		g.rm = g.opreg;
 	if (in->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY)

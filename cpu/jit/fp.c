@@ -47,7 +47,7 @@ jit_fp_load(struct jit_cpu *j)
 	else if (h->avx512)
 		__asm__ volatile(EACH8(LOAD_KW) : : "r"(s->k) : "memory");
 	__asm__ volatile("ldmxcsr %0" : : "m"(s->x87.mxcsr));
-	j->fp_off = 0;
+	j->hot.fp_off = 0;
 	j->fp_loads++;
 	return true;
 }
@@ -70,5 +70,5 @@ jit_fp_store(struct jit_cpu *j)
 	else if (h->avx512)
 		__asm__ volatile(EACH8(STORE_KW) : : "r"(s->k) : "memory");
 	__asm__ volatile("stmxcsr %0\n\tldmxcsr %1" : "=m"(s->x87.mxcsr) : "m"(mxcsr));
-	j->fp_off = 1;
+	j->hot.fp_off = 1;
 }

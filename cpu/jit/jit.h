@@ -1,23 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The translator: guest code of 64-bit (and flat 32-bit) modes becomes host code of the same instruction set.
- * doc/translator.md tells how it works; this header holds what the files of cpu/jit/ share.
+ * doc/translator.md tells how it works; this header holds what the files of cpu/jit/ share, translate.h what those do
+ * that write code.
  *
  *	run.c        the engine: run loop, requests, exceptions, what translated code calls in C
  *	cache.c      code memory, blocks, the pages they come from, links between them, dropping them
- *	stubs.c      the fixed pieces of host code: entry, exit, and the ways from translated code to C and back
- *	translate.c  from guest instructions to host code: flags, memory accesses, flow
+ *	stubs.c      the fixed pieces of host code: entry, exit, memory checks, the ways to C and back
+ *	decode.c     guest instructions: which are translated and how; liveness of flags
+ *	group.c      accesses that one check can cover
+ *	memory.c     addresses and checks
+ *	flow.c       jumps between blocks
+ *	insn.c       one instruction
+ *	translate.c  a block
  *	fp.c         vector registers, loaded when needed
  *	system.c     frequent system instructions
  *	string.c     string instructions
  *	encode.c     one guest instruction with other registers and another memory operand
  *	dump.c       blocks and counters, for people
  *
- * Registers in translated code. GS base: struct jit_cpu. RSP: the host stack, 16-byte aligned. RCX, R11 and R15 are
- * temporaries: T_CX, T_A (address), T_B. The guest's registers: see jit_host_reg; R9, R10, R11 and R15 live in v.state.
+ * Registers in translated code. RSP: jit_cpu.hot, so that translated code reaches the whole struct from it; below lies
+ * a small stack for calls of stubs and for host signals, C runs on its own. RCX, R11 and R15 are temporaries: T_CX, T_A
+ * (address), T_B. The guest's registers: see jit_host_reg; R9, R10, R11 and R15 live in v.state.
  *
- * Flags: the guest's arithmetic flags are in the host's ("host form") or in jit_cpu.fl as LAHF and SETO give them
+ * Flags: the guest's arithmetic flags are in the host's ("host form") or in hot.fl as LAHF and SETO give them
  * ("memory form"). Ways from block to block inside a page carry the host form, all others the memory form.
+ *
+ * Tiers. A block is translated first as it comes (tier 1): small, quick to make, each memory check a call. Blocks that
+ * are entered often are found by sampling and translated again (tier 2) with checks in line that cover groups of
+ * accesses.
  */
 #ifndef CPU_JIT_JIT_H
 #define CPU_JIT_JIT_H
@@ -27,15 +38,24 @@
 
 #include "cpu/interp/interp.h"
 
-#define JIT_TARGET_BITS 14
+#define JIT_TARGET_BITS 17
 #define JIT_TARGETS (1u << JIT_TARGET_BITS) /* entries of the jump cache */
 #define JIT_HASH 0x9e3779b1u
-#define JIT_BUCKETS 16384u
+#define JIT_BUCKETS 262144u
 #define JIT_PAGES 4096u /* buckets */
-#define JIT_CONTEXTS 256u
+#define JIT_CONTEXTS 1024u
+#define JIT_NOTED 65536u
+#define JIT_CHUNK 4096u /* bytes of code */
+#define JIT_CHUNKS ((64u << 20) / JIT_CHUNK)
 #define JIT_PENDING 64u
 #define JIT_BLOCK_INSNS 64u
 #define JIT_BLOCK_BYTES 512u
+#define JIT_STACK (64u << 10)
+#define JIT_SAMPLE 127u	    /* entries of tier-1 blocks from one sample to the next */
+#define JIT_SAMPLES_HOT 16u /* samples that make a block hot */
+/* Page of the stack window when there is none. No access reaches it: not canonical. Whose RSP holds it nevertheless
+ * reads and writes jit_cpu.nowhere. */
+#define JIT_NO_WINDOW 0x5ad1c0de0ff5e000ull
 
 enum { H_AX, H_CX, H_DX, H_BX, H_SP, H_BP, H_SI, H_DI, H_8, H_9, H_10, H_11, H_12, H_13, H_14, H_15, H_NONE = 0xff };
 enum { T_CX = H_CX, T_A = H_11, T_B = H_15 };
@@ -51,6 +71,7 @@ enum { T_CX = H_CX, T_A = H_11, T_B = H_15 };
 	X(JIT_REGISTERS, "out of temporaries")                                                                         \
 	X(JIT_RARE, "rare instruction")                                                                                \
 	X(JIT_UNDEFINED, "undefined instruction")                                                                      \
+	X(JIT_MEMORY, "access to a device, a watched page or two pages")                                               \
 	X(JIT_DIVIDE, "division that may overflow")                                                                    \
 	X(JIT_STEP, "single step, shadow or breakpoint")
 
@@ -66,7 +87,7 @@ struct jit_page {
 	struct jit_page *next;
 	struct ram *ram;
 	uint64_t page;
-	struct jit_block *blocks;
+	struct jit_block *blocks, *tails; /* that begin here; whose last bytes are here */
 };
 
 /* A jump from one block to another in the same page. Unlinked it leads to the stub behind the block. */
@@ -81,22 +102,28 @@ struct jit_link {
 };
 
 struct jit_block {
-	struct jit_block *next;	     /* hash chain */
-	struct jit_block *page_next; /* of page->blocks */
-	struct jit_page *page;
+	struct jit_block *next;		/* hash chain */
+	struct jit_block *page_next;	/* of page->blocks */
+	struct jit_block *tail_next;	/* of second->tails */
+	struct jit_page *page, *second; /* second: NULL, or where an instruction across two pages ends */
 	struct jit_link *in;
-	uintptr_t host; /* address of its first byte in host memory: what blocks are found by, with the mode */
+	uintptr_t host;	       /* address of its first byte in host memory: what blocks are found by, with the mode */
+	uintptr_t host_second; /* of the second page */
+	bool upper;	       /* was translated in the upper half of addresses: which ctx `cross` is about */
+	uint64_t cross;	       /* page_va ^ hot.ctx for which the second page was found to be there */
 	uint64_t key;
 	/* Offsets in the arena. far: T_A = rip, flags in memory form; mem: the same from inside the page; near: flags
 	 * in host form, from inside the page. */
-	uint32_t far_entry, mem_entry, near_entry, end;
+	uint32_t far_entry, mem_entry, near_entry, start, end;
 	uint32_t host_body, mem_body; /* the body behind the poll if it expects that form, else 0 */
-	uint16_t bytes;		      /* of the guest */
-	uint8_t code[];		      /* copy of them */
+	uint16_t first;		      /* offset in the page */
+	uint16_t bytes, bytes_first;  /* of the guest; those in the first page */
+	uint8_t tier, samples;
+	uint8_t code[]; /* copy of the bytes */
 };
 
 struct jit_target {
-	uint64_t key;  /* rip ^ ctx */
+	uint64_t key;  /* rip ^ hot.ctx */
 	uint64_t code; /* far entry */
 };
 
@@ -111,16 +138,22 @@ struct jit_pending {
 	uint64_t page;
 };
 
-/* Ways from translated code to C; offsets in the arena. */
+#define JIT_SIZES 7 /* of accesses: 1 to 64 bytes */
+
+/* Fixed code; offsets in the arena. All but the first two and `far`, `jump`, `link` are called. */
 struct jit_stubs {
-	uint32_t leave;	  /* registers from the host to v.state, back to jit_enter()'s caller */
-	uint32_t left;	  /* the same, v.state is complete */
-	uint32_t memory;  /* an access missed: T_A = address, ECX = enum jit_site bits; T_A, T_B come back */
-	uint32_t written; /* a store went to a page with flags */
-	uint32_t call;	  /* T_A: index of a helper, ECX: jit_site bits */
-	uint32_t jump;	  /* T_A = rip, not in the jump cache */
-	uint32_t link;	  /* ECX = offset of the struct jit_link in `meta` */
-	uint32_t poll;	  /* T_A = offset of rip in the page: run_ok was 0 */
+	uint32_t leave;		      /* registers from the host to v.state, back to enter()'s caller */
+	uint32_t left;		      /* the same, v.state is complete */
+	uint32_t call;		      /* T_A: index of a helper, ECX: jit_site bits */
+	uint32_t jump;		      /* T_A = rip, not in the jump cache */
+	uint32_t far;		      /* T_A = rip: through the jump cache */
+	uint32_t link;		      /* ECX = offset of the struct jit_link in `meta` */
+	uint32_t poll_host, poll_mem; /* run_ok or sample is 0, flags are in that form; rip is the calling block's */
+	uint32_t save, load;	      /* flags: host form to memory form and back */
+	/* T_A: linear address, becomes a host address. The call is followed by TEST EAX, jit_site bits. Where that does
+	 * not work out the whole instruction is carried out in C and the rest of its code skipped. */
+	uint32_t check[MMU_COUNT][2][2][JIT_SIZES]; /* [mmu][write][must be aligned][log2 of the size] */
+	uint32_t window[MMU_COUNT];		    /* make T_A's page the stack window if it is as it should be */
 };
 
 /* What a call from translated code says about its instruction, packed in 32 bits. */
@@ -134,13 +167,16 @@ enum {
 	SITE_WRITE = 1 << 21,
 	SITE_ALIGN = 1 << 22,
 	SITE_SS = 1 << 23,
-	SITE_STAY = 1 << 24,  /* the block need not be left after a write to code: all that follows is a jump */
-	SITE_FLAGS = 1 << 25, /* flags are in memory form */
+	SITE_MASKED = 1 << 24, /* masked elements do not fault: a miss says nothing */
+	SITE_FLAGS = 1 << 25,  /* flags are in memory form */
 };
 #define SITE_REFUSAL(r) ((uint32_t)(r) << 27)
 #define SITE_REASON(s) ((s) >> 27)
+#define SITE_SKIP(n) ((uint32_t)(n) << 27) /* of a check: bytes of code behind its TEST to skip, if that many fit */
+#define SITE_SKIP_MAX 31u
+#define SITE_SKIPPED(s) ((s) >> 27)
 
-enum jit_helper_index { HELP_INTERP, HELP_STRING, HELP_FP, HELP_SYSTEM, HELP_COUNT };
+enum jit_helper_index { HELP_INTERP, HELP_STRING, HELP_FP, HELP_SYSTEM, HELP_CROSS, HELP_COUNT };
 /* In SITE_REASON() of HELP_STRING; SITE_READ: REP or REPE, SITE_WRITE: REPNE. */
 enum jit_string_kind { JIT_MOVS, JIT_STOS, JIT_LODS, JIT_CMPS, JIT_SCAS };
 /* In SITE_REASON() of HELP_SYSTEM. */
@@ -150,31 +186,45 @@ enum jit_system_kind {
 	JIT_IRET,
 	JIT_SWAPGS,
 	JIT_POPF,
+	JIT_PUSHF,
 	JIT_STAC,
 	JIT_CLAC,
 	JIT_RDTSC,
 	JIT_RDTSCP
 };
-/* Returns 0: leave, v.state is complete; 1: go on behind the call; else the code to go on with, v.state complete. */
-typedef uintptr_t jit_helper(struct jit_cpu *j, uint32_t site);
+/* Returns 0: leave, v.state is complete; 1: go on behind the call; else the code to go on with, v.state complete.
+ * `b` is what T_B held: of HELP_CROSS, the address of the block's `cross`. */
+typedef uintptr_t jit_helper(struct jit_cpu *j, uint32_t site, uintptr_t b);
 
 struct jit_scratch;
 
-struct jit_cpu {
-	struct interp_cpu i; /* first */
+/* What translated code names most: within reach of one byte of displacement. */
+struct jit_hot {
+	_Atomic uint32_t run_ok; /* 0: leave at the next entry of a block that looks */
+	uint32_t sample;	 /* counted down by tier-1 blocks */
+	uint64_t page_va;	 /* linear address of the code page being executed */
+	uint64_t gen;		 /* i.c.tlb_gen */
+	uint64_t ctx[2];	 /* of the current mode and address space: lower, upper half of addresses */
+	/* The stack window: a page that may be written through by accesses relative to RSP. */
+	uint64_t stack_page;
+	uintptr_t stack_host; /* its host address */
+	_Atomic uint8_t *stack_flags;
+	uint64_t scratch;
 	struct jit_cpu *self;
-	uint64_t page_va; /* linear address of the code page being executed */
-	uint64_t ctx;	  /* of the current mode and address space */
-	_Atomic uint32_t run_ok;
-	bool bmi2;	 /* RORX */
+	void *c_stack;	 /* RSP for calls of C; it points to a pointer to this struct */
 	uint32_t fp_off; /* 0: the guest's vector registers are in the host's */
 	uint16_t fl;
-	_Atomic uint8_t one; /* 1: the flags of the bounce buffer's page */
-	uint64_t scratch;
+};
+
+struct jit_cpu {
+	struct interp_cpu i; /* first */
+	uint8_t stack[JIT_STACK] __attribute__((aligned(64)));
+	struct jit_hot hot __attribute__((aligned(64)));
+	bool bmi2; /* RORX */
 	jit_helper *helper[HELP_COUNT];
-	uint8_t bounce[64] __attribute__((aligned(64)));
-	gva_t bounce_addr;
 	bool halted, shutdown;
+	uint8_t nowhere[2 * PAGE_SIZE]; /* see JIT_NO_WINDOW */
+	_Atomic uint8_t nowhere_flags;
 
 	/* code memory */
 	uint8_t *rw, *rx;
@@ -186,15 +236,21 @@ struct jit_cpu {
 	unsigned (*enter)(struct jit_cpu *j, const void *code);
 	uint64_t drops; /* times everything was dropped */
 
+	uint32_t *by_code; /* offsets in `meta` of all blocks, by where their code is */
+	uint32_t blocks, blocks_max;
+	uint32_t by_chunk[JIT_CHUNKS]; /* the first block that begins in the chunk, + 1 */
 	struct jit_block *hash[JIT_BUCKETS];
 	struct jit_page *pages[JIT_PAGES];
 	struct jit_target target[JIT_TARGETS];
 
 	/* contexts */
-	struct jit_context context[JIT_CONTEXTS];
+	struct jit_context context[JIT_CONTEXTS], upper_context[16];
+	unsigned next_upper;
 	uint32_t last_ctx;
+	uint64_t noted[JIT_NOTED / 64]; /* hashed: linear pages with entries in the jump cache */
 	uint64_t seen_epoch, seen_key;
-	uint16_t seen_last_gen;
+	uint16_t seen_last_gen, seen_global_gen;
+	bool apart; /* some code in the upper half is not in global pages: address spaces may differ there */
 
 	/* pages of code written by anyone, to be looked at */
 	atomic_flag pending_lock;
@@ -204,7 +260,7 @@ struct jit_cpu {
 	struct jit_scratch *work; /* translate.c */
 	struct mem_listener listener;
 	uint64_t refused[JIT_REFUSAL_COUNT];
-	uint64_t guest_bytes, host_bytes, cold_bytes, missed, looked_up, fp_loads;
+	uint64_t guest_bytes, host_bytes, cold_bytes, missed, looked_up, fp_loads, promoted, guest_bytes_hot;
 	uint64_t translate_ticks; /* of the host's TSC */
 };
 
@@ -227,6 +283,10 @@ struct jit_block *jit_find(struct jit_cpu *j, uintptr_t host, uint64_t key);
 struct jit_page *jit_page_of(struct jit_cpu *j, struct ram *ram, uint64_t page, bool make);
 void jit_add(struct jit_cpu *j, struct jit_block *b);
 void jit_set_link(struct jit_cpu *j, struct jit_link *l, struct jit_block *to);
+/* The block whose code holds the offset `at` in the arena. */
+struct jit_block *jit_block_at(struct jit_cpu *j, uint32_t at);
+/* `b` is found no more, nor jumped to by others, who find `to` instead, or NULL: look; who runs it may go on. */
+void jit_retire(struct jit_cpu *j, struct jit_block *b, const struct jit_block *to);
 /* Drop what writers have changed. */
 void jit_take_pending(struct jit_cpu *j);
 void jit_note_written(struct jit_cpu *j, struct ram *ram, uint64_t page); /* any thread */
@@ -242,18 +302,31 @@ jit_patch32(struct jit_cpu *j, uint32_t at, uint32_t value)
 /* ---- translate.c ---- */
 int jit_translate_open(struct jit_cpu *j);
 void jit_translate_close(struct jit_cpu *j);
-/* The block at linear address `a`, whose page is plain memory and executable. */
-struct jit_block *jit_translate(struct jit_cpu *j, gva_t a, struct soft_tlb_entry *e, uint64_t key);
+/* The block at linear address `a`, whose page is plain memory and executable. Raises what fetching raises. */
+struct jit_block *jit_translate(struct jit_cpu *j, gva_t a, struct soft_tlb_entry *e, uint64_t key, unsigned tier);
 
 /* ---- run.c: called by stubs ---- */
+enum jit_access_kind {
+	JIT_HIT,       /* value: host address of the operand */
+	JIT_DONE,      /* the instruction was carried out; value: bytes to skip, the TEST included */
+	JIT_ELSEWHERE, /* the same; value: the code to go on with, or 0: leave */
+};
 struct jit_access {
-	uintptr_t host;		/* where the operand is */
-	_Atomic uint8_t *flags; /* to be looked at after a store */
+	uintptr_t value;
+	uint64_t kind;
 };
 struct jit_access jit_memory(struct jit_cpu *j, gva_t a, uint32_t site);
-unsigned jit_written(struct jit_cpu *j, uint32_t site, uint64_t rflags, _Atomic uint8_t *flags);
 uintptr_t jit_jump(struct jit_cpu *j, uint64_t rip);
 uintptr_t jit_link_taken(struct jit_cpu *j, uint32_t link);
+uintptr_t jit_poll(struct jit_cpu *j, uintptr_t from);
+
+static inline void
+jit_close_window(struct jit_cpu *j)
+{
+	j->hot.stack_page = JIT_NO_WINDOW;
+	j->hot.stack_host = (uintptr_t)j->nowhere;
+	j->hot.stack_flags = &j->nowhere_flags;
+}
 
 /* ---- fp.c ---- */
 /* False: MXCSR has unmasked exceptions. */
@@ -262,7 +335,7 @@ void jit_fp_store(struct jit_cpu *j);
 static inline void
 jit_fp_home(struct jit_cpu *j)
 {
-	if (!j->fp_off)
+	if (!j->hot.fp_off)
 		jit_fp_store(j);
 }
 
@@ -281,7 +354,9 @@ const char *jit_refusal(unsigned reason);
 struct jit_form {
 	uint8_t reg, rm, vvvv, opreg; /* host numbers; H_NONE: not there, or as the guest has it */
 	uint8_t base;		      /* of the memory operand; H_NONE: none */
+	int32_t disp;		      /* ... and its displacement */
 	bool force_rex;
+	bool evex; /* encode.c's own */
 };
 struct emit;
 void jit_encode(struct emit *e, const void *zydis_insn, const uint8_t *guest, const struct jit_form *f);

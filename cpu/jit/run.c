@@ -2,20 +2,16 @@
 /*
  * The engine: its run loop and what translated code calls in C.
  *
- * While translated code runs, v.state.rip is stale and the arithmetic flags are in the host's or in j->fl. Every way
- * into C completes v.state first; every way back takes the flags out of it again. Exceptions leave by longjmp to run(),
- * over the frames of translated code, which hold nothing.
+ * While translated code runs, v.state.rip is stale and the arithmetic flags are in the host's or in j->hot.fl. Every
+ * way into C completes v.state first; every way back takes the flags out of it again. Exceptions leave by longjmp to
+ * run(), over the frames of translated code, which hold nothing.
  *
  * Requests: kick() and whoever writes to watched code clear run_ok, which translated code looks at on entering a
  * block. loop() sets it, then looks at what there is to do: so nothing is missed.
  */
-#include <asm/prctl.h>
-#include <elf.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/auxv.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -29,14 +25,13 @@
 #define ST (j->i.c.v.state)
 #define ARITH_FLAGS (FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF | FLAG_OF)
 #define ARENA_TOTAL (64u << 20)
-#define ARENA_MAX (32u << 20)
 
 /* ---- flags ---- */
 
 static inline void
 flags_out(struct jit_cpu *j)
 {
-	uint64_t f = j->fl;
+	uint64_t f = j->hot.fl;
 
 	ST.rflags = (ST.rflags & ~(uint64_t)ARITH_FLAGS) | ((f >> 8) & 0xd5) | ((f & 1) << 11);
 }
@@ -46,7 +41,7 @@ flags_in(struct jit_cpu *j)
 {
 	uint64_t f = ST.rflags;
 
-	j->fl = (uint16_t)(((f & 0xd5) | 2) << 8 | ((f >> 11) & 1));
+	j->hot.fl = (uint16_t)(((f & 0xd5) | 2) << 8 | ((f >> 11) & 1));
 }
 
 /* ---- when translated code may run ---- */
@@ -92,31 +87,74 @@ requested(struct jit_cpu *j)
 
 /* ---- contexts: what makes a linear address mean a certain block ---- */
 
+static inline unsigned
+noted_bit(gva_t a)
+{
+	return (unsigned)((a >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ull >> 48) % JIT_NOTED;
+}
+
+/* The generation is the same, but a page of it was forgotten that the jump cache may know. */
+static bool
+page_forgotten(struct jit_cpu *j)
+{
+	const struct soft_cpu *c = &j->i.c;
+	unsigned n = noted_bit(c->tlb_flushed);
+
+	if (c->tlb_epoch == j->seen_epoch || c->tlb_last_gen != j->seen_last_gen)
+		return false; /* a new generation has a context of its own */
+	return c->tlb_epoch != j->seen_epoch + 1 || c->tlb_flushed == 1 || j->noted[n / 64] >> (n % 64) & 1;
+}
+
+static uint64_t
+context(struct jit_cpu *j, struct jit_context *x, uint64_t key)
+{
+	if (x->key != key) {
+		x->key = key;
+		x->ctx = (uint64_t)++j->last_ctx << 48;
+	}
+	return x->ctx;
+}
+
+static struct jit_context *
+upper_context(struct jit_cpu *j, uint32_t mode_key)
+{
+	for (unsigned i = 0; i < ARRAY_LEN(j->upper_context); i++)
+		if (j->upper_context[i].key == mode_key)
+			return &j->upper_context[i];
+	return &j->upper_context[j->next_upper++ % ARRAY_LEN(j->upper_context)];
+}
+
+/*
+ * The upper half of the linear addresses has a number of its own, which changes of the address space leave alone: where
+ * kernels have their code, in global pages. When code is met there that is in none, both halves have the same.
+ */
 static void
 take_context(struct jit_cpu *j, uint64_t key)
 {
 	struct soft_cpu *c = &j->i.c;
-	struct jit_context *x;
 
 	jit_fp_home(j);
-	/* generations start over, or a single page was forgotten */
-	if (c->tlb_last_gen < j->seen_last_gen || (c->tlb_epoch != j->seen_epoch && key >> 32 == j->seen_key >> 32 &&
-							  c->tlb_last_gen == j->seen_last_gen))
+	jit_close_window(j);
+	j->hot.gen = c->tlb_gen;
+	if (c->tlb_global_gen != j->seen_global_gen)
+		j->apart = false; /* may be over: kernels begin without global pages */
+	if (c->tlb_last_gen < j->seen_last_gen || c->tlb_global_gen != j->seen_global_gen ||
+		(key >> 32 == j->seen_key >> 32 && page_forgotten(j)))
 		jit_new_contexts(j);
 	j->seen_last_gen = c->tlb_last_gen;
+	j->seen_global_gen = c->tlb_global_gen;
 	j->seen_epoch = c->tlb_epoch;
 	j->seen_key = key;
-	x = &j->context[(key * 0x9e3779b97f4a7c15ull >> 56) % JIT_CONTEXTS];
-	if (x->key != key) {
-		if (j->last_ctx >= 0xfffe) {
-			memset(j->target, 0, sizeof(j->target));
-			memset(j->context, 0xff, sizeof(j->context));
-			j->last_ctx = 0;
-		}
-		x->key = key;
-		x->ctx = (uint64_t)++j->last_ctx << 48;
+	if (j->last_ctx >= 0xfffc) { /* two are left, then 0xffff, which jit_new_contexts() uses */
+		memset(j->target, 0, sizeof(j->target));
+		memset(j->context, 0xff, sizeof(j->context));
+		memset(j->upper_context, 0xff, sizeof(j->upper_context));
+		j->last_ctx = 0;
 	}
-	j->ctx = x->ctx;
+	j->hot.ctx[1] = j->apart ? 0 : context(j, upper_context(j, c->mode_key), c->mode_key);
+	j->hot.ctx[0] = context(j, &j->context[(key * 0x9e3779b97f4a7c15ull >> 48) % JIT_CONTEXTS], key);
+	if (j->apart)
+		j->hot.ctx[1] = j->hot.ctx[0];
 }
 
 static inline void
@@ -155,18 +193,33 @@ block_here(struct jit_cpu *j)
 		return b;
 	jit_fp_home(j);
 	start = __builtin_ia32_rdtsc();
-	b = jit_translate(j, a, e, c->mode_key);
+	b = jit_translate(j, a, e, c->mode_key, 1);
 	j->translate_ticks += __builtin_ia32_rdtsc() - start;
 	return b;
+}
+
+static inline bool
+is_global(struct jit_cpu *j, gva_t a)
+{
+	struct soft_cpu *c = &j->i.c;
+
+	return x86_tlb_meta(c, x86_tlb_slot(c, a, c->mmu))->global == ((a & ~(gva_t)PAGE_MASK) | c->tlb_global_gen);
 }
 
 static inline void
 note_target(struct jit_cpu *j, struct jit_block *b)
 {
 	uint64_t rip = ST.rip;
+	bool upper = rip >> 63;
 	struct jit_target *t = &j->target[(uint32_t)rip * JIT_HASH >> (32 - JIT_TARGET_BITS)];
 
-	t->key = rip ^ j->ctx;
+	if (unlikely(upper && !j->apart && !is_global(j, rip))) {
+		j->apart = true;
+		jit_new_contexts(j);
+		refresh(j);
+	}
+	j->noted[noted_bit(rip) / 64] |= 1ull << noted_bit(rip) % 64;
+	t->key = rip ^ j->hot.ctx[upper];
 	t->code = (uint64_t)(uintptr_t)(j->rx + b->far_entry);
 }
 
@@ -176,7 +229,7 @@ next_block(struct jit_cpu *j)
 {
 	struct jit_block *b;
 
-	if (unlikely(!j->run_ok || !mode_translated(&j->i.c) || wants_single(j) || requested(j)))
+	if (unlikely(!j->hot.run_ok || !mode_translated(&j->i.c) || wants_single(j) || requested(j)))
 		return NULL;
 	if (unlikely(j->i.c.v.debug) && cpu_debug_page(&j->i.c.v, ST.rip))
 		return NULL;
@@ -217,7 +270,7 @@ jit_link_taken(struct jit_cpu *j, uint32_t link)
 	struct jit_block *b;
 
 	flags_out(j);
-	ST.rip = j->page_va + l->target;
+	ST.rip = j->hot.page_va + l->target;
 	b = next_block(j);
 	flags_in(j);
 	if (!b)
@@ -227,158 +280,179 @@ jit_link_taken(struct jit_cpu *j, uint32_t link)
 	return (uintptr_t)(j->rx + b->far_entry);
 }
 
+/* A block is hot: make it again. It may not be there any more. */
+static void
+promote(struct jit_cpu *j, struct jit_block *old, gva_t a)
+{
+	struct soft_cpu *c = &j->i.c;
+	struct soft_tlb_entry *e = x86_tlb_slot(c, a, c->mmu);
+	struct jit_block *b;
+	uint64_t drops = j->drops;
+
+	if (x86_tlb_meta(c, e)->exec != ((a & ~(gva_t)PAGE_MASK) | c->tlb_gen) || a + e->delta != old->host ||
+		c->mode_key != old->key)
+		return;
+	jit_fp_home(j);
+	jit_make_room(j);
+	if (drops != j->drops)
+		return;
+	b = jit_translate(j, a, e, c->mode_key, 2);
+	jit_retire(j, old, b);
+	j->promoted++;
+}
+
+/* A block that looked whether it may run may not, or its turn to be sampled has come. */
+uintptr_t
+jit_poll(struct jit_cpu *j, uintptr_t from)
+{
+	struct jit_block *b = jit_block_at(j, (uint32_t)(from - (uintptr_t)j->rx));
+
+	flags_out(j);
+	ST.rip = j->hot.page_va + b->first;
+	if (!j->hot.sample) {
+		j->hot.sample = JIT_SAMPLE;
+		if (b->tier == 1 && ++b->samples >= JIT_SAMPLES_HOT)
+			promote(j, b, ST.rip);
+	}
+	return next_code(j);
+}
+
 /* v.state as it is before the instruction at `site`. */
 static inline void
 complete(struct jit_cpu *j, uint32_t site)
 {
-	ST.rip = j->page_va + SITE_OFF(site);
+	ST.rip = j->hot.page_va + SITE_OFF(site);
 	j->i.c.next_rip = ST.rip + SITE_LEN(site);
 }
 
-static struct jit_access
-bounce(struct jit_cpu *j, gva_t a, uint32_t site)
+/*
+ * The instruction at `site` by the interpreter. True: what follows may be run; false: next_code() knows what, after
+ * j->halted and j->shutdown were looked at.
+ */
+static bool
+interpret_one(struct jit_cpu *j, uint32_t site)
 {
 	struct soft_cpu *c = &j->i.c;
-	unsigned size = SITE_SIZE(site);
+	uint64_t next = ST.rip + SITE_LEN(site), epoch = c->tlb_epoch, dropped = c->v.count.blocks_dropped;
+	uint32_t key = c->mode_key;
+	enum interp_result r;
 
-	if (site & SITE_WRITE)
-		x86_probe(c, a, size, X86_WRITE, c->mmu);
-	if (site & SITE_READ && size <= 8) {
-		uint64_t v = x86_load(c, a, size, c->mmu);
-
-		memcpy(j->bounce, &v, sizeof(v));
-	} else if (site & SITE_READ) {
-		x86_load_bytes(c, a, j->bounce, size, c->mmu);
+	jit_fp_home(j);
+	jit_close_window(j); /* pages may be watched afterwards */
+	r = interp_step(&j->i);
+	flags_in(j);
+	c->code_written = false;
+	if (unlikely(r != INTERP_OK)) {
+		j->halted = r == INTERP_HALT;
+		j->shutdown = r == INTERP_SHUTDOWN;
+		atomic_store(&j->hot.run_ok, 0);
+		return false;
 	}
-	j->bounce_addr = a;
-	return (struct jit_access){ (uintptr_t)j->bounce, &j->one };
+	if (unlikely(j->pending)) {
+		atomic_exchange(&j->hot.run_ok, 1); /* before looking at the requests, as in loop() */
+		jit_take_pending(j);
+	}
+	return ST.rip == next && c->mode_key == key && c->tlb_epoch == epoch && j->hot.run_ok && !requested(j) &&
+	       !wants_single(j) && c->v.count.blocks_dropped == dropped;
+}
+
+/* The access missed, and so will the next: by the interpreter. */
+static struct jit_access
+without_translation(struct jit_cpu *j, uint32_t site)
+{
+	bool loaded = !j->hot.fp_off;
+
+	j->refused[JIT_MEMORY]++;
+	if (unlikely(j->i.c.v.trace))
+		cpu_trace(&j->i.c.v, CPU_TRACE_INTERPRETED, ST.rip, JIT_MEMORY);
+	if (interpret_one(j, site) && SITE_SKIPPED(site) && (!loaded || jit_fp_load(j)))
+		return (struct jit_access){ 5 + SITE_SKIPPED(site), JIT_DONE };
+	return (struct jit_access){ next_code(j), JIT_ELSEWHERE };
 }
 
 struct jit_access
 jit_memory(struct jit_cpu *j, gva_t a, uint32_t site)
 {
 	struct soft_cpu *c = &j->i.c;
+	enum x86_access access = site & SITE_WRITE ? X86_WRITE : X86_READ;
 	unsigned size = SITE_SIZE(site);
 	struct soft_tlb_entry *e;
-	struct jit_access r;
 
 	j->missed++;
 	complete(j, site);
 	if (site & SITE_FLAGS)
 		flags_out(j);
+	if (site & SITE_MASKED)
+		return without_translation(j, site);
 	if (c->mode == X86_LONG64 && (!x86_canonical(a) || !x86_canonical(a + size - 1)))
 		x86_raise_error(c, site & SITE_SS ? EXC_SS : EXC_GP, 0);
 	if (site & SITE_ALIGN && a & (size - 1))
 		x86_gp(c, 0);
 	if ((a & PAGE_MASK) + size <= PAGE_SIZE) {
-		enum x86_access access = site & SITE_WRITE ? X86_WRITE : X86_READ;
-
 		e = x86_tlb_fill(c, a, access, c->mmu, NULL);
-		if ((access == X86_WRITE ? e->write : e->read) == ((a & ~(gva_t)PAGE_MASK) | c->tlb_gen))
-			return (struct jit_access){ a + e->delta, e->flags };
+		if ((access == X86_WRITE ? e->write : e->read) == ((a & ~(gva_t)PAGE_MASK) | c->tlb_gen) &&
+			(access == X86_READ || !*e->flags))
+			return (struct jit_access){ a + e->delta, JIT_HIT };
 	}
-	if (j->fp_off)
-		return bounce(j, a, site);
-	jit_fp_store(j);
-	r = bounce(j, a, site);
-	jit_fp_load(j);
-	return r;
+	return without_translation(j, site);
 }
 
-static void
-page_written(struct jit_cpu *j, _Atomic uint8_t *flags)
-{
-	for (struct ram *r = j->i.c.v.m->mem.rams; r; r = r->next)
-		if (flags >= r->flags && flags < r->flags + (r->size >> PAGE_SHIFT)) {
-			mem_page_written(r, (uint64_t)(flags - r->flags));
-			return;
-		}
-}
-
-/* After a store whose page has flags, or which was bounced. 1: v.state is complete, leave. */
-unsigned
-jit_written(struct jit_cpu *j, uint32_t site, uint64_t rflags, _Atomic uint8_t *flags)
-{
-	struct soft_cpu *c = &j->i.c;
-	unsigned size = SITE_SIZE(site);
-	uint64_t dropped = c->v.count.blocks_dropped, v;
-	bool loaded = !j->fp_off;
-
-	jit_fp_home(j);
-	if (flags != &j->one) {
-		page_written(j, flags);
-	} else if (size <= 8) {
-		memcpy(&v, j->bounce, sizeof(v));
-		x86_store(c, j->bounce_addr, v, size, c->mmu);
-	} else {
-		x86_store_bytes(c, j->bounce_addr, j->bounce, size, c->mmu);
-	}
-	c->code_written = false;
-	if (j->pending)
-		jit_take_pending(j);
-	if (site & SITE_STAY || dropped == c->v.count.blocks_dropped) {
-		if (loaded)
-			jit_fp_load(j);
-		return 0;
-	}
-	if (!(site & SITE_FLAGS)) {
-		ST.rflags = (ST.rflags & ~(uint64_t)ARITH_FLAGS) | (rflags & ARITH_FLAGS);
-		flags_in(j);
-	}
-	ST.rip = j->page_va + SITE_OFF(site) + SITE_LEN(site);
-	return 1;
-}
-
-/* One instruction by the interpreter. */
 static uintptr_t
-help_interp(struct jit_cpu *j, uint32_t site)
+help_interp(struct jit_cpu *j, uint32_t site, uintptr_t b)
 {
-	struct soft_cpu *c = &j->i.c;
-	uint64_t next, epoch = c->tlb_epoch;
-	uint32_t key = c->mode_key;
-	enum interp_result r;
-
-	jit_fp_home(j);
+	(void)b;
 	complete(j, site);
-	next = c->next_rip;
 	flags_out(j);
 	j->refused[SITE_REASON(site)]++;
 	if (unlikely(j->i.c.v.trace))
 		cpu_trace(&j->i.c.v, CPU_TRACE_INTERPRETED, ST.rip, SITE_REASON(site));
-	r = interp_step(&j->i);
-	flags_in(j);
-	if (unlikely(r != INTERP_OK)) {
-		j->halted = r == INTERP_HALT;
-		j->shutdown = r == INTERP_SHUTDOWN;
-		return 0;
-	}
-	if (ST.rip == next && c->mode_key == key && c->tlb_epoch == epoch && j->run_ok && !requested(j) &&
-		!wants_single(j))
+	return interpret_one(j, site) ? 1 : next_code(j);
+}
+
+/* An instruction with its end in another page: is that page there, and is it the one it was? */
+static uintptr_t
+help_cross(struct jit_cpu *j, uint32_t site, uintptr_t at)
+{
+	struct jit_block *b = (struct jit_block *)(void *)(at - offsetof(struct jit_block, cross));
+	struct soft_cpu *c = &j->i.c;
+	gva_t next = j->hot.page_va + PAGE_SIZE;
+	struct soft_tlb_entry *e;
+
+	complete(j, site);
+	flags_out(j);
+	e = x86_tlb_fill(c, next, X86_EXEC, c->mmu, NULL);
+	if (x86_tlb_meta(c, e)->exec == (next | c->tlb_gen) && next + e->delta == b->host_second) {
+		if (b->upper == next >> 63 && (!b->upper || j->apart || is_global(j, next)))
+			b->cross = j->hot.page_va ^ j->hot.ctx[b->upper];
 		return 1;
+	}
+	j->refused[JIT_CROSSING]++;
+	interpret_one(j, site);
 	return next_code(j);
 }
 
 static uintptr_t
-help_string(struct jit_cpu *j, uint32_t site)
+help_string(struct jit_cpu *j, uint32_t site, uintptr_t b)
 {
 	complete(j, site);
 	flags_out(j);
 	if (unlikely(!jit_string(j, site)))
-		return help_interp(j, (site & SITE_MAKE(0x1fff, 15)) | SITE_REFUSAL(JIT_STRING));
+		return help_interp(j, (site & SITE_MAKE(0x1fff, 15)) | SITE_REFUSAL(JIT_STRING), b);
 	flags_in(j);
-	return j->run_ok ? 1 : 0;
+	return j->hot.run_ok ? 1 : 0;
 }
 
 static uintptr_t
-help_system(struct jit_cpu *j, uint32_t site)
+help_system(struct jit_cpu *j, uint32_t site, uintptr_t b)
 {
 	struct soft_cpu *c = &j->i.c;
 	uint32_t key = c->mode_key;
 
+	(void)b;
 	complete(j, site);
 	flags_out(j);
 	jit_system(j, site);
-	if (ST.rip == c->next_rip && c->mode_key == key && j->run_ok && !requested(j) && !wants_single(j)) {
+	if (ST.rip == c->next_rip && c->mode_key == key && j->hot.run_ok && !requested(j) && !wants_single(j)) {
 		flags_in(j);
 		return 1;
 	}
@@ -387,28 +461,17 @@ help_system(struct jit_cpu *j, uint32_t site)
 
 /* A vector instruction, and the registers are not loaded. */
 static uintptr_t
-help_fp(struct jit_cpu *j, uint32_t site)
+help_fp(struct jit_cpu *j, uint32_t site, uintptr_t b)
 {
 	uintptr_t r;
 
 	if (jit_fp_load(j))
 		return 1;
-	r = help_interp(j, site);
+	r = help_interp(j, site, b);
 	return r == 1 ? next_code(j) : r; /* "go on" would do it once more */
 }
 
 /* ---- the loop ---- */
-
-static void
-set_gs_base(struct jit_cpu *j)
-{
-	uint64_t base = (uint64_t)(uintptr_t)j;
-
-	if (getauxval(AT_HWCAP2) & 2)
-		__asm__ volatile("wrgsbase %0" : : "r"(base));
-	else
-		syscall(SYS_arch_prctl, ARCH_SET_GS, base);
-}
 
 /* Modes that are not translated. */
 static enum cpu_exit
@@ -445,7 +508,7 @@ run_code(struct jit_cpu *j)
 
 	b = next_block(j);
 	if (!b)
-		return j->run_ok ? step(j) : CPU_EXIT_COUNT;
+		return j->hot.run_ok ? step(j) : CPU_EXIT_COUNT;
 	flags_in(j);
 	j->enter(j, j->rx + b->far_entry);
 	jit_fp_home(j);
@@ -481,7 +544,8 @@ loop(struct jit_cpu *j)
 	enum cpu_exit x;
 
 	do {
-		atomic_exchange(&j->run_ok, 1);
+		atomic_exchange(&j->hot.run_ok, 1);
+		jit_close_window(j);
 		if (j->pending)
 			jit_take_pending(j);
 		if (requested(j))
@@ -508,7 +572,6 @@ jit_run(struct vcpu *v)
 		j->shutdown = false;
 		return CPU_EXIT_SHUTDOWN;
 	}
-	set_gs_base(j);
 	while (setjmp(j->i.c.fault)) {
 		enum cpu_exit x = CPU_EXIT_COUNT;
 
@@ -553,15 +616,17 @@ static int
 engine_open(struct vcpu *v, struct err *e)
 {
 	struct jit_cpu *j = (struct jit_cpu *)v;
-	uint32_t size = MIN(ARENA_MAX, ARENA_TOTAL / (unsigned)v->cpus->count);
+	uint32_t size = ARENA_TOTAL / (unsigned)v->cpus->count & ~0xfffu;
 
-	j->self = j;
-	j->one = 1;
+	j->hot.self = j;
+	j->hot.sample = JIT_SAMPLE;
+	jit_close_window(j);
 	j->helper[HELP_INTERP] = help_interp;
 	j->helper[HELP_STRING] = help_string;
 	j->helper[HELP_FP] = help_fp;
 	j->helper[HELP_SYSTEM] = help_system;
-	j->fp_off = 1;
+	j->helper[HELP_CROSS] = help_cross;
+	j->hot.fp_off = 1;
 	j->bmi2 = __builtin_cpu_supports("bmi2");
 	if (interp_open(&j->i))
 		return err_set(e, ERR_HOST, "no memory for the interpreter of virtual CPU %d", v->index);
@@ -595,7 +660,7 @@ engine_close(struct vcpu *v)
 static void
 engine_kick(struct vcpu *v)
 {
-	((struct jit_cpu *)v)->run_ok = 0;
+	((struct jit_cpu *)v)->hot.run_ok = 0;
 }
 
 static void

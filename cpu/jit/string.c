@@ -289,7 +289,7 @@ jit_string(struct jit_cpu *j, uint32_t site)
 		r = runs[what](j, site, size);
 		if (r == RUN_MORE && !(site & (SITE_READ | SITE_WRITE)))
 			r = RUN_DONE;
-		if (r == RUN_MORE && !j->run_ok && ST.gpr[RCX])
+		if (r == RUN_MORE && !j->hot.run_ok && ST.gpr[RCX])
 			r = RUN_AGAIN;
 	}
 	if (r == RUN_INTERP)

@@ -106,6 +106,7 @@ take_new_gen(struct soft_cpu *c)
 		wipe(c);
 	c->tlb_gen = ++c->tlb_last_gen;
 	c->pcid_gen[x86_pcid(c)] = (uint16_t)c->tlb_gen;
+	c->tlb_flushed = 1;
 	c->tlb_epoch++;
 }
 
@@ -125,6 +126,7 @@ x86_tlb_switch(struct soft_cpu *c, bool keep)
 
 	if (keep && gen != SOFT_TLB_GEN) {
 		c->tlb_gen = gen;
+		c->tlb_flushed = 1;
 		c->tlb_epoch++;
 		return;
 	}
@@ -202,11 +204,13 @@ x86_tlb_flush_page(struct soft_cpu *c, gva_t a)
 	unsigned h = large_hash(c, a), shift = large_shift(c);
 
 	c->tlb_epoch++;
+	c->tlb_flushed = 1;
 	if (c->huge >> ((a >> 30) & 63) & 1) {
 		x86_tlb_flush(c, true);
 		return;
 	}
 	if (!(c->large[h / 64] >> (h % 64) & 1)) {
+		c->tlb_flushed = page_of(a);
 		empty_page(c, a);
 		return;
 	}

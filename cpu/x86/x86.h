@@ -120,6 +120,8 @@ struct soft_cpu {
 	/* Counts everything that may change what a linear address means (CR3, INVLPG, paging bits): for caches that an
 	 * engine keys by linear address. */
 	uint64_t tlb_epoch;
+	/* Why tlb_epoch was counted last: INVLPG of this page; 1: something else. */
+	gva_t tlb_flushed;
 
 	/* private to cpu/x86/ */
 	bool amd;      /* CPUID shows AMD or Hygon: their flavour of SYSCALL and SYSENTER */
