@@ -2,6 +2,7 @@
 /*
  * Guest instructions: which are translated and how, what they do to the arithmetic flags.
  */
+#include "cpu/x86/decode.h"
 #include "cpu/jit/translate.h"
 
 static unsigned
@@ -153,6 +154,8 @@ pass(struct jit_scratch *t, struct insn *n)
 		jit_refuse(n, JIT_RARE);
 		return;
 	}
+	if (n->in.mnemonic == ZYDIS_MNEMONIC_MOVSXD && n->in.operand_width == 16) /* Zydis' operand is too wide */
+		jit_refuse(n, JIT_RARE);
 	if (n->mem && (!address_ok(t, n) || jit_mem_size(n) & (jit_mem_size(n) - 1) || !jit_mem_size(n)))
 		jit_refuse(n, JIT_ADDRESS);
 }
@@ -204,6 +207,8 @@ flow(struct jit_scratch *t, struct insn *n, enum kind kind)
 		if (!address_ok(t, n))
 			jit_refuse(n, JIT_ADDRESS);
 	}
+	if (kind == K_RET && o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+		jit_refuse(n, JIT_RARE);
 	if (kind == K_CALL && o->type == ZYDIS_OPERAND_TYPE_REGISTER && jit_guest_gpr(o->reg.value) == RSP)
 		jit_refuse(n, JIT_RARE);
 }
@@ -562,7 +567,7 @@ decode_one(struct jit_scratch *t, struct insn *n, unsigned at)
 	n->ends = false;
 	n->reads = n->kills = n->may = 0;
 	n->off = (uint16_t)(t->first + at);
-	s = ZydisDecoderDecodeFull(&t->decoder, t->code + at, MIN(t->avail - at, 15), &n->in, n->o);
+	s = x86_decode(&t->decoder, t->code + at, MIN(t->avail - at, 15), &n->in, n->o);
 	if (ZYAN_SUCCESS(s)) {
 		classify(t, n);
 		return;
@@ -578,6 +583,7 @@ decode_page(struct jit_scratch *t)
 	unsigned at = 0;
 
 	t->count = 0;
+	t->poll = false;
 	while (t->count < JIT_BLOCK_INSNS && at < t->avail && at <= JIT_BLOCK_BYTES - 15) {
 		struct insn *n = &t->insn[t->count];
 
@@ -592,6 +598,11 @@ decode_page(struct jit_scratch *t)
 		t->count++;
 		if (n->ends)
 			break;
+		/* what waits for STI is taken behind the instruction behind it */
+		if (t->count > 1 && t->insn[t->count - 2].kind == K_STI) {
+			t->poll = true;
+			break;
+		}
 	}
 	return at;
 }

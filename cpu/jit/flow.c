@@ -4,6 +4,14 @@
  */
 #include "cpu/jit/translate.h"
 
+/* Of an indirect jump: whence it came and how it moved RSP, for the case that rip is not canonical. */
+void
+jit_note_origin(struct jit_scratch *t, const struct insn *n, enum jit_moved moved)
+{
+	e_cpu(&t->e, false, 0xc7, 0, JIT_OFF(hot.origin));
+	e32(&t->e, SITE_MAKE(n->off, n->in.length) | SITE_REFUSAL(moved));
+}
+
 /* T_A = rip: through the jump cache. Flags are in memory form. */
 void
 jit_far_jump(struct jit_scratch *t)
@@ -38,7 +46,7 @@ link_site(struct jit_scratch *t, uint32_t site, int64_t off, bool mem)
 	l->site = site;
 	l->target = (uint16_t)off;
 	l->mem = mem;
-	l->ahead = off > t->now;
+	l->ahead = off > t->now && !t->poll;
 	jit_later(t, LATER_LINK, site, (uint32_t)((uint8_t *)l - t->j->meta))->save = !t->w.mem_ok;
 }
 

@@ -450,20 +450,21 @@ call(struct jit_scratch *t, const struct insn *n)
 		e_load(&t->e, T_A, JIT_OFF(hot.scratch));
 	else
 		e_mov(&t->e, T_A, jit_fetch(t, jit_guest_gpr(o->reg.value), T_A));
+	jit_note_origin(t, n, JIT_PUSHED);
 	jit_far_jump(t);
 }
 
 static void
 ret(struct jit_scratch *t, const struct insn *n)
 {
-	int32_t more = n->o[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? (int32_t)(n->o[0].imm.value.u & 0xffff) : 0;
 	int32_t at;
 
 	jit_save_flags(t);
 	at = pop_place(t, n, H_10);
 	load_value(t, T_A, at);
-	move_sp(t, (int32_t)t->stack + more);
+	move_sp(t, (int32_t)t->stack);
 	t->tested = 0;
+	jit_note_origin(t, n, JIT_POPPED);
 	jit_far_jump(t);
 }
 
@@ -484,6 +485,7 @@ jump(struct jit_scratch *t, const struct insn *n)
 	} else {
 		e_mov(&t->e, T_A, jit_fetch(t, jit_guest_gpr(o->reg.value), T_A));
 	}
+	jit_note_origin(t, n, JIT_NOT_MOVED);
 	jit_far_jump(t);
 }
 

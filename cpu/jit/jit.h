@@ -192,6 +192,8 @@ enum jit_system_kind {
 	JIT_RDTSC,
 	JIT_RDTSCP
 };
+/* What an indirect jump did to RSP. */
+enum jit_moved { JIT_NOT_MOVED, JIT_POPPED, JIT_PUSHED };
 /* Returns 0: leave, v.state is complete; 1: go on behind the call; else the code to go on with, v.state complete.
  * `b` is what T_B held: of HELP_CROSS, the address of the block's `cross`. */
 typedef uintptr_t jit_helper(struct jit_cpu *j, uint32_t site, uintptr_t b);
@@ -213,6 +215,7 @@ struct jit_hot {
 	struct jit_cpu *self;
 	void *c_stack;	 /* RSP for calls of C; it points to a pointer to this struct */
 	uint32_t fp_off; /* 0: the guest's vector registers are in the host's */
+	uint32_t origin; /* of the last indirect jump: SITE_OFF and SITE_LEN, enum jit_moved as its reason */
 	uint16_t fl;
 };
 
@@ -223,6 +226,7 @@ struct jit_cpu {
 	bool bmi2; /* RORX */
 	jit_helper *helper[HELP_COUNT];
 	bool halted, shutdown;
+	uint64_t string_flags;		/* string.c: RFLAGS as they are if nothing faults any more */
 	uint8_t nowhere[2 * PAGE_SIZE]; /* see JIT_NO_WINDOW */
 	_Atomic uint8_t nowhere_flags;
 

@@ -60,8 +60,10 @@ address_and(
 	int32_t disp = (int32_t)m->disp.value + more;
 
 	if (o->encoding == ZYDIS_OPERAND_ENCODING_DISP16_32_64 && t->wide) {
+		uint64_t off = w ? (uint64_t)m->disp.value : (uint32_t)m->disp.value;
+
 		E_BYTES(&t->e, 0x49, 0xb8 | (T_A & 7)); /* mov r11, imm64 */
-		e_put(&t->e, &m->disp.value, 8);
+		e_put(&t->e, &off, 8);
 		return;
 	}
 	if (m->base == ZYDIS_REGISTER_RIP) {

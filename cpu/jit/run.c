@@ -251,7 +251,23 @@ next_code(struct jit_cpu *j)
 	return b ? (uintptr_t)(j->rx + b->far_entry) : 0;
 }
 
+static bool interpret_one(struct jit_cpu *j, uint32_t site);
+
 /* ---- what stubs call ---- */
+
+/* An indirect jump does not reach such an address: back to before it, for the interpreter to raise what it raises. A
+ * direct jump, which comes from near by, does. */
+static void
+not_canonical(struct jit_cpu *j, uint64_t rip)
+{
+	uint32_t from = j->hot.origin;
+
+	if (rip - j->hot.page_va + (1ull << 32) < 1ull << 33)
+		return;
+	ST.rip = j->hot.page_va + SITE_OFF(from);
+	ST.gpr[RSP] += SITE_REASON(from) == JIT_POPPED ? -8ull : SITE_REASON(from) == JIT_PUSHED ? 8 : 0;
+	interpret_one(j, from);
+}
 
 uintptr_t
 jit_jump(struct jit_cpu *j, uint64_t rip)
@@ -259,6 +275,8 @@ jit_jump(struct jit_cpu *j, uint64_t rip)
 	j->looked_up++;
 	flags_out(j);
 	ST.rip = rip;
+	if (unlikely(!x86_canonical(rip)))
+		not_canonical(j, rip);
 	return next_code(j);
 }
 

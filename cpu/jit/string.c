@@ -219,7 +219,7 @@ compare(struct jit_cpu *j, uint64_t a, uint64_t b, unsigned size)
 		__asm__("cmpb %b2, %b1\n\tpushfq\n\tpop %0" : "=&r"(low) : "q"(a), "q"(b) : "cc");
 		f = (f & ~(uint64_t)(FLAG_AF | FLAG_PF)) | (low & (FLAG_AF | FLAG_PF));
 	}
-	ST.rflags = (ST.rflags & ~mask) | (f & mask);
+	j->string_flags = (ST.rflags & ~mask) | (f & mask);
 }
 
 /* `n` elements until they differ (repe) or are equal; returns how many were looked at. */
@@ -283,6 +283,7 @@ jit_string(struct jit_cpu *j, uint32_t site)
 	unsigned what = SITE_REASON(site), size = SITE_SIZE(site);
 	enum run r = RUN_MORE;
 
+	j->string_flags = ST.rflags;
 	if ((ST.rflags & FLAG_DF && what != JIT_MOVS) || j->i.c.dr_armed)
 		return false;
 	while (r == RUN_MORE && count_of(j, site)) {
@@ -292,6 +293,9 @@ jit_string(struct jit_cpu *j, uint32_t site)
 		if (r == RUN_MORE && !j->hot.run_ok && ST.gpr[RCX])
 			r = RUN_AGAIN;
 	}
+	if (r != RUN_INTERP &&
+		(what == JIT_CMPS || what == JIT_SCAS)) /* not before: a fault restores them (SDM 2, REP) */
+		ST.rflags = j->string_flags;
 	if (r == RUN_INTERP)
 		return false;
 	if (r != RUN_AGAIN)

@@ -116,6 +116,7 @@ struct jit_scratch {
 	unsigned tier;
 	unsigned now; /* offset in the page of the instruction being written */
 	struct where w;
+	bool poll;	 /* ways out may not skip the poll of where they lead */
 	bool in_line;	 /* groups are used: tier 2, not the copy of a group */
 	bool in_group;	 /* T_A is taken */
 	uint32_t tested; /* behind the last check's TEST; 0: none */
@@ -166,6 +167,7 @@ void jit_need_host(struct jit_scratch *t);
 
 /* ---- flow.c ---- */
 void jit_far_jump(struct jit_scratch *t);
+void jit_note_origin(struct jit_scratch *t, const struct insn *n, enum jit_moved moved);
 void jit_rip_to(struct jit_scratch *t, unsigned reg, int64_t off);
 void jit_direct_jump(struct jit_scratch *t, int64_t off);
 void jit_conditional_jump(struct jit_scratch *t, const struct insn *n);
