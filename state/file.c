@@ -25,6 +25,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zstd.h>
@@ -514,6 +515,7 @@ state_get(const struct state_file *f, uint64_t n, void *zstd, uint8_t *scratch, 
 
 struct verify {
 	const struct state_file *f;
+	const uint8_t *map; /* the whole file */
 	_Atomic uint64_t next;
 	_Atomic uint64_t bad; /* the first chunk found wrong */
 };
@@ -522,19 +524,14 @@ static void *
 verify_some(void *opaque)
 {
 	struct verify *v = opaque;
-	uint8_t *buf = malloc(state_bound());
 	uint64_t n;
 
-	while (buf && (n = v->next++) < v->f->map.count && v->bad == UINT64_MAX) {
+	while ((n = v->next++) < v->f->map.count && v->bad == UINT64_MAX) {
 		const struct state_chunk *c = &v->f->map.chunk[n];
 
-		if (c->length &&
-			(read_at(v->f->fd, buf, c->length, c->offset) || state_crc(0, buf, c->length) != c->crc))
+		if (c->length && state_crc(0, v->map + c->offset, c->length) != c->crc)
 			v->bad = n;
 	}
-	if (!buf)
-		v->bad = 0;
-	free(buf);
 	return NULL;
 }
 
@@ -544,15 +541,21 @@ state_verify(struct state_file *f, struct err *e)
 	struct verify v = { .f = f, .bad = UINT64_MAX };
 	unsigned count = state_threads(), made = 0;
 	pthread_t t[STATE_THREADS_MAX];
+	void *map = mmap(NULL, f->size, PROT_READ, MAP_PRIVATE, f->fd, 0);
 
+	if (map == MAP_FAILED)
+		return err_sys(e, ERR_FILE, errno, "cannot read the saved state '%s'", f->path);
+	madvise(map, f->size, MADV_SEQUENTIAL);
+	v.map = map;
 	while (made + 1 < count && !pthread_create(&t[made], NULL, verify_some, &v))
 		made++;
 	verify_some(&v);
 	while (made)
 		pthread_join(t[--made], NULL);
+	munmap(map, f->size);
 	if (v.bad == UINT64_MAX)
 		return 0;
 	return err_set(e, ERR_FILE,
-		"The saved state '%s' is damaged: piece %llu of the memory '%s' has a wrong checksum or cannot be read",
-		f->path, (unsigned long long)(v.bad - ram_of(&f->map, v.bad)->first), ram_of(&f->map, v.bad)->name);
+		"The saved state '%s' is damaged: piece %llu of the memory '%s' has a wrong checksum", f->path,
+		(unsigned long long)(v.bad - ram_of(&f->map, v.bad)->first), ram_of(&f->map, v.bad)->name);
 }

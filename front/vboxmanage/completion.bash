@@ -55,9 +55,14 @@ _vboxmanage() {
 		logdest osdetect osdmesg osinfo setregisters show stack statistics) ;;
 	controlvm:1) _vboxmanage_reply "$cur" < <(_vboxmanage_machines "$program" runningvms) ;;
 	controlvm:2) _vboxmanage_reply "$cur" < <(printf '%s\n' pause resume reset poweroff acpipowerbutton \
-		screenshotpng keyboardputscancode keyboardputstring keyboardputfile vrde setlinkstate1 natpf1 nictrace1 \
+		savestate screenshotpng keyboardputscancode keyboardputstring keyboardputfile vrde setlinkstate1 natpf1 nictrace1 \
 		nictracefile1 nic1 nicpromisc1 nicproperty1) ;;
-	startvm:* | modifyvm:1 | showvminfo:1 | unregistervm:1 | storagectl:1 | storageattach:1 | snapshot:1 | \
+	snapshot:2) _vboxmanage_reply "$cur" < <(printf '%s\n' take delete restore restorecurrent edit list showvminfo) ;;
+	snapshot:3)
+		_vboxmanage_reply "$cur" < <("$program" snapshot "${COMP_WORDS[i + 1]}" list --machinereadable 2>/dev/null |
+			sed -n 's/^SnapshotName[-0-9]*="\(.*\)"$/\1/p')
+		;;
+	startvm:* | clonevm:1 | discardstate:1 | adoptstate:1 | modifyvm:1 | showvminfo:1 | unregistervm:1 | storagectl:1 | storageattach:1 | snapshot:1 | \
 		bandwidthctl:1 | getextradata:1 | setextradata:1 | guestcontrol:1 | guestproperty:2 | sharedfolder:2)
 		_vboxmanage_reply "$cur" < <(_vboxmanage_machines "$program")
 		;;

@@ -31,7 +31,7 @@ disk() { # NAME CONTROLLER BUS [MIB]: a new disk as the first of a new controlle
 	VBoxManage storageattach "$1" --storagectl "$2" --port 0 --device 0 --type hdd --medium "$HOME/$1-$2.vdi" >/dev/null
 }
 
-# sh_in_guest PORT COMMAND: its output. The shell echoes; what counts stands between two marks.
+# sh_in_guest PORT COMMAND: its output, which stands between two marks.
 sh_in_guest() {
 	timeout 90 python3 - "$@" <<'PY'
 import random, re, socket, sys, time
@@ -46,6 +46,8 @@ while not re.search("E" + mark + " [0-9]+\\s", text) and time.time() < end:
         s.settimeout(1)
         s.sendall(b"\x03")
         time.sleep(0.2)
+        s.sendall(b"\nstty -echo; PS1= PS2=\n")
+        time.sleep(0.5)
         for c in line:
             s.sendall(c.encode())
             time.sleep(0.001)
