@@ -1,0 +1,172 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# Disks that come and go while a stock kernel runs, floppy disks, limits of bandwidth, a host without room.
+
+load common
+
+setup_file() {
+	setup_file_common
+}
+
+setup() {
+	console=$BATS_TEST_TMPDIR/console # what the guest says
+	line=$BATS_TEST_TMPDIR/line
+	export HOME=$BATS_TEST_TMPDIR/home LODGE_HOME=$BATS_TEST_TMPDIR/lodge
+	mkdir -p "$HOME"
+}
+
+teardown() {
+	VBoxManage controlvm m poweroff >/dev/null 2>&1 || true
+	[[ -z ${talk:-} ]] || kill "$talk" 2>/dev/null || true
+	! mountpoint -q "$BATS_TEST_TMPDIR/small" || umount "$BATS_TEST_TMPDIR/small"
+}
+
+# Boots the demo CD with a shell on the serial line; `guest COMMAND` types there.
+start_machine() {
+	VBoxManage createvm --name m --ostype Linux26_64 --register >/dev/null
+	VBoxManage modifyvm m --memory 256 --nic1 none --uart1 0x3f8 4 --uartmode1 server "$line" --boot1 dvd
+	VBoxManage storagectl m --name IDE --add ide
+	VBoxManage storageattach m --storagectl IDE --port 1 --device 0 --type dvddrive --medium "$ISO"
+	"$@"
+	VBoxManage startvm m --type headless
+	mkfifo "$BATS_TEST_TMPDIR/keys"
+	exec 9<>"$BATS_TEST_TMPDIR/keys"
+	socat - "UNIX-CONNECT:$line" <&9 >"$console" 3>&- &
+	talk=$!
+	wait_for 100 grep -q LODGE-GUEST-READY "$console"
+	wait_for 30 shell_answers # what is typed before it reads is lost
+}
+
+said() { # TEXT
+	tr -d '\r' <"$console" | grep -qF -- "$1"
+}
+
+shell_answers() {
+	echo 'echo HEL"LO"' >&9
+	sleep 1
+	said HELLO
+}
+
+# guest SECONDS COMMAND: run it in the guest and wait until it is done, whatever its status.
+guest() {
+	turn=$((${turn:-0} + 1))
+	echo "$2; echo \"DO\"NE-$turn-\$?" >&9
+	wait_for "$1" said "DONE-$turn-"
+}
+
+works() {
+	guest "$@" && said "DONE-$turn-0" || { show "$console"; return 1; }
+}
+
+image() { # FILE MB
+	VBoxManage createmedium disk --filename "$1" --size "$2" >/dev/null 2>&1
+}
+
+plug_and_unplug() { # CONTROLLER DEVICE
+	image "$HOME/new.vdi" 20
+	VBoxManage storageattach m --storagectl "$1" --port 1 --device 0 --type hdd --medium "$HOME/new.vdi"
+	works 60 "for i in \$(seq 30); do test -b /dev/$2 && break; sleep 1; done; dmesg | tail -n 5; test -b /dev/$2"
+	works 60 "yes lodge | head -c 4000000 >/tmp/x; dd if=/tmp/x of=/dev/$2 bs=64k conv=fsync"
+	VBoxManage showvminfo m --machinereadable | grep -qx "\"$1-1-0\"=\"$HOME/new.vdi\""
+	VBoxManage storageattach m --storagectl "$1" --port 1 --device 0 --medium none
+	works 60 "for i in \$(seq 30); do test -b /dev/$2 || break; sleep 1; done; test ! -b /dev/$2"
+	VBoxManage controlvm m poweroff 2>/dev/null
+	qemu-img convert -O raw "$HOME/new.vdi" "$HOME/new.img"
+	cmp -n 4000000 "$HOME/new.img" <(yes lodge | head -c 4000000)
+}
+
+@test "a disk is plugged into a SATA controller and out again while Linux runs" {
+	sata() { VBoxManage storagectl m --name SATA --add sata --portcount 2; }
+	start_machine sata
+	plug_and_unplug SATA sda
+}
+
+@test "a disk is plugged into a virtio SCSI controller and out again while Linux runs" {
+	scsi() { VBoxManage storagectl m --name VSCSI --add virtio-scsi --portcount 2; }
+	start_machine scsi
+	plug_and_unplug VSCSI sda
+}
+
+@test "a disk is plugged into an NVMe controller and out again while Linux runs" {
+	nvme() { VBoxManage storagectl m --name NVMe --add pcie --portcount 2; }
+	start_machine nvme
+	plug_and_unplug NVMe nvme0n1 # Linux counts those it finds
+}
+
+@test "a disk that is not hot-pluggable, and controllers without hot plug, refuse" {
+	both() {
+		VBoxManage storagectl m --name SATA --add sata --portcount 2
+		VBoxManage storagectl m --name SCSI --add scsi
+		image "$HOME/a.vdi" 5
+		VBoxManage storageattach m --storagectl SATA --port 0 --type hdd --medium "$HOME/a.vdi"
+	}
+	start_machine both
+	run VBoxManage storageattach m --storagectl SATA --port 0 --medium none
+	[[ $status -eq 1 && $output == *"does not support hot-plugging"* ]]
+	image "$HOME/b.vdi" 5
+	run VBoxManage storageattach m --storagectl SCSI --port 0 --type hdd --medium "$HOME/b.vdi"
+	[[ $status -eq 1 && $output == *"Controller 'SCSI' does not support hot-plugging"* ]]
+	run VBoxManage storageattach m --storagectl SATA --port 0 --nonrotational on
+	[[ $status -eq 1 && $output == *"The machine is not mutable"* ]]
+}
+
+@test "a floppy disk is read, written and changed" {
+	yes one | head -c 1474560 >"$BATS_TEST_TMPDIR/1.img"
+	yes two | head -c 1474560 >"$BATS_TEST_TMPDIR/2.img"
+	floppy() {
+		VBoxManage storagectl m --name F --add floppy
+		VBoxManage storageattach m --storagectl F --port 0 --device 0 --type fdd --medium "$BATS_TEST_TMPDIR/1.img"
+	}
+	start_machine floppy
+	works 60 "head -c 1474560 /dev/fd0 | md5sum | grep -q $(md5sum <"$BATS_TEST_TMPDIR/1.img" | cut -c1-32)"
+	VBoxManage storageattach m --storagectl F --port 0 --device 0 --type fdd --medium "$BATS_TEST_TMPDIR/2.img"
+	works 60 "head -c 1474560 /dev/fd0 | md5sum | grep -q $(md5sum <"$BATS_TEST_TMPDIR/2.img" | cut -c1-32)"
+	works 60 "printf LODGE | dd of=/dev/fd0 bs=512 seek=2879 conv=sync,fsync"
+	VBoxManage storageattach m --storagectl F --port 0 --device 0 --medium emptydrive
+	VBoxManage controlvm m poweroff 2>/dev/null
+	[[ $(dd if="$BATS_TEST_TMPDIR/2.img" bs=512 skip=2879 status=none | head -c 5) == LODGE ]]
+	[[ $(head -c 3 "$BATS_TEST_TMPDIR/1.img") == one ]]
+}
+
+@test "a limit of bandwidth holds, and changes while the machine runs" {
+	slow() {
+		VBoxManage storagectl m --name SATA --add sata --portcount 1
+		image "$HOME/a.vdi" 50
+		VBoxManage bandwidthctl m add slow --type disk --limit 1M
+		VBoxManage storageattach m --storagectl SATA --port 0 --type hdd --medium "$HOME/a.vdi" --bandwidthgroup slow
+	}
+	start_machine slow
+	start=$SECONDS
+	works 60 "dd if=/dev/zero of=/dev/sda bs=1M count=6 conv=fsync"
+	[[ $((SECONDS - start)) -ge 4 ]]
+	VBoxManage bandwidthctl m set slow --limit 0
+	start=$SECONDS
+	works 60 "dd if=/dev/zero of=/dev/sda bs=1M count=6 conv=fsync"
+	[[ $((SECONDS - start)) -le 4 ]]
+}
+
+@test "a host without room pauses the machine, which goes on when there is some and loses nothing" {
+	[[ $(id -u) == 0 ]] || skip "mounting a small tmpfs needs root"
+	mkdir "$BATS_TEST_TMPDIR/small"
+	mount -t tmpfs -o size=8m tmpfs "$BATS_TEST_TMPDIR/small" || skip "no tmpfs can be mounted here"
+	small() {
+		VBoxManage storagectl m --name SATA --add sata --portcount 1
+		image "$BATS_TEST_TMPDIR/small/a.vdi" 50
+		VBoxManage storageattach m --storagectl SATA --port 0 --type hdd --medium "$BATS_TEST_TMPDIR/small/a.vdi"
+	}
+	start_machine small
+	echo "yes lodge | head -c 20000000 >/tmp/x; dd if=/tmp/x of=/dev/sda bs=64k conv=fsync && echo WRIT'TEN'" >&9
+	wait_for 60 bash -c "VBoxManage showvminfo m --machinereadable | grep -qx 'VMState=\"paused\"'"
+	grep -rq "the host has no room for" "$(VBoxManage showvminfo m --machinereadable | sed -n 's/^LogFldr="\(.*\)"/\1/p')"
+	run VBoxManage controlvm m savestate
+	[[ $status -eq 1 && $output == *"no room"* ]]
+	VBoxManage controlvm m resume # there is no more room yet: it stops again
+	wait_for 30 bash -c "VBoxManage showvminfo m --machinereadable | grep -qx 'VMState=\"paused\"'"
+	! said WRITTEN
+	mount -o remount,size=64m "$BATS_TEST_TMPDIR/small"
+	VBoxManage controlvm m resume
+	wait_for 60 said WRITTEN
+	works 60 "echo 3 >/proc/sys/vm/drop_caches; head -c 20000000 /dev/sda | cmp - /tmp/x"
+	VBoxManage controlvm m poweroff 2>/dev/null
+	qemu-img check "$BATS_TEST_TMPDIR/small/a.vdi"
+}
