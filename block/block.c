@@ -346,11 +346,12 @@ ring(struct block *b)
 			"block", "'%s': the completion eventfd cannot be written (%s)", b->top->path, strerror(errno));
 }
 
-/* The host's disk is full: keep the request, and have that told. Lock held. False: it is to fail. */
+/* The host's disk is full, or a password is missing: keep the request, and have that told. Lock held. False: it fails.
+ */
 static bool
 hold(struct block *b, struct block_req *r)
 {
-	if (r->result != -ENOSPC || !b->full || b->draining)
+	if ((r->result != -ENOSPC && r->result != -ENOKEY) || !b->full || b->draining)
 		return false;
 	if (!b->held) {
 		b->full_due = true;

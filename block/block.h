@@ -110,7 +110,8 @@ void block_submit(struct block *b, struct block_req *r);
 void block_drain(struct block *b);
 
 /*
- * When the host has no room for a write, hold the request instead of failing it, and call `full` (on the loop, machine
+ * When the host has no room for a write, or the password of an encrypted image is missing, hold the request instead of
+ * failing it, and call `full` (on the loop, machine
  * lock held), once until block_retry(), which tries again what is held. NULL: let it fail. Before the first submit.
  */
 void block_hold_when_full(struct block *b, void (*full)(void *opaque), void *opaque);

@@ -396,6 +396,12 @@ host_vm_screenshot(struct host *h, const char *id, const char *png_path, struct 
 }
 
 int
+host_vm_add_password(struct host *h, const char *id, const char *name, const char *password, struct err *e)
+{
+	return simple_call(h, id, "disk.password", json_pack("{s:s, s:s}", "name", name, "password", password), e);
+}
+
+int
 host_vm_scancodes(struct host *h, const char *id, const uint8_t *codes, size_t count, struct err *e)
 {
 	json_t *list = json_array();

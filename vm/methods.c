@@ -429,6 +429,18 @@ METHOD(bandwidth_set)
 	return done(c, NULL);
 }
 
+METHOD(disk_password)
+{
+	const char *name, *password;
+	bool complete;
+
+	if (!get_string(c, "name", &name) || !get_string(c, "password", &password) ||
+		vm_give_password(c->v, name, password, &complete, c->e))
+		return METHOD_FAILED;
+	/* What waited for it goes on, as VirtualBox has it. */
+	return complete && c->v->state == VM_PAUSED ? later(c, JOB_RESUME) : done(c, NULL);
+}
+
 METHOD(medium_change)
 {
 	json_t *path = json_object_get(c->params, "path"), *force = json_object_get(c->params, "force");

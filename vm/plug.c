@@ -126,6 +126,38 @@ disk_full(void *opaque)
 	vm_post_job(d->v, (struct vm_job){ .kind = JOB_FULL });
 }
 
+static bool
+is_locked(struct vm_disk *d)
+{
+	struct block_info info = { 0 };
+
+	if (d->block)
+		block_get_info(d->block, &info);
+	return info.locked;
+}
+
+int
+vm_give_password(struct vm *v, const char *id, const char *password, bool *complete, struct err *e)
+{
+	int given = 0;
+
+	*complete = true;
+	for (int i = 0; i < v->disk_count; i++) {
+		struct vm_disk *d = &v->disks[i];
+		char *own = is_locked(d) ? block_get_text(d->block, "CRYPT/KeyId") : NULL;
+		bool asked = own && !strcmp(own, id);
+
+		free(own);
+		if (asked && block_unlock(d->block, password, e))
+			return -1;
+		given += asked;
+		if (is_locked(d))
+			*complete = false;
+	}
+	return given ? 0
+		     : err_set(e, ERR_NOT_FOUND, "No disk of the machine waits for a password with the name '%s'", id);
+}
+
 static struct vm_disk *
 find_full(struct vm *v)
 {
@@ -140,7 +172,9 @@ vm_is_full(struct vm *v, struct err *e)
 {
 	struct vm_disk *d = find_full(v);
 
-	if (d)
+	if (d && is_locked(d))
+		err_set(e, ERR_VM_STATE, "the password of '%s' is missing", block_path(d->block));
+	else if (d)
 		err_set(e, ERR_VM_STATE,
 			"the host has no room for what the guest has written to '%s': make room and resume the machine "
 			"first",
@@ -157,6 +191,15 @@ vm_full_pause(struct vm *v)
 		return;
 	pc_pause(v->pc);
 	machine_lock(v->m);
+	if (is_locked(d)) {
+		snprintf(v->outcome.reason, sizeof(v->outcome.reason), "the password of '%.200s' is missing",
+			block_path(d->block));
+		log_warn(v->c->name, "'%s' is encrypted: the machine is paused until its password is given",
+			block_path(d->block));
+		vm_set_state(v, VM_PAUSED);
+		machine_unlock(v->m);
+		return;
+	}
 	snprintf(
 		v->outcome.reason, sizeof(v->outcome.reason), "no room on the host for '%.200s'", block_path(d->block));
 	log_error(v->c->name,

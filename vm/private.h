@@ -186,6 +186,8 @@ void vm_opener_stop(struct vm *v);
 struct block *vm_open_image(struct vm *v, const char *path, const char *format, int flags, struct err *e);
 /* A disk has its image, just opened. */
 void vm_disk_opened(struct vm_disk *d);
+/* The password called `id`, for all disks that wait for it. *complete: none waits for another one. Machine lock held. */
+int vm_give_password(struct vm *v, const char *id, const char *password, bool *complete, struct err *e);
 int vm_groups_open(struct vm *v, struct err *e);
 void vm_groups_close(struct vm *v);
 /* The rest with the machine lock held, unless it says otherwise. */

@@ -153,6 +153,7 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *	                               (SCM_RIGHTS)
  *	nic.attach       {slot, backend} -> {}   unplug the adapter and plug it in as the backend says (as below)
  *	bandwidth        {group, rate} -> {}     bytes a second for the adapters of the group together, 0: no limit
+ *	disk.password    {name, password} -> {}   of encrypted disks; a machine that waits for the last one is resumed
  *	medium.change    {controller, port, device, path, force?:bool} -> {}   dvd drives; path null: eject. force:
  *	                               also when the guest has locked the tray
  *	drive.attach     {controller, port, device, path?, format?, dvd?, nonrotational?, discard?, group?} -> {}
@@ -188,6 +189,7 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
 	X("nictrace", nictrace)                                                                                        \
 	X("nic.attach", nic_attach)                                                                                    \
 	X("bandwidth", bandwidth)                                                                                      \
+	X("disk.password", disk_password)                                                                              \
 	X("medium.change", medium_change)                                                                              \
 	X("drive.attach", drive_attach)                                                                                \
 	X("drive.detach", drive_detach)                                                                                \

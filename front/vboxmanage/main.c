@@ -40,6 +40,7 @@ static const struct verb verbs[] = {
 	{ "controlvm", cmd_controlvm,
 		"VM pause|resume|reset|poweroff|acpipowerbutton\n"
 		"VM screenshotpng FILE\n"
+		"VM addencpassword NAME FILE|- [--removeonsuspend no]\n"
 		"VM keyboardputscancode HEX...\n"
 		"VM keyboardputstring TEXT...\n"
 		"VM keyboardputfile FILE\n"

@@ -553,7 +553,7 @@ ask_password(const char *prompt)
 }
 
 /* The first line of a file, or "-": asked for. NULL after saying why. free() it. */
-static char *
+char *
 read_password(struct cli *c, const char *file, const char *prompt)
 {
 	struct err e = { 0 };

@@ -203,6 +203,29 @@ ctl_screenshot(struct cli *c, const char *vm, int slot, int argc, char **argv)
 	return host_vm_screenshot(c->host, vm, argv[0], &e) ? fail_api(c, &e, &site) : 0;
 }
 
+/* NAME FILE|- [--removeonsuspend yes|no]: a machine that is suspended keeps its disks open here, and their keys. */
+static int
+ctl_password(struct cli *c, const char *vm, int slot, int argc, char **argv)
+{
+	static const struct site site = { "Console",
+		"AddEncryptionPassword(Bstr(argv[2]).raw(), Bstr(strPassword).raw(), fRemoveOnSuspend)", 2010,
+		"VBoxManageControlVM.cpp" };
+	struct err e = { 0 };
+	char *password;
+	int r;
+
+	if (argc != 2 && !(argc == 4 && !strcmp(argv[2], "--removeonsuspend")))
+		return fail_syntax(c, "Incorrect number of parameters");
+	if (argc == 4 && strcmp(argv[3], "no"))
+		return fail_plain(c, "Passwords are not removed when a machine is suspended: use --removeonsuspend no");
+	password = read_password(c, argv[1], "Enter password: ");
+	if (!password)
+		return 1;
+	r = host_vm_add_password(c->host, vm, argv[0], password, &e);
+	free(password);
+	return r ? fail_api(c, &e, &site) : 0;
+}
+
 static int
 ctl_scancodes(struct cli *c, const char *vm, int slot, int argc, char **argv)
 {
@@ -367,6 +390,7 @@ static const struct control {
 	{ "savestate", ctl_savestate, 0 },
 	{ "acpipowerbutton", ctl_power_button, 0 },
 	{ "screenshotpng", ctl_screenshot, 0 },
+	{ "addencpassword", ctl_password, 0 },
 	{ "keyboardputscancode", ctl_scancodes, 0 },
 	{ "keyboardputstring", ctl_string, 0 },
 	{ "keyboardputfile", ctl_file, 0 },
@@ -383,8 +407,8 @@ static const struct control {
 /* What VirtualBox has and this does not. */
 static const char *const absent[] = { "acpisleepbutton", "reboot", "shutdown", "usbattach", "usbdetach",
 	"guestmemoryballoon", "cpuexecutioncap", "setvideomodehint", "setscreenlayout", "plugcpu", "unplugcpu",
-	"teleport", "clipboard", "draganddrop", "audioin", "audioout", "recording", "setcredentials", "addencpassword",
-	"webcam", "vrdeport", "vrdeproperty", "changeuartmode", "autostart-enabled1", "vm-process-priority" };
+	"teleport", "clipboard", "draganddrop", "audioin", "audioout", "recording", "setcredentials", "webcam",
+	"vrdeport", "vrdeproperty", "changeuartmode", "autostart-enabled1", "vm-process-priority" };
 
 static bool
 is_absent(const char *word)

@@ -146,6 +146,8 @@ int show_vm(struct cli *c, const struct host_vm *vm);
 int show_vm_machine_readable(struct cli *c, const struct host_vm *vm);
 /* "disk", "dvd", "floppy" before the rest of a command. */
 bool medium_kind_word(const char *word, enum host_device *type);
+/* A password: the first line of a file, or "-": asked for. NULL after saying why; free() it. */
+char *read_password(struct cli *c, const char *file, const char *prompt);
 /* The words of --variant; 0, or the status to leave with. */
 int medium_variant(struct cli *c, const char *text, bool *fixed, bool *split, bool *stream);
 void show_medium(const struct host_medium *m, bool full);
