@@ -332,3 +332,34 @@ same() { # IMAGE: holds what data.raw does
 	[ "$(mr web1 SATA-3-0)" = "$HOME/w.vdi" ]
 	[[ $(mr web1 SATA-0-0) == */Snapshots/* ]]
 }
+
+@test "a machine with an encrypted disk waits for its password" {
+	needs_machines
+	truncate -s 8M data.raw
+	printf '\353\376' | dd of=data.raw conv=notrunc status=none
+	printf '\125\252' | dd of=data.raw bs=1 seek=510 conv=notrunc status=none
+	VBoxManage convertfromraw data.raw a.vdi 2>/dev/null
+	echo secret >p1
+	echo wrong >p2
+	VBoxManage encryptmedium a.vdi --newpassword p1 --newpasswordid key1 2>/dev/null
+	make_vm web1
+	VBoxManage modifyvm web1 --memory 64
+	VBoxManage storagectl web1 --name SATA --add sata
+	VBoxManage storageattach web1 --storagectl SATA --port 0 --type hdd --medium a.vdi
+	VBoxManage startvm web1 --type headless >/dev/null
+	for _ in $(seq 100); do
+		[ "$(mr web1 VMState)" != paused ] || break
+		sleep 0.2
+	done
+	[ "$(mr web1 VMState)" = paused ]
+	vbm controlvm web1 addencpassword nokey p1
+	fails_with 1 "nokey"
+	vbm controlvm web1 addencpassword key1 p2
+	fails_with 1 "VBOX_E_PASSWORD_INCORRECT"
+	VBoxManage controlvm web1 addencpassword key1 p1
+	for _ in $(seq 100); do
+		[ "$(mr web1 VMState)" != running ] || break
+		sleep 0.2
+	done
+	[ "$(mr web1 VMState)" = running ]
+}
