@@ -878,10 +878,14 @@ move_table(struct image *b, struct vhd *v, uint64_t blocks)
 		r = file_pwrite(b->fd, v->footer, FOOTER, at + len);
 	if (!r)
 		r = image_sync(b, b->fd);
+	/* Through the cache: it knows the old footer there. */
+	if (!r) {
+		pthread_mutex_lock(&v->lock);
+		r = meta_put(v->meta, at, table, len, PHASE_FOOTER);
+		pthread_mutex_unlock(&v->lock);
+	}
 	if (!r)
-		r = file_pwrite(b->fd, table, len, at);
-	if (!r)
-		r = image_sync(b, b->fd);
+		r = meta_commit(v->meta);
 	free(table);
 	if (r)
 		return r;

@@ -726,6 +726,113 @@ test_vhd_lies(void **state)
 	}
 }
 
+/* ---- chains, both ways ---- */
+
+static void
+must_diff(const char *parent, const char *child, const char *format)
+{
+	struct err e = { 0 };
+
+	if (block_create_diff(path(parent), NULL, path(child), format, NULL, &e))
+		fail_msg("%s", e.text);
+}
+
+static void
+test_our_chains(void **state)
+{
+	static const char *const formats[] = { "vmdk", "qcow2" };
+
+	need_qemu_img();
+	for (int i = 0; i < 4; i++) {
+		const char *below = formats[i / 2], *above = formats[i % 2];
+		struct block_create c = { .path = path("k0"), .format = below, .size = SIZE };
+
+		/* QEMU has no VMDK on a parent of another format. */
+		if (!strcmp(above, "vmdk") && strcmp(below, "vmdk"))
+			continue;
+		memset(model, 0, SIZE);
+		must_run("rm -f k*");
+		must_create(&c);
+		exercise("k0", 1);
+		must_diff("k0", "k1", above);
+		exercise("k1", 1);
+		must_diff("k1", "k2", above);
+		exercise("k2", 1);
+		judge(above, "k2");
+	}
+}
+
+static void
+test_qemu_chains(void **state)
+{
+	need_qemu_img();
+	new_model();
+	must_run("rm -f k*; qemu-img convert -f raw -O vmdk model.raw k0.vmdk");
+	must_run("qemu-img create -q -f vmdk -b k0.vmdk -F vmdk k1.vmdk");
+	exercise("k1.vmdk", 2);
+	judge("vmdk", "k1.vmdk");
+	must_run("qemu-img create -q -f qcow2 -b k1.vmdk -F vmdk k2.qcow2");
+	exercise("k2.qcow2", 2);
+	judge("qcow2", "k2.qcow2");
+	/* And merged: what stays is a good image for both. */
+	struct block *b = must_open(path("k2.qcow2"), 0);
+	struct err e = { 0 };
+
+	if (block_merge_offline(b, 0, BLOCK_MERGE_UP, NULL, &e) || block_merge_offline(b, 0, BLOCK_MERGE_UP, NULL, &e))
+		fail_msg("%s", e.text);
+	compare(b);
+	block_close(b);
+	must_run("rm k0.vmdk k1.vmdk");
+	judge("qcow2", "k2.qcow2");
+}
+
+/* ---- sizes and space ---- */
+
+static void
+test_resize_compact(void **state)
+{
+	static const char *const formats[] = { "vdi", "vhd", "qcow2" };
+
+	need_qemu_img();
+	for (size_t i = 0; i < ARRAY_LEN(formats); i++) {
+		struct block_create c = { .path = path("z"), .format = formats[i], .size = 9 * MIB };
+		struct block_info full, small;
+		struct err e = { 0 };
+		struct block *b;
+
+		must_run("rm -f z");
+		must_create(&c);
+		memset(model, 0, SIZE);
+		b = must_open(path("z"), 0);
+		for (uint64_t k = 0; k < 9 * MIB; k += 8)
+			put_le64(model + k, rnd(~0ull));
+		assert_int_equal(block_write(b, model, 9 * MIB, 0), 0);
+		/* Odd places become zero: gaps all over the file. */
+		for (uint64_t off = 0; off < 8 * MIB; off += 2 * MIB) {
+			memset(scratch, 0, MIB);
+			memset(model + off, 0, MIB);
+			assert_int_equal(block_write(b, scratch, MIB, off), 0);
+		}
+		if (block_resize(b, SIZE, &e))
+			fail_msg("%s", e.text);
+		compare(b);
+		block_get_info(b, &full);
+		if (block_compact(b, NULL, &e))
+			fail_msg("%s", e.text);
+		compare(b);
+		block_close(b);
+		b = must_open(path("z"), 0);
+		block_get_info(b, &small);
+		if (strcmp(formats[i], "vhd")) /* blocks of 2 MiB */
+			assert_true(small.on_disk + 3 * MIB < full.on_disk);
+		compare(b);
+		block_close(b);
+		judge(strcmp(formats[i], "vhd") ? formats[i] : "vpc", "z");
+		exercise("z", 2);
+		judge(strcmp(formats[i], "vhd") ? formats[i] : "vpc", "z");
+	}
+}
+
 /* ---- VHDX ---- */
 
 static void
@@ -819,6 +926,9 @@ main(void)
 		{ "a VHD of qemu-img of any kind is read, written, and found good", test_qemu_vhd, 0, 0, 0 },
 		{ "a VHD made here is good", test_our_vhd, 0, 0, 0 },
 		{ "a VHD without its footer has a copy of it", test_vhd_lost_footer, 0, 0, 0 },
+		{ "qemu-img reads our chains of VMDK and QCOW2", test_our_chains, 0, 0, 0 },
+		{ "its chains are read, written and merged", test_qemu_chains, 0, 0, 0 },
+		{ "images grow and are compacted, and stay good for qemu-img", test_resize_compact, 0, 0, 0 },
 		{ "VHDX images of qemu-img are read", test_vhdx, 0, 0, 0 },
 		{ "a VHDX that lies is refused", test_vhdx_lies, 0, 0, 0 },
 		{ "a VHD that lies is refused", test_vhd_lies, 0, 0, 0 },
