@@ -892,6 +892,13 @@ link_changed(void *opaque, bool up)
 {
 }
 
+/* The driver reads it when it is loaded. */
+static void
+address_changed(void *opaque)
+{
+	fill_prom(opaque);
+}
+
 static const struct dev_class pcnet_class = {
 	.name = "pcnet",
 	.fields = pcnet_fields,
@@ -929,7 +936,9 @@ pcnet_create(struct machine *m, int slot, const char *variant, struct net_link *
 		return NULL;
 	}
 	vtimer_init(&d->poll, &m->clock, poll_ring, d);
-	link->adapter = (struct net_adapter){ .opaque = d, .receive = receive, .link_changed = link_changed };
+	link->adapter = (struct net_adapter){
+		.opaque = d, .receive = receive, .link_changed = link_changed, .address_changed = address_changed
+	};
 	pcnet_reset(&d->pci.dev);
 	return &d->pci.dev;
 }

@@ -189,9 +189,9 @@ print_netif(const struct host_netif *n, const char *status)
 
 	memcpy(name, n->name, strnlen(n->name, sizeof(name)));
 	printf("Name:            %s\n", n->name);
-	printf("GUID:            %02x%02x%02x%02x-%02x%02x-40%02x-8000-%.2s%.2s%.2s%.2s%.2s%.2s\n", name[3], name[2],
-		name[1], name[0], name[5], name[4], name[6], n->mac, n->mac + 3, n->mac + 6, n->mac + 9, n->mac + 12,
-		n->mac + 15);
+	printf("GUID:            %02x%02x%02x%02x-%02x%02x-4%x%02x-8000-%.2s%.2s%.2s%.2s%.2s%.2s\n", name[3], name[2],
+		name[1], name[0], name[5], name[4], name[7] & 15u, name[6], n->mac, n->mac + 3, n->mac + 6, n->mac + 9,
+		n->mac + 12, n->mac + 15);
 	printf("DHCP:            Disabled\nIPAddress:       %s\nNetworkMask:     %s\nIPV6Address:     %s\n", n->ip,
 		n->mask, n->ip6);
 	printf("IPV6NetworkMaskPrefixLength: %u\nHardwareAddress: %s\n", n->prefix6, n->mac);

@@ -1,0 +1,114 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# DHCP clients that other people wrote get leases from a network's DHCP server and renew them. No guests: the clients run
+# on the host's end of a host-only network, in a network namespace that this file makes.
+load common
+
+setup_file() {
+	[[ $(id -u) == 0 && -c /dev/net/tun ]] || skip "network namespaces and TAPs need root and /dev/net/tun"
+	export NS=lodge-dhcp-$$ HOME=$BATS_FILE_TMPDIR/home LODGE_HOME=$BATS_FILE_TMPDIR/lodge PATH=$LODGE_BIN:$PATH
+	mkdir -p "$HOME"
+	ip netns add "$NS"
+	ns ip link set lo up
+	ns VBoxManage hostonlyif create >/dev/null
+	ns VBoxManage dhcpserver add --ifname vboxnet0 --ip 192.168.56.2 --netmask 255.255.255.0 --lowerip 192.168.56.10 \
+		--upperip 192.168.56.20 --enable --default-lease-time 120 --global --set-opt 6 9.9.9.9 --set-opt 15 example.org
+	ns ip addr flush dev vboxnet0 scope global
+}
+
+teardown_file() {
+	[[ -n ${NS:-} ]] || return 0
+	for lock in "$LODGE_HOME"/net/*/lock; do
+		[[ ! -f $lock ]] || kill "$(cut -d' ' -f1 "$lock")" 2>/dev/null
+	done
+	ip netns pids "$NS" | xargs -r kill -9 2>/dev/null
+	ip netns del "$NS"
+}
+
+setup() { :; }
+ns() { ip netns exec "$NS" "$@"; }
+lease() { # its member
+	python3 -c 'import json, sys; print([l for l in json.load(open(sys.argv[1])) if l["mac"] == "0a0027000000"][0][sys.argv[2]])' \
+		"$LODGE_HOME/net/hostonly-vboxnet0/leases.json" "$1"
+}
+
+@test "busybox udhcpc gets a lease and the options" {
+	command -v busybox || skip "needs busybox"
+	# shellcheck disable=SC2016
+	printf '#!/bin/sh\n[ "$1" != bound ] || echo "$ip $mask $dns $domain $serverid $lease" >%s\n' "$BATS_TEST_TMPDIR/got" >"$BATS_TEST_TMPDIR/script"
+	chmod 755 "$BATS_TEST_TMPDIR/script"
+	ns busybox udhcpc -i vboxnet0 -n -q -t 5 -T 1 -s "$BATS_TEST_TMPDIR/script"
+	[ "$(cat "$BATS_TEST_TMPDIR/got")" = "192.168.56.10 24 9.9.9.9 example.org 192.168.56.2 120" ]
+	[ "$(lease ip)" = 192.168.56.10 ]
+}
+
+@test "ISC dhclient gets the same address, renews it and lets it go" {
+	command -v dhclient || skip "needs the package isc-dhcp-client"
+	conf=$BATS_TEST_TMPDIR/dhclient.conf
+	: >"$conf"
+	run_client() { ns timeout 30 dhclient -v -1 -sf /bin/true -cf "$conf" -lf "$BATS_TEST_TMPDIR/leases" -pf "$BATS_TEST_TMPDIR/pid" "$@" vboxnet0; }
+	run run_client
+	[[ $output == *"bound to 192.168.56.10"* ]]
+	grep -q 'domain-name-servers 9.9.9.9' "$BATS_TEST_TMPDIR/leases"
+	before=$(lease issued)
+	sleep 2
+	kill "$(cat "$BATS_TEST_TMPDIR/pid")" 2>/dev/null || true
+	run run_client
+	[[ $output == *"DHCPREQUEST"*"bound to 192.168.56.10"* ]]
+	[ "$(lease issued)" -gt "$before" ]
+	ns ip addr add 192.168.56.10/24 dev vboxnet0
+	run run_client -r
+	ns ip addr flush dev vboxnet0 scope global
+	wait_for 5 bash -c "grep -q released '$LODGE_HOME/net/hostonly-vboxnet0/leases.json'"
+}
+
+@test "dhcpcd gets a lease" {
+	command -v dhcpcd || skip "needs the package dhcpcd-base"
+	run ns timeout 40 dhcpcd -4 -1 -d -t 20 -c /bin/true -f /dev/null vboxnet0
+	echo "$output"
+	[[ $output == *"leased 192.168.56.10 for 120 seconds"* ]]
+	ns dhcpcd -x vboxnet0 2>/dev/null || true
+	ns ip addr flush dev vboxnet0 scope global
+}
+
+@test "systemd-networkd gets a lease" {
+	networkd=/lib/systemd/systemd-networkd
+	[[ -x $networkd ]] || skip "needs systemd-networkd"
+	# in a mount namespace of its own, so that it finds one file and leaves nothing
+	run ns timeout 25 unshare -m bash -c '
+		mount -t tmpfs none /run; mkdir -p /run/systemd/netif/leases /run/systemd/netif/links /run/systemd/network /run/dbus
+		chown -R systemd-network:systemd-network /run/systemd/netif 2>/dev/null
+		printf "[Match]\nName=vboxnet0\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n[DHCPv4]\nClientIdentifier=mac\n" >/run/systemd/network/10.network
+		mount -t tmpfs none /etc/systemd/network 2>/dev/null
+		mount --bind /sys /sys; mount -o remount,bind,ro /sys # without udev, as in a container
+		'$networkd' & pid=$!
+		for i in $(seq 80); do
+			ip -4 addr show vboxnet0 | grep -o "192.168.56.1[0-9]" && break
+			sleep 0.2
+		done
+		kill $pid; ip addr flush dev vboxnet0 scope global'
+	[[ $output != *"No such file"*"libsystemd"* ]] || skip "systemd-networkd does not run here: $output"
+	echo "$output"
+	[[ $output == *192.168.56.1* ]]
+}
+
+@test "a fixed address is given to its client alone, and a changed range moves clients on" {
+	command -v busybox || skip "needs busybox"
+	ns VBoxManage dhcpserver modify --ifname vboxnet0 --mac-address 0a:00:27:00:00:00 --fixed-address 192.168.56.77
+	# shellcheck disable=SC2016
+	printf '#!/bin/sh\n[ "$1" != bound ] || echo "$ip" >%s\n' "$BATS_TEST_TMPDIR/got" >"$BATS_TEST_TMPDIR/script"
+	chmod 755 "$BATS_TEST_TMPDIR/script"
+	ns busybox udhcpc -i vboxnet0 -n -q -t 5 -T 1 -s "$BATS_TEST_TMPDIR/script"
+	[ "$(cat "$BATS_TEST_TMPDIR/got")" = 192.168.56.77 ]
+	run ns VBoxManage dhcpserver findlease --interface vboxnet0 --mac-address 0A0027000000
+	[[ $output == *"IP Address:  192.168.56.77"*"TTL:         120 sec"* ]]
+}
+
+@test "a server that was stopped answers nobody until it is started" {
+	command -v busybox || skip "needs busybox"
+	ns VBoxManage dhcpserver stop --interface vboxnet0
+	run ns busybox udhcpc -i vboxnet0 -n -q -t 2 -T 1 -s /bin/true
+	[ "$status" != 0 ]
+	ns VBoxManage dhcpserver restart --interface vboxnet0
+	ns busybox udhcpc -i vboxnet0 -n -q -t 5 -T 1 -s /bin/true
+}

@@ -1,0 +1,347 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# Who can reach whom, in every mode of an adapter, with two real guests, a host and an outside world. Host and outside are
+# network namespaces that this file makes: the machine's own network is not touched. The guests are booted once and
+# plugged from network to network while they run.
+load common
+
+
+
+setup_file() {
+	[[ $(id -u) == 0 && -c /dev/net/tun ]] || skip "network namespaces and TAPs need root and /dev/net/tun"
+	setup_file_common
+	export LODGE_ENGINE=auto HOST=lodge-host-$$ OUT=lodge-out-$$
+	export HOME=$BATS_FILE_TMPDIR/home LODGE_HOME=$BATS_FILE_TMPDIR/lodge
+	mkdir -p "$HOME"
+	ip netns add "$HOST"
+	ip netns add "$OUT"
+	ip link add w0 netns "$HOST" type veth peer name w1 netns "$OUT"
+	host ip link set lo up
+	host ip link set w0 up
+	host ip addr add 10.66.0.100/24 dev w0
+	host ip route add default via 10.66.0.200
+	host sysctl -qw net.ipv4.ping_group_range="0 2147483647"
+	outside ip link set lo up
+	outside ip link set w1 up
+	outside ip addr add 10.66.0.200/24 dev w1
+	mkdir -p "$BATS_FILE_TMPDIR/www"
+	echo outside >"$BATS_FILE_TMPDIR/www/index.html"
+	outside busybox httpd -p 80 -h "$BATS_FILE_TMPDIR/www"
+	host busybox httpd -p 80 -h "$BATS_FILE_TMPDIR/www"
+	for vm in a b; do
+		host VBoxManage createvm --name $vm --ostype Linux26_64 --register >/dev/null
+		host VBoxManage modifyvm $vm --memory 128 --boot1 dvd --nic1 null --uart1 0x3f8 4 \
+			--uartmode1 server "$BATS_FILE_TMPDIR/$vm.sock"
+		host VBoxManage storagectl $vm --name IDE --add ide
+		host VBoxManage storageattach $vm --storagectl IDE --port 0 --device 0 --type dvddrive --medium "$ISO"
+	done
+	host VBoxManage modifyvm b --nictype1 virtio
+	host VBoxManage startvm a b >/dev/null
+	guest a 120 true
+	guest b 120 true
+}
+
+teardown_file() {
+	[[ -n ${LODGE_HOME:-} ]] || return 0
+	for vm in a b; do host VBoxManage controlvm $vm poweroff 2>/dev/null; done
+	for lock in "$LODGE_HOME"/net/*/lock; do
+		[[ ! -f $lock ]] || kill "$(cut -d' ' -f1 "$lock")" 2>/dev/null
+	done
+	for n in "$HOST" "$OUT"; do
+		ip netns pids "$n" | xargs -r kill 2>/dev/null
+		ip netns del "$n"
+	done
+	return 0
+}
+
+# Each test begins with adapters that nothing was said about.
+setup() {
+	for vm in a b; do
+		for property in group mac-spoofing; do
+			host VBoxManage controlvm $vm nicproperty1 $property= 2>/dev/null || true
+		done
+	done
+}
+
+host() { ip netns exec "$HOST" "$@"; }
+outside() { ip netns exec "$OUT" "$@"; }
+guest() { "$BATS_TEST_DIRNAME/../net/serial" "$BATS_FILE_TMPDIR/$1.sock" "${@:2}"; } # NAME SECONDS COMMAND
+plug() { # MODE...: both
+	host VBoxManage controlvm a nic1 "$@"
+	host VBoxManage controlvm b nic1 "$@"
+}
+dhcp() { # NAME: take a lease; the address
+	guest "$1" 30 'udhcpc -i eth0 -s /etc/udhcpc.sh -q -n -t 8 -T 1 >/dev/null 2>&1;
+		ip -4 addr show eth0 | sed -n "s/.*inet \([0-9.]*\).*/\1/p"'
+}
+static() { guest "$1" 20 "ip addr flush dev eth0; ip addr add $2/24 dev eth0"; } # NAME ADDRESS
+expect() { # yes|no WHAT COMMAND...
+	if "${@:3}" >"$BATS_TEST_TMPDIR/out" 2>&1; then found=yes; else found=no; fi
+	[[ $found == "$1" ]] || {
+		echo "$2: $found, should be $1"
+		cat "$BATS_TEST_TMPDIR/out"
+		return 1
+	}
+}
+# reach yes|no NAME ADDRESS: from a guest, by ICMP, TCP and UDP
+reach() {
+	expect "$1" "$2 to $3, ICMP" guest "$2" 20 "ping -c 1 -W 2 $3"
+	expect "$1" "$2 to $3, TCP" guest "$2" 20 "timeout 4 wget -qO- http://$3/"
+	[[ ${4:-} == noudp ]] ||
+		expect "$1" "$2 to $3, UDP" guest "$2" 20 "traceroute -n -m 1 -q 1 -w 2 $3 | grep -q '1  *$3 .*ms'"
+}
+# from yes|no host|outside ADDRESS
+from() {
+	expect "$1" "$2 to $3, ICMP" "$2" busybox ping -c 1 -W 2 "$3"
+	expect "$1" "$2 to $3, TCP" "$2" timeout 4 curl -s "http://$3/"
+}
+# IPv6 and multicast: link-local addresses, and the group of all nodes
+reach6() { # yes|no
+	guest a 20 'echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad; ip -6 addr flush dev eth0; ip -6 addr add fe80::a/64 dev eth0'
+	guest b 20 'echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad; ip -6 addr flush dev eth0; ip -6 addr add fe80::b/64 dev eth0'
+	expect "$1" "IPv6" guest a 20 'ping6 -c 2 -W 2 fe80::b%eth0'
+	expect "$1" "multicast" guest a 20 'ping6 -c 2 -W 2 ff02::1%eth0 2>&1 | grep -q "from fe80::b"'
+	expect "$1" "broadcast" guest a 20 'arping -c 2 -w 3 -I eth0 $(cat /tmp/peer)'
+}
+peer() { guest a 10 "echo $1 >/tmp/peer"; }
+
+@test "null: nobody reaches anybody" {
+	plug null
+	static a 10.66.0.1
+	static b 10.66.0.2
+	peer 10.66.0.2
+	reach no a 10.66.0.2
+	reach no a 10.66.0.100
+	reach6 no
+}
+
+@test "intnet: machines reach each other, and nobody else" {
+	plug intnet lab
+	static a 10.66.0.1
+	static b 10.66.0.2
+	peer 10.66.0.2
+	reach yes a 10.66.0.2
+	reach yes b 10.66.0.1
+	reach6 yes
+	reach no a 10.66.0.100
+	reach no a 10.66.0.200
+	from no host 10.66.0.1
+	from no outside 10.66.0.1
+	run host lodge connect a 80
+	[[ $status == 1 && $output == *"no side in this network"* ]]
+}
+
+@test "intnet: a network of another name is another network" {
+	host VBoxManage controlvm a nic1 intnet one
+	host VBoxManage controlvm b nic1 intnet two
+	reach no a 10.66.0.2
+}
+
+@test "intnet: VLANs of port groups do not reach each other" {
+	host lodge net group intnet-lab red vlan=10
+	host lodge net group intnet-lab blue vlan=20
+	plug intnet lab
+	host VBoxManage controlvm a nicproperty1 group=red
+	host VBoxManage controlvm b nicproperty1 group=blue
+	reach no a 10.66.0.2
+	host VBoxManage controlvm b nicproperty1 group=red
+	reach yes a 10.66.0.2
+	host VBoxManage controlvm a nicproperty1 group=
+	reach no a 10.66.0.2
+	host VBoxManage controlvm b nicproperty1 group=
+	reach yes a 10.66.0.2
+}
+
+@test "intnet: frames from another address get nowhere, unless that is allowed" {
+	plug intnet lab
+	guest a 20 'ip link set eth0 down; ip link set eth0 address 02:00:00:00:00:99; ip link set eth0 up'
+	static a 10.66.0.1
+	expect no "a with a forged address" guest a 20 'ping -c 1 -W 2 10.66.0.2'
+	[[ $(host lodge net show lab) == *[1-9]*" spoofed"* ]]
+	host VBoxManage controlvm a nicproperty1 mac-spoofing=allow
+	expect yes "a with an address it may have" guest a 20 'ping -c 2 -W 2 10.66.0.2'
+	host VBoxManage controlvm a nicproperty1 mac-spoofing=
+	mac=$(host VBoxManage showvminfo a --machinereadable | sed -n 's/^macaddress1="\(.*\)"/\1/p' | sed 's/../&:/g; s/:$//')
+	guest a 20 "ip link set eth0 down; ip link set eth0 address $mac; ip link set eth0 up"
+	static a 10.66.0.1
+	expect yes "a with its own address again" guest a 20 'ping -c 2 -W 2 10.66.0.2'
+}
+
+@test "hostonly: machines and the host reach each other, and nothing leaves the host" {
+	host VBoxManage hostonlyif create >/dev/null
+	host VBoxManage dhcpserver add --ifname vboxnet0 --ip 192.168.56.2 --netmask 255.255.255.0 \
+		--lowerip 192.168.56.3 --upperip 192.168.56.254 --enable
+	plug hostonly vboxnet0
+	[[ $(dhcp a) == 192.168.56.3 ]]
+	[[ $(dhcp b) == 192.168.56.4 ]]
+	peer 192.168.56.4
+	reach yes a 192.168.56.4
+	reach yes a 192.168.56.1
+	reach6 yes
+	from yes host 192.168.56.3
+	from yes host 192.168.56.4
+	guest a 10 'ip route replace default via 192.168.56.1'
+	reach no a 10.66.0.200 noudp
+	from no outside 192.168.56.3
+	run host VBoxManage dhcpserver findlease --interface vboxnet0 --mac-address \
+		"$(host VBoxManage showvminfo a --machinereadable | sed -n 's/^macaddress1="\(.*\)"/\1/p')"
+	[[ $output == *"IP Address:  192.168.56.3"*"State:       acked"* ]]
+}
+
+@test "hostonly: a machine cannot answer for the host nor give out addresses" {
+	plug hostonly vboxnet0
+	static a 192.168.56.1
+	guest a 20 'for i in 1 2 3 4 5; do arping -c 1 -w 1 -U -I eth0 -s 192.168.56.1 192.168.56.1 >/dev/null; done; true'
+	from yes host 192.168.56.4
+	[[ $(host lodge net show vboxnet0) == *[1-9]*" guarded"* ]]
+	static a 192.168.56.3
+}
+
+@test "hostonly: after a kill -9 of the switch links are back within 2 s, with the interface and the leases" {
+	plug hostonly vboxnet0
+	static a 192.168.56.3
+	from yes host 192.168.56.3
+	pid=$(cut -d' ' -f2 "$LODGE_HOME/net/hostonly-vboxnet0/lock")
+	kill -9 "$pid"
+	t=$(date +%s%N)
+	until host busybox ping -c 1 -W 1 192.168.56.3 >/dev/null; do
+		[[ $(($(date +%s%N) - t)) -lt 4000000000 ]]
+	done
+	ms=$((($(date +%s%N) - t) / 1000000))
+	echo "# links were back after $ms ms" >&3
+	[[ $ms -lt 2000 ]]
+	[[ $(host cat /sys/class/net/vboxnet0/operstate) != down ]]
+	[[ $(host VBoxManage showvminfo a --machinereadable) == *'VMState="running"'* ]]
+}
+
+@test "hostonly without rights: machines reach each other, the host reaches them through lodge connect" {
+	host VBoxManage hostonlyif create >/dev/null
+	host VBoxManage dhcpserver add --ifname vboxnet1 --ip 192.168.57.2 --netmask 255.255.255.0 \
+		--lowerip 192.168.57.3 --upperip 192.168.57.254 --enable
+	# as if there were no helper: its place is taken by the interface of somebody else
+	kill "$(cut -d' ' -f1 "$LODGE_HOME/net/hostonly-vboxnet1/lock")"
+	wait_for 5 bash -c "! ip netns exec $HOST ip link show vboxnet1 2>/dev/null"
+	host ip tuntap add dev vboxnet1 mode tap
+	plug hostonly vboxnet1
+	[[ $(host lodge net list) == *hostonly-vboxnet1*running*"user mode"*"not ours"* ]]
+	[[ $(dhcp a) == 192.168.57.3 ]]
+	[[ $(dhcp b) == 192.168.57.4 ]]
+	peer 192.168.57.4
+	reach yes a 192.168.57.4
+	reach6 yes
+	from no host 192.168.57.3
+	run host bash -c 'printf "GET / HTTP/1.0\r\n\r\n" | timeout 10 lodge connect a 80'
+	[[ $output == *"It works"* ]]
+	guest a 10 'ip route replace default via 192.168.57.1'
+	expect no "a to outside, TCP" guest a 20 "timeout 4 wget -qO- http://10.66.0.200/"
+	host ip link del vboxnet1
+}
+
+@test "natnetwork: machines reach each other and outside, and are reached by rules only" {
+	port=$(free_port)
+	host VBoxManage natnetwork add --netname nn --network 10.9.0.0/24 \
+		--port-forward-4 "web:tcp:[127.0.0.1]:$port:[10.9.0.4]:80"
+	plug natnetwork nn
+	[[ $(dhcp a) == 10.9.0.4 ]]
+	[[ $(dhcp b) == 10.9.0.5 ]]
+	peer 10.9.0.5
+	reach yes a 10.9.0.5
+	reach yes a 10.66.0.200 noudp
+	reach6 yes
+	expect yes "the name of b" guest a 20 'nslookup b | grep -q 10.9.0.5'
+	expect no "the host's loopback" guest a 20 "timeout 4 wget -qO- http://10.9.0.2/"
+	from no host 10.9.0.4
+	from no outside 10.9.0.4
+	run host timeout 5 curl -s "http://127.0.0.1:$port/"
+	[[ $output == *"It works"* ]]
+	run host bash -c 'printf "GET / HTTP/1.0\r\n\r\n" | timeout 10 lodge connect b 80'
+	[[ $output == *"It works"* ]]
+}
+
+@test "nat: each machine reaches outside and not the other" {
+	plug nat
+	[[ $(dhcp a) == 10.0.2.15 ]]
+	peer 10.0.2.15
+	reach yes a 10.66.0.200 noudp
+	guest a 10 'ip addr flush dev eth0; ip addr add 10.0.2.16/24 dev eth0'
+	expect no "a to b" guest a 20 'ping -c 1 -W 2 10.0.2.15'
+	from no host 10.0.2.15
+}
+
+@test "bridged: machines are on the network of the host's interface" {
+	plug bridged w0
+	static a 10.66.0.1
+	static b 10.66.0.2
+	peer 10.66.0.2
+	reach yes a 10.66.0.2
+	reach yes a 10.66.0.200
+	reach6 yes
+	from yes outside 10.66.0.1
+	from yes outside 10.66.0.2
+	expect no "a to the host on its own interface" guest a 20 'ping -c 1 -W 2 10.66.0.100'
+	host VBoxManage controlvm a nic1 null
+	host VBoxManage controlvm b nic1 null
+}
+
+@test "bridged to a bridge of the host: machines, host and outside reach each other" {
+	host ip link add br0 type bridge
+	host ip link set br0 up
+	host ip addr del 10.66.0.100/24 dev w0
+	host ip link set w0 master br0
+	host ip addr add 10.66.0.100/24 dev br0
+	plug bridged br0
+	static a 10.66.0.1
+	static b 10.66.0.2
+	peer 10.66.0.2
+	reach yes a 10.66.0.2
+	reach yes a 10.66.0.100
+	reach yes a 10.66.0.200
+	reach6 yes
+	from yes host 10.66.0.1
+	from yes outside 10.66.0.1
+	host VBoxManage controlvm a nic1 null
+	host VBoxManage controlvm b nic1 null
+	wait_for 15 bash -c "! ip netns exec $HOST ip -o link | grep -q lodge" # the TAP goes with the network
+}
+
+@test "generic: a UDP tunnel between two machines" {
+	host VBoxManage controlvm a nicproperty1 sport=10001
+	host VBoxManage controlvm a nicproperty1 dport=10002
+	host VBoxManage controlvm a nicproperty1 dest=127.0.0.1
+	host VBoxManage controlvm b nicproperty1 sport=10002
+	host VBoxManage controlvm b nicproperty1 dport=10001
+	host VBoxManage controlvm b nicproperty1 dest=127.0.0.1
+	plug generic UDPTunnel
+	static a 10.66.0.1
+	static b 10.66.0.2
+	peer 10.66.0.2
+	reach yes a 10.66.0.2
+	reach6 yes
+	reach no a 10.66.0.100
+}
+
+@test "a cable that is out lets nothing through, and a trace started on a running machine has the frames" {
+	plug intnet lab
+	static a 10.66.0.1
+	static b 10.66.0.2
+	host VBoxManage controlvm a setlinkstate1 off
+	expect no "a without its cable" guest a 20 'ping -c 1 -W 2 10.66.0.2'
+	host VBoxManage controlvm a setlinkstate1 on
+	host VBoxManage controlvm a nictracefile1 "$BATS_TEST_TMPDIR/a.pcap"
+	host VBoxManage controlvm a nictrace1 on
+	wait_for 10 guest a 20 'ping -c 1 -W 2 10.66.0.2'
+	host VBoxManage controlvm a nictrace1 off
+	[[ $(od -An -tx4 -N4 "$BATS_TEST_TMPDIR/a.pcap") == *a1b2c3d4* ]]
+	[[ $(stat -c %s "$BATS_TEST_TMPDIR/a.pcap") -gt 200 ]]
+}
+
+@test "what was made of the host's network is gone when it is removed" {
+	host VBoxManage controlvm a nic1 null
+	host VBoxManage controlvm b nic1 null
+	host VBoxManage hostonlyif remove vboxnet0
+	host VBoxManage hostonlyif remove vboxnet1
+	host VBoxManage natnetwork remove --netname nn
+	run host ip -o link
+	[[ $output != *vboxnet* && $output != *lodge0* ]]
+	[[ -z $(host VBoxManage list hostonlyifs) ]]
+}
