@@ -21,7 +21,8 @@ LDFLAGS := -pie -Wl,--as-needed -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN
 
 # Code that runs while a guest's vector registers are in the host's (cpu/jit/fp.c).
 # No loop may become a call of memcpy() or memset(), which use vector registers: gcc and clang say that differently.
-GENERAL := -mgeneral-regs-only $(if $(findstring clang,$(CC)),-fno-builtin,-fno-tree-loop-distribute-patterns)
+# (Not -fno-builtin: clang would forget that setjmp() returns twice.)
+GENERAL := -mgeneral-regs-only $(if $(findstring clang,$(CC)),-mllvm -disable-loop-idiom-all,-fno-tree-loop-distribute-patterns)
 CFLAGS_cpu_jit_run := $(GENERAL)
 CFLAGS_cpu_jit_fp := $(GENERAL)
 CFLAGS_cpu_jit_string := $(GENERAL)
