@@ -428,6 +428,13 @@ left_out(const ZydisDecodedInstruction *in)
 }
 
 static bool
+is_x87(const ZydisDecodedInstruction *in)
+{
+	return in->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && in->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
+	       in->opcode >= 0xd8 && in->opcode <= 0xdf;
+}
+
+static bool
 operands_allowed(const struct program *p, const struct insn *i)
 {
 	for (unsigned k = 0; k < i->in.operand_count; k++) {
@@ -436,8 +443,8 @@ operands_allowed(const struct program *p, const struct insn *i)
 		int r;
 
 		/* where an x87 store with an unmasked exception does not store, it does not look at the address */
-		if (o->type == ZYDIS_OPERAND_TYPE_MEMORY && writes && i->in.meta.isa_ext == ZYDIS_ISA_EXT_X87 &&
-			p->bits != 64 && o->mem.segment == ZYDIS_REGISTER_CS)
+		if (o->type == ZYDIS_OPERAND_TYPE_MEMORY && writes && is_x87(&i->in) && p->bits != 64 &&
+			o->mem.segment == ZYDIS_REGISTER_CS)
 			return false;
 		if (o->type == ZYDIS_OPERAND_TYPE_MEMORY && p->bare && o->mem.type != ZYDIS_MEMOP_TYPE_AGEN &&
 			(o->mem.segment == ZYDIS_REGISTER_FS || (o->mem.segment == ZYDIS_REGISTER_GS && p->bits != 64)))
@@ -1287,7 +1294,7 @@ has_trait(const struct program *p, const struct insn *i, enum program_trait trai
 		return in->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY;
 	case TRAIT_X87_STORE:
 		for (unsigned k = 0; k < in->operand_count; k++)
-			if (in->meta.isa_ext == ZYDIS_ISA_EXT_X87 && i->o[k].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+			if (is_x87(in) && i->o[k].type == ZYDIS_OPERAND_TYPE_MEMORY &&
 				i->o[k].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
 				return true;
 		return false;
