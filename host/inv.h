@@ -130,6 +130,8 @@ int medium_get(struct host *h, enum host_device type, const char *id, char uuid[
  */
 int medium_register(
 	struct host *h, enum host_device type, const char *uuid, const char *path, const char *format, struct err *e);
+/* The registry knows the key store that the image at `path` carries, or that it has none. */
+int medium_sync_key(struct host *h, const char *path, struct err *e);
 /* Finds the parents of images by their UUID in the registry. */
 struct block_finder medium_finder(struct host *h);
 /* value NULL: remove it. Inside a transaction. */

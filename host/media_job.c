@@ -109,8 +109,20 @@ remove_own_directory(const char *path)
 	free(dir);
 }
 
+/* It may have been killed between the renaming and the inventory. `made`: the file in its own directory. */
 static void
-recover_note(const char *note, void (*say)(void *opaque, const char *sentence), void *opaque)
+recover_encryption(struct host *h, const char *made)
+{
+	char *dir = xasprintf("%.*s", (int)(strrchr(made, '/') - made), made), *target;
+
+	target = xasprintf("%.*s%s", (int)(strrchr(dir, '/') - dir), dir, strrchr(made, '/'));
+	medium_sync_key(h, target, NULL);
+	free(dir);
+	free(target);
+}
+
+static void
+recover_note(struct host *h, const char *note, void (*say)(void *opaque, const char *sentence), void *opaque)
 {
 	int fd = open(note, O_RDWR | O_CLOEXEC);
 	char *text, *path, *end, *sentence;
@@ -132,6 +144,8 @@ recover_note(const char *note, void (*say)(void *opaque, const char *sentence), 
 		if (!access(path, F_OK))
 			block_remove(path, NULL);
 		remove_own_directory(path);
+		if (!strcmp(text, "encryptmedium"))
+			recover_encryption(h, path);
 		sentence = xasprintf("'%s', which an interrupted %s had left unfinished, was removed", path, text);
 		if (say)
 			say(opaque, sentence);
@@ -153,7 +167,7 @@ media_recover(struct host *h, void (*say)(void *opaque, const char *sentence), v
 		char *note = de->d_name[0] != '.' ? xasprintf("%s/%s", dir, de->d_name) : NULL;
 
 		if (note)
-			recover_note(note, say, opaque);
+			recover_note(h, note, say, opaque);
 		free(note);
 	}
 	if (d)

@@ -164,10 +164,13 @@ sync_directory(const char *path)
 	return r;
 }
 
-/* The image at `path` is replaced by the contents of `from`. `t` without its path. */
+/*
+ * The image at `path` is replaced by the contents of `from`. `t` without its path. `then` (may be NULL) is done while
+ * the note is still there: when it was not, because of a kill, media_recover() knows what to do.
+ */
 static int
 replace_image(struct host *h, const char *what, struct block *from, const char *path, struct target t,
-	const struct block_progress *p, struct err *e)
+	int (*then)(struct host *h, const char *path, struct err *e), const struct block_progress *p, struct err *e)
 {
 	struct media_job *job = NULL;
 	char *dir, *file;
@@ -189,6 +192,8 @@ replace_image(struct host *h, const char *what, struct block *from, const char *
 	if (r)
 		unlink(file);
 	rmdir(dir);
+	if (!r && then)
+		r = then(h, path, e);
 	media_job_end(job);
 	free(dir);
 	free(file);
@@ -328,7 +333,7 @@ clone_existing(struct host *h, const struct host_medium_clone *c, struct block *
 		err_set(e, ERR_UNSUPPORTED, "'%s' is encrypted and cannot be written over: clone to a new medium",
 			m->path);
 	else
-		r = replace_image(h, "clonemedium", from, m->path, t, &progress, e);
+		r = replace_image(h, "clonemedium", from, m->path, t, NULL, &progress, e);
 	if (!r)
 		r = db_run(h, e, "UPDATE medium SET size = ? WHERE uuid = ?", "ls", (int64_t)t.size, m->uuid);
 	snprintf(uuid, 37, "%s", m->uuid);
@@ -800,25 +805,50 @@ property(const struct host_medium *m, const char *key)
 	return NULL;
 }
 
-static int
-note_key(struct host *h, const struct host_medium *m, const char *keystore, const char *key_id, struct err *e)
+int
+medium_sync_key(struct host *h, const char *path, struct err *e)
 {
-	if (db_begin(h, e))
-		return -1;
-	if (medium_put_property(h, m->uuid, "CRYPT/KeyStore", keystore, e) ||
-		medium_put_property(h, m->uuid, "CRYPT/KeyId", keystore ? key_id : NULL, e) || db_commit(h, e)) {
-		db_rollback(h);
-		return -1;
+	static const char *const keys[] = { "CRYPT/KeyStore", "CRYPT/KeyId" };
+	struct block *b = block_open(path, NULL, BLOCK_RDONLY | BLOCK_NO_PARENT, e);
+	int r = b ? db_begin(h, e) : -1;
+
+	for (size_t i = 0; i < ARRAY_LEN(keys) && !r; i++) {
+		char *value = block_get_text(b, keys[i]);
+
+		r = db_run(h, e,
+			"DELETE FROM medium_property WHERE medium = (SELECT id FROM medium WHERE path = ?) AND key = ?",
+			"ss", path, keys[i]);
+		if (!r && value)
+			r = db_run(h, e, "INSERT INTO medium_property SELECT id, ?, ? FROM medium WHERE path = ?",
+				"sss", keys[i], value, path);
+		free(value);
 	}
-	return 0;
+	block_close(b);
+	if (!r)
+		r = db_commit(h, e);
+	if (r)
+		db_rollback(h);
+	return r;
+}
+
+/* What the image itself carries; what is known of it while it is in use. free() it. */
+static char *
+keystore_of(const struct host_medium *m)
+{
+	struct block *b = m->in_use ? NULL : block_open(m->path, NULL, BLOCK_RDONLY | BLOCK_NO_PARENT, NULL);
+	const char *known = property(m, "CRYPT/KeyStore");
+	char *own = b ? block_get_text(b, "CRYPT/KeyStore") : NULL;
+
+	block_close(b);
+	return own ? own : known ? xstrdup(known) : NULL;
 }
 
 /* Only the wrapping of the key changes. */
 static int
 change_password(struct host *h, const struct host_medium *m, const struct host_medium_encrypt *c, struct err *e)
 {
-	const char *old = property(m, "CRYPT/KeyStore"), *key_id = c->password_id ? c->password_id : m->password_id;
-	char *fresh = block_keystore_change(old, c->password, c->fresh, e);
+	const char *key_id = c->password_id ? c->password_id : m->password_id;
+	char *old = keystore_of(m), *fresh = block_keystore_change(old ? old : "", c->password, c->fresh, e);
 	struct block *b = fresh ? open_medium(h, m, 0, e) : NULL;
 	int r = b ? block_set_text(b, "CRYPT/KeyStore", fresh, e) : -1;
 
@@ -826,8 +856,9 @@ change_password(struct host *h, const struct host_medium *m, const struct host_m
 		r = block_set_text(b, "CRYPT/KeyId", key_id, e);
 	block_close(b);
 	if (!r)
-		r = note_key(h, m, fresh, key_id, e);
+		r = medium_sync_key(h, m->path, e);
 	free(fresh);
+	free(old);
 	return r;
 }
 
@@ -857,10 +888,8 @@ recode(struct host *h, const struct host_medium *m, const struct host_medium_enc
 	if (!r && c->password)
 		r = block_unlock(from, c->password, e);
 	if (!r)
-		r = replace_image(h, "encryptmedium", from, m->path, t, &p, e);
+		r = replace_image(h, "encryptmedium", from, m->path, t, medium_sync_key, &p, e);
 	block_close(from);
-	if (!r)
-		r = note_key(h, m, keystore, c->password_id, e);
 	free(keystore);
 	free(format);
 	return r;
@@ -898,16 +927,17 @@ int
 host_medium_check_password(struct host *h, const char *id, const char *password, struct err *e)
 {
 	struct host_medium *m = host_medium_load(h, HOST_DISK, id, e);
-	char *again = NULL;
+	char *again = NULL, *own = m ? keystore_of(m) : NULL;
 	int r = -1;
 
 	if (!m)
 		return -1;
-	if (!m->encrypted)
+	if (!own)
 		err_set(e, ERR_OBJECT_STATE, "The medium '%s' is not encrypted", m->path);
-	else if ((again = block_keystore_change(property(m, "CRYPT/KeyStore"), password, password, e)))
+	else if ((again = block_keystore_change(own, password, password, e)))
 		r = 0;
 	free(again);
+	free(own);
 	host_medium_free(m);
 	return r;
 }

@@ -363,3 +363,32 @@ same() { # IMAGE: holds what data.raw does
 	done
 	[ "$(mr web1 VMState)" = running ]
 }
+
+@test "killed at any moment, work on a disk leaves what it held" {
+	echo secret >p1
+	truncate -s 64M data.raw
+	dd if=/dev/urandom of=data.raw bs=1M count=40 conv=notrunc status=none
+	for f in VDI QCOW2 VHD; do
+		VBoxManage convertfromraw data.raw a.$f --format $f 2>/dev/null
+		VBoxManage modifymedium a.$f --description x >/dev/null
+		for i in 1 2 3 4; do
+			for what in "modifymedium a.$f --compact" "modifymedium a.$f --resize $((64 + RANDOM % 100))" \
+				"clonemedium b.$f a.$f --existing" "encryptmedium a.$f --newpassword p1 --newpasswordid k"; do
+				[ -e b.$f ] || VBoxManage clonemedium a.$f b.$f --format $f >/dev/null 2>&1
+				# shellcheck disable=SC2086
+				VBoxManage $what >/dev/null 2>&1 &
+				sleep 0.0$((RANDOM % 9))
+				kill -KILL $! 2>/dev/null || true
+				wait $! 2>/dev/null || true
+				VBoxManage list hdds >/dev/null 2>&1
+				[ -z "$(ls -d .lodge-* 2>/dev/null)" ]
+				if [ "$(field a.$f Encryption)" = enabled ]; then
+					VBoxManage encryptmedium a.$f --oldpassword p1 2>/dev/null
+				fi
+				# What was put behind the end by a resize is zero.
+				qemu-img compare -q data.raw a.$f
+			done
+		done
+		VBoxManage closemedium b.$f --delete 2>/dev/null
+	done
+}
