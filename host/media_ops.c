@@ -136,20 +136,17 @@ size_of(struct block *b)
 
 /* ---- in the place of another image ---- */
 
-/* A directory beside `path`, and in it the path of a file with the same name; free() both. */
-static int
-own_directory(const char *path, char **dir, char **file, struct err *e)
+/* Names for a directory beside `path`, and for a file in it with the same name; free() both. */
+static void
+own_directory(const char *path, char **dir, char **file)
 {
 	const char *slash = strrchr(path, '/');
+	struct uuid u = uuid_random();
+	char text[37];
 
-	*dir = xasprintf("%.*s/.lodge-XXXXXX", (int)(slash - path), path);
-	if (!mkdtemp(*dir)) {
-		err_sys(e, ERR_FILE, errno, "A directory '%s' cannot be made", *dir);
-		free(*dir);
-		return -1;
-	}
+	uuid_text(&u, text);
+	*dir = xasprintf("%.*s/.lodge-%.8s", (int)(slash - path), path, text);
 	*file = xasprintf("%s%s", *dir, slash);
-	return 0;
 }
 
 static int
@@ -179,11 +176,12 @@ replace_image(struct host *h, const char *what, struct block *from, const char *
 
 	if (t.split || (t.fixed && !strcmp(t.format, "vmdk")))
 		return err_set(e, ERR_UNSUPPORTED, "'%s' has several files and cannot be replaced; clone it", path);
-	if (own_directory(path, &dir, &file, e))
-		return -1;
+	own_directory(path, &dir, &file);
 	t.path = file;
 	job = media_job_begin(h, what, file, e);
-	if (job)
+	if (job && mkdir(dir, 0700))
+		err_sys(e, ERR_FILE, errno, "The directory '%s' cannot be made", dir);
+	else if (job)
 		r = copy_to(from, &t, p, e);
 	if (!r && !stat(path, &st) && chmod(file, st.st_mode & 0777))
 		r = err_sys(e, ERR_FILE, errno, "'%s' cannot get its permissions", file);
