@@ -36,7 +36,8 @@ _vboxmanage() {
 		_vboxmanage_reply "$cur" < <("$program" list ostypes 2>/dev/null | sed -n 's/^ID: *//p')
 		return
 		;;
-	--medium | --filename | --basefolder | --hostpath)
+	--medium | --filename | --basefolder | --hostpath | --diff-parent | --diffparent | --move | --setlocation | \
+		--newpassword | --oldpassword)
 		compopt -o filenames
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		return
@@ -55,7 +56,7 @@ _vboxmanage() {
 		logdest osdetect osdmesg osinfo setregisters show stack statistics) ;;
 	controlvm:1) _vboxmanage_reply "$cur" < <(_vboxmanage_machines "$program" runningvms) ;;
 	controlvm:2) _vboxmanage_reply "$cur" < <(printf '%s\n' pause resume reset poweroff acpipowerbutton \
-		savestate screenshotpng keyboardputscancode keyboardputstring keyboardputfile vrde setlinkstate1 natpf1 nictrace1 \
+		savestate screenshotpng addencpassword keyboardputscancode keyboardputstring keyboardputfile vrde setlinkstate1 natpf1 nictrace1 \
 		nictracefile1 nic1 nicpromisc1 nicproperty1) ;;
 	snapshot:2) _vboxmanage_reply "$cur" < <(printf '%s\n' take delete restore restorecurrent edit list showvminfo) ;;
 	snapshot:3)
@@ -74,9 +75,11 @@ _vboxmanage() {
 	bandwidthctl:2) _vboxmanage_reply "$cur" < <(printf '%s\n' add set remove list) ;;
 	guestproperty:1) _vboxmanage_reply "$cur" < <(printf '%s\n' get set unset enumerate) ;;
 	sharedfolder:1) _vboxmanage_reply "$cur" < <(printf '%s\n' add remove) ;;
-	createmedium:1 | closemedium:1 | showmediuminfo:1)
+	createmedium:1 | closemedium:1 | showmediuminfo:1 | modifymedium:1 | clonemedium:1)
 		_vboxmanage_reply "$cur" < <(printf '%s\n' disk dvd floppy)
 		;;
+	mediumproperty:1) _vboxmanage_reply "$cur" < <(printf '%s\n' disk dvd floppy get set delete) ;;
+	internalcommands:1) _vboxmanage_reply "$cur" < <(printf '%s\n' sethduuid) ;;
 	*)
 		compopt -o filenames
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
