@@ -149,9 +149,9 @@ move_media(struct host *h, const char *from, const char *to, struct err *e)
 	if (!strcmp(from, to))
 		return 0;
 	return db_run(h, e,
-		"UPDATE medium SET path = ?1 || substr(path, length(?2) + 1)"
-		" WHERE substr(path, 1, length(?2) + 1) = ?2 || '/'",
-		"ss", to, from) ||
+		       "UPDATE medium SET path = ?1 || substr(path, length(?2) + 1)"
+		       " WHERE substr(path, 1, length(?2) + 1) = ?2 || '/'",
+		       "ss", to, from) ||
 	       db_run(h, e,
 		       "UPDATE snapshot SET state_file = ?1 || substr(state_file, length(?2) + 1)"
 		       " WHERE substr(state_file, 1, length(?2) + 1) = ?2 || '/'",

@@ -35,9 +35,9 @@ enum aml_op {
 	AML_LOCAL1 = 0x61,
 	AML_ARG0 = 0x68,
 	AML_ARG1 = 0x69,
-	AML_STORE = 0x70, /* source, target */
-	AML_AND = 0x7b,	  /* a, b, target (AML_ZERO: none) */
-	AML_OR = 0x7d,	  /* the same */
+	AML_STORE = 0x70,  /* source, target */
+	AML_AND = 0x7b,	   /* a, b, target (AML_ZERO: none) */
+	AML_OR = 0x7d,	   /* the same */
 	AML_NOTIFY = 0x86, /* object, value */
 	AML_RETURN = 0xa4,
 	AML_CREATE_DWORD_FIELD = 0x8a, /* buffer, byte index, name */

@@ -38,7 +38,8 @@ list_machines(struct cli *c, const struct how *how, bool only_running)
 	if (how->sorted)
 		qsort(vms, count, sizeof(*vms), by_name);
 	for (size_t i = 0; i < count; i++) {
-		if (only_running && vms[i]->state != HOST_RUNNING && vms[i]->state != HOST_PAUSED)
+		if (only_running && vms[i]->state != HOST_RUNNING && vms[i]->state != HOST_PAUSED &&
+			vms[i]->state != HOST_LIVE_SNAPSHOTTING && vms[i]->state != HOST_ONLINE_SNAPSHOTTING)
 			continue;
 		if (how->full)
 			show_vm(c, vms[i]);

@@ -40,26 +40,38 @@ mark = "%08x" % random.getrandbits(32)
 line = "\necho B''%s; %s; echo E''%s $?\n" % (mark, command, mark)
 text, end, s = "", time.time() + 80, None
 done = re.compile("B" + mark + "\\r?\n(.*)E" + mark + " ([0-9]+)", re.S)
-while not re.search("E" + mark + " [0-9]+\\s", text) and time.time() < end:
+finished = re.compile("E" + mark + " [0-9]+\\s")
+
+def listen(s, until, seconds):
+    global text
+    stop = time.time() + seconds
+    while not re.search(until, text) and time.time() < stop:
+        try:
+            got = s.recv(4096)
+        except socket.timeout:
+            continue
+        if not got:
+            return
+        text += got.decode(errors="replace")
+
+def say(s, line):
+    for c in line:
+        s.sendall(c.encode())
+        time.sleep(0.001)
+
+while not finished.search(text) and time.time() < end:
     try:
         s = socket.create_connection(("127.0.0.1", port), 5)
-        s.settimeout(1)
+        s.settimeout(0.5)
         s.sendall(b"\x03")
-        time.sleep(0.2)
-        s.sendall(b"\nstty -echo; PS1= PS2=\n")
-        time.sleep(0.5)
-        for c in line:
-            s.sendall(c.encode())
-            time.sleep(0.001)
-        stop = time.time() + 25
-        while not re.search("E" + mark + " [0-9]+\\s", text) and time.time() < stop:
-            try:
-                got = s.recv(4096)
-            except socket.timeout:
-                continue
-            if not got:
-                break
-            text += got.decode(errors="replace")
+        time.sleep(0.3)
+        # Typed ahead of stty, characters are lost: wait for its end.
+        ready = "R" + mark + "%d" % time.time()
+        say(s, "\nstty -echo; PS1= PS2=; echo R''%s\n" % ready[1:])
+        listen(s, ready, 10)
+        if ready in text:
+            say(s, line)
+            listen(s, finished, 25)
     except OSError:
         time.sleep(0.3)
     finally:

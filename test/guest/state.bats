@@ -108,8 +108,10 @@ goes_on_under() { # ENGINE
 	export LODGE_ENGINE=jit
 	up lx
 	[ "$(keep_busy /dev/sda | tail -n 1)" = 1 ]
+	i=0
 	for s in a b c d; do
-		guest "dd if=/dev/urandom of=/tmp/$s bs=64k count=8; dd if=/tmp/$s of=/dev/sda bs=64k seek=$((128 + $(printf '%d' "'$s"))) conv=fsync" >/dev/null
+		i=$((i + 1))
+		guest "dd if=/dev/urandom of=/tmp/$s bs=64k count=8; dd if=/tmp/$s of=/dev/sda bs=64k seek=$((128 + i * 8)) conv=fsync" >/dev/null
 		VBoxManage snapshot lx take "$s"
 	done
 	counters_grow 1
@@ -118,8 +120,10 @@ goes_on_under() { # ENGINE
 	[ "$output" = "This machine does not have any snapshots" ]
 	counters_grow 1
 	guest 'touch /tmp/stop; sleep 3; echo 1 >/proc/sys/vm/drop_caches'
+	i=0
 	for s in a b c d; do
-		guest "dd if=/dev/sda bs=64k skip=$((128 + $(printf '%d' "'$s"))) count=8 2>/dev/null | cmp - /tmp/$s"
+		i=$((i + 1))
+		guest "dd if=/dev/sda bs=64k skip=$((128 + i * 8)) count=8 2>/dev/null | cmp - /tmp/$s"
 	done
 	nothing_is_bad
 	[ -z "$(ls "$HOME/VirtualBox VMs/lx/Snapshots")" ]
