@@ -302,9 +302,30 @@ spawn_switch(struct host *h, const char *id, struct err *e)
 	return r;
 }
 
+/* Ports of machines that are not registered any more. */
+static void
+sweep_ports(struct host *h, const char *id)
+{
+	char *path = xasprintf("%s/net/%s/" SWITCH_DIR_PORTS, host_home(h), id), uuid[37];
+	DIR *d = opendir(path);
+	struct dirent *f;
+
+	while (d && (f = readdir(d))) {
+		if (f->d_name[0] == '.' || strlen(f->d_name) < 37)
+			continue;
+		snprintf(uuid, sizeof(uuid), "%.36s", f->d_name);
+		if (vm_row(h, uuid) < 0)
+			unlinkat(dirfd(d), f->d_name, 0);
+	}
+	if (d)
+		closedir(d);
+	free(path);
+}
+
 int
 host_net_start(struct host *h, const char *id, struct err *e)
 {
+	sweep_ports(h, id);
 	if (make_dir(h, id, e) || write_config(h, id, e))
 		return -1;
 	return spawn_switch(h, id, e);

@@ -59,7 +59,6 @@ close_parts(struct network *n)
 int
 network_run(const char *dir, const struct inherited *i, int ready, struct err *e)
 {
-	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 	struct network *n = xcalloc(1, sizeof(*n));
 	int r = -1;
 
@@ -74,7 +73,8 @@ network_run(const char *dir, const struct inherited *i, int ready, struct err *e
 	n->frame = xcalloc(1, SW_HEADROOM + NET_FRAME_MAX + 64);
 	n->later = xcalloc(1, LATER_BYTES);
 	n->core = sw_open();
-	n->loop = loop_open(&lock);
+	pthread_mutex_init(&n->lock, NULL);
+	n->loop = loop_open(&n->lock);
 	loop_timer_init(&n->linger, n->loop, nobody_left, n);
 	/* The interface is there as long as it is not removed, used or not. */
 	n->held = n->tap_fd >= 0 && n->c.kind == KIND_HOSTONLY;
@@ -89,6 +89,7 @@ network_run(const char *dir, const struct inherited *i, int ready, struct err *e
 	}
 	close_parts(n);
 	loop_close(n->loop);
+	pthread_mutex_destroy(&n->lock);
 	sw_close(n->core);
 	config_free(&n->c);
 	free(n->later);

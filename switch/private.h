@@ -99,6 +99,7 @@ struct network {
 	const char *dir;
 	struct net_config c;
 	struct loop *loop;
+	pthread_mutex_t lock; /* the loop's; there is one thread */
 	struct sw_core *core;
 	int dir_fd, listen_fd;
 	struct loop_watch *listen_watch;

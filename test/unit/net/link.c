@@ -76,7 +76,7 @@ ends_open(void)
 	net_link_init(&t->link, mac);
 	t->link.class = &backend_class;
 	t->link.backend = t;
-	t->link.adapter = (struct net_adapter){ t, adapter_receive, adapter_link };
+	t->link.adapter = (struct net_adapter){ .opaque = t, .receive = adapter_receive, .link_changed = adapter_link };
 	return t;
 }
 
