@@ -560,24 +560,59 @@ host_medium_set_property(
 	return r;
 }
 
+/*
+ * What the format cannot do in place: the image is written anew, without what is zero, and with `size` bytes. Only for
+ * one that stands alone: children know their parent by what it was.
+ */
+static int
+rebuild(struct host *h, const char *what, const struct host_medium *m, uint64_t size, const struct block_progress *p,
+	struct err *e)
+{
+	struct err why = *e;
+	struct block *from;
+	struct uuid u;
+	char *format;
+	struct target t = { .uuid = &u, .size = size };
+	int r;
+
+	if (*m->parent || m->child_count || m->encrypted ||
+		(strcmp(m->variant, "dynamic") && strcmp(m->variant, "monolithicSparse")))
+		return -1; /* with what the format said */
+	from = open_medium(h, m, BLOCK_RDONLY, e);
+	if (!from)
+		return -1;
+	format = lower(m->format);
+	t.format = format;
+	uuid_parse(m->uuid, &u);
+	r = size < m->size ? -1 : replace_image(h, what, from, m->path, t, NULL, p, e);
+	if (size < m->size)
+		*e = why;
+	block_close(from);
+	free(format);
+	return r;
+}
+
 int
 host_medium_resize(struct host *h, const char *id, uint64_t size, const struct host_media_progress *p, struct err *e)
 {
 	struct host_medium *m = idle_medium(h, HOST_DISK, id, e);
+	struct block_progress progress = progress_of(p);
 	struct block *b = NULL;
 	int r = -1;
 
+	size = (size + 511) & ~511ull;
 	if (m && m->child_count)
 		err_set(e, ERR_OBJECT_STATE, "Cannot resize medium '%s' because it has %d child media", m->path,
 			m->child_count);
 	else if (m)
 		b = open_medium(h, m, 0, e);
 	if (b)
-		r = block_resize(b, (size + 511) & ~511ull, e);
+		r = block_resize(b, size, e);
 	block_close(b);
+	if (b && r && e->code == ERR_UNSUPPORTED)
+		r = rebuild(h, "modifymedium --resize", m, size, &progress, e);
 	if (!r)
-		r = db_run(h, e, "UPDATE medium SET size = ? WHERE uuid = ?", "ls", (int64_t)((size + 511) & ~511ull),
-			m->uuid);
+		r = db_run(h, e, "UPDATE medium SET size = ? WHERE uuid = ?", "ls", (int64_t)size, m->uuid);
 	host_medium_free(m);
 	return r;
 }
@@ -591,6 +626,8 @@ host_medium_compact(struct host *h, const char *id, const struct host_media_prog
 	int r = b ? block_compact(b, &progress, e) : -1;
 
 	block_close(b);
+	if (b && r && e->code == ERR_UNSUPPORTED)
+		r = rebuild(h, "modifymedium --compact", m, m->size, &progress, e);
 	host_medium_free(m);
 	return r;
 }

@@ -130,6 +130,15 @@ same() { # IMAGE: holds what data.raw does
 }
 
 @test "modifymedium resizes, and never cuts data off" {
+	filled a.vmdk VMDK
+	uuid=$(field a.vmdk UUID)
+	VBoxManage modifymedium a.vmdk --resize 30 2>/dev/null
+	[ "$(field a.vmdk Capacity)" = "30 MBytes" ]
+	[ "$(field a.vmdk UUID)" = "$uuid" ]
+	truncate -s 30M data.raw
+	qemu-img compare -q data.raw a.vmdk
+	vbm modifymedium a.vmdk --resize 20
+	fails_with 1 "cannot be resized"
 	for f in VDI VHD QCOW2 RAW; do
 		filled a.$f $f
 		vbm modifymedium disk a.$f --resize 20
@@ -150,7 +159,7 @@ same() { # IMAGE: holds what data.raw does
 }
 
 @test "modifymedium --compact gives back what is zero" {
-	for f in VDI VHD QCOW2; do
+	for f in VDI VHD QCOW2 VMDK; do
 		truncate -s 40M full.raw
 		dd if=/dev/urandom of=full.raw bs=1M count=40 conv=notrunc status=none
 		VBoxManage convertfromraw full.raw a.$f --format $f 2>/dev/null
@@ -158,6 +167,7 @@ same() { # IMAGE: holds what data.raw does
 		case $f in
 		VDI) qemu-io -f vdi -c 'write -z 0 30M' a.$f >/dev/null ;;
 		VHD) qemu-io -f vpc -c 'write -z 0 30M' a.$f >/dev/null ;;
+		VMDK) qemu-io -f vmdk -c 'write -P 0 0 30M' a.$f >/dev/null ;;
 		QCOW2) qemu-io -f qcow2 -c 'write -P 0 0 30M' a.$f >/dev/null ;;
 		esac
 		dd if=/dev/zero of=full.raw bs=1M count=30 conv=notrunc status=none
