@@ -114,7 +114,18 @@ address_ok(const struct jit_scratch *t, const struct insn *n)
 		return false;
 	if (m->disp.value != (int32_t)m->disp.value && n->mem->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM)
 		return false;
-	return t->wide || m->segment < ZYDIS_REGISTER_FS;
+	if (t->wide)
+		return true;
+	switch (m->segment) {
+	case ZYDIS_REGISTER_CS: /* is not written, and may not be read */
+		return false;
+	case ZYDIS_REGISTER_FS:
+		return t->key & X86_KEY_FS_PLAIN;
+	case ZYDIS_REGISTER_GS:
+		return t->key & X86_KEY_GS_PLAIN;
+	default:
+		return true;
+	}
 }
 
 /* Register operands that can be renamed; `vectors`: or kept. */
@@ -239,10 +250,11 @@ static void
 string(struct jit_scratch *t, struct insn *n)
 {
 	jit_refuse(n, JIT_STRING);
-	if (n->in.opcode < 0xa4 || !t->wide || n->in.address_width != 64)
+	if (n->in.opcode < 0xa4 || n->in.address_width != t->stack * 8)
 		return;
 	for (unsigned i = 0; i < n->in.raw.prefix_count; i++)
-		if (n->in.raw.prefixes[i].value == 0x64 || n->in.raw.prefixes[i].value == 0x65)
+		if (n->in.raw.prefixes[i].value == 0x64 || n->in.raw.prefixes[i].value == 0x65 ||
+			(!t->wide && n->in.raw.prefixes[i].value == 0x2e))
 			return;
 	n->kind = K_STRING;
 }

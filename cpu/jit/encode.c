@@ -35,6 +35,14 @@ is_short_inc(const ZydisDecodedInstruction *in)
 	       in->opcode >= 0x40 && in->opcode <= 0x4f;
 }
 
+/* 82 is another 80, but not in 64-bit code. */
+static bool
+is_old_group(const ZydisDecodedInstruction *in)
+{
+	return in->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && in->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
+	       in->opcode == 0x82;
+}
+
 static unsigned
 bit(unsigned reg, unsigned which)
 {
@@ -78,7 +86,7 @@ put_vex(struct emit *e, const ZydisDecodedInstruction *in, const struct jit_form
 
 	e8(e, 0xc4);
 	e8(e, (bit(f->reg, 8) ? 0 : 0x80u) | 0x40 | (bit(f->base, 8) | bit(f->rm, 8) ? 0 : 0x20u) | v->m_mmmm);
-	e8(e, (v->W ? 0x80u : 0) | vvvv_of(f) << 3 | (unsigned)v->L << 2 | v->pp);
+	e8(e, (v->W && !f->narrow ? 0x80u : 0) | vvvv_of(f) << 3 | (unsigned)v->L << 2 | v->pp);
 }
 
 static void
@@ -138,7 +146,7 @@ jit_encode(struct emit *e, const void *zydis_insn, const uint8_t *guest, const s
 	if (g.opreg != H_NONE)
 		e8(e, (in->opcode & 0xf8u) | (g.opreg & 7));
 	else
-		e8(e, in->opcode);
+		e8(e, is_old_group(in) ? 0x80 : in->opcode);
 	if (in->attributes & ZYDIS_ATTRIB_HAS_MODRM)
 		put_modrm(e, g.reg == H_NONE ? in->raw.modrm.reg : g.reg, &g, g.rm == H_NONE ? in->raw.modrm.rm : g.rm);
 	e_put(e, guest + from, in->length - from);

@@ -258,6 +258,7 @@ passing(struct jit_scratch *t, struct insn *n)
 		help(t, n);
 		return;
 	}
+	f.narrow = !t->wide;
 	if (n->kind == K_FP)
 		jit_need_fp(t, n);
 	if (n->mem && !grouped(t, n)) {
@@ -302,7 +303,7 @@ bits(struct jit_scratch *t, const struct insn *n)
 	}
 	e_rex(e, true, 0, 0, T_B);
 	E_BYTES(e, 0xc1, 0xf8 | (T_B & 7), bytes == 8 ? 6 : bytes == 4 ? 5 : 4); /* sar */
-	e_lea(e, true, T_A, T_A, T_B, bytes == 8 ? 3 : bytes == 4 ? 2 : 1, 0);
+	e_lea(e, t->wide, T_A, T_A, T_B, bytes == 8 ? 3 : bytes == 4 ? 2 : 1, 0);
 	jit_check(t, n, bytes, jit_access_of(n));
 	e_mov32(e, T_B, jit_fetch(t, g, T_B));
 	e_alu_imm(e, false, 4, T_B, (int32_t)bytes * 8 - 1);
@@ -329,6 +330,16 @@ move_sp(struct jit_scratch *t, int32_t by)
 	e_lea(&t->e, t->wide, H_10, H_10, NONE, 0, by);
 }
 
+/* T_A: an address that is in a register. */
+static void
+take_target(struct jit_scratch *t, unsigned from)
+{
+	if (t->wide)
+		e_mov(&t->e, T_A, from);
+	else
+		e_mov32(&t->e, T_A, from);
+}
+
 /* T_A: host address of the place for one push; returned: displacement from it. */
 static int32_t
 push_place(struct jit_scratch *t, const struct insn *n)
@@ -345,7 +356,7 @@ pop_place(struct jit_scratch *t, const struct insn *n, unsigned from)
 {
 	if (grouped(t, n))
 		return n->at;
-	e_mov(&t->e, T_A, from);
+	take_target(t, from);
 	jit_check(t, n, t->stack, SITE_READ | SITE_SS);
 	return 0;
 }
@@ -449,7 +460,7 @@ call(struct jit_scratch *t, const struct insn *n)
 	if (n->mem)
 		e_load(&t->e, T_A, JIT_OFF(hot.scratch));
 	else
-		e_mov(&t->e, T_A, jit_fetch(t, jit_guest_gpr(o->reg.value), T_A));
+		take_target(t, jit_fetch(t, jit_guest_gpr(o->reg.value), T_A));
 	jit_note_origin(t, n, JIT_PUSHED);
 	jit_far_jump(t);
 }
@@ -483,7 +494,7 @@ jump(struct jit_scratch *t, const struct insn *n)
 		e_mov(&t->e, T_A, H_CX);
 		t->tested = 0;
 	} else {
-		e_mov(&t->e, T_A, jit_fetch(t, jit_guest_gpr(o->reg.value), T_A));
+		take_target(t, jit_fetch(t, jit_guest_gpr(o->reg.value), T_A));
 	}
 	jit_note_origin(t, n, JIT_NOT_MOVED);
 	jit_far_jump(t);

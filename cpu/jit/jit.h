@@ -360,7 +360,8 @@ struct jit_form {
 	uint8_t base;		      /* of the memory operand; H_NONE: none */
 	int32_t disp;		      /* ... and its displacement */
 	bool force_rex;
-	bool evex; /* encode.c's own */
+	bool narrow; /* not from 64-bit code: VEX.W says nothing about general registers */
+	bool evex;   /* encode.c's own */
 };
 struct emit;
 void jit_encode(struct emit *e, const void *zydis_insn, const uint8_t *guest, const struct jit_form *f);

@@ -101,7 +101,7 @@ jit_linear_address(struct jit_scratch *t, const struct insn *n, const ZydisDecod
 			JIT_OFF(i.c.v.state.seg) +
 				(uint32_t)sizeof(struct x86_seg) * (seg == ZYDIS_REGISTER_FS ? SEG_FS : SEG_GS) +
 				(uint32_t)offsetof(struct x86_seg, base));
-		e_lea(&t->e, true, T_A, T_A, H_CX, 0, 0);
+		e_lea(&t->e, t->wide, T_A, T_A, H_CX, 0, 0);
 	}
 }
 

@@ -61,7 +61,15 @@ held(struct jit_cpu *j)
 static inline bool
 mode_translated(const struct soft_cpu *c)
 {
-	return c->mode == X86_LONG64 && !c->ac_check;
+	const uint32_t flat = 1u << SEG_SS | 1u << SEG_DS | 1u << SEG_ES;
+	const struct x86_seg *cs = &c->v.state.seg[SEG_CS];
+
+	if (c->ac_check)
+		return false;
+	if (likely(c->mode == X86_LONG64))
+		return true;
+	return (c->mode == X86_PROT32 || c->mode == X86_LONG32) && c->stack_size == 4 && (c->flat & flat) == flat &&
+	       !cs->base && cs->limit == UINT32_MAX;
 }
 
 /* Something has to be looked at after each instruction. RF alone counts for code breakpoints only. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * String instructions of 64-bit mode, called from translated code: page by page over host memory, element by element
+ * String instructions, called from translated code: page by page over host memory, element by element
  * where an element crosses pages or a page is not plain memory. Registers are up to date after each run, so faults and
  * requests find a partly done instruction (SDM 1, 7.3.9.2). Backwards, other address sizes and segments with a base are
  * the interpreter's. Compiled for general registers only: the vector registers may be the guest's.
@@ -275,6 +275,17 @@ scas(struct jit_cpu *j, uint32_t site, unsigned size)
 	return compared(j, site, 1, (uint8_t *)&ST.gpr[RAX], (uint8_t *)&v, false, size, RAX, RDI);
 }
 
+/* Outside 64-bit mode the registers are 32 bits wide. */
+static inline void
+narrow(struct jit_cpu *j)
+{
+	if (likely(j->i.c.mode == X86_LONG64))
+		return;
+	ST.gpr[RCX] = (uint32_t)ST.gpr[RCX];
+	ST.gpr[RSI] = (uint32_t)ST.gpr[RSI];
+	ST.gpr[RDI] = (uint32_t)ST.gpr[RDI];
+}
+
 /* False: nothing was done, the interpreter has to. v.state is complete; c.next_rip is set. */
 bool
 jit_string(struct jit_cpu *j, uint32_t site)
@@ -286,14 +297,16 @@ jit_string(struct jit_cpu *j, uint32_t site)
 	j->string_flags = ST.rflags;
 	if ((ST.rflags & FLAG_DF && what != JIT_MOVS) || j->i.c.dr_armed)
 		return false;
+	narrow(j);
 	while (r == RUN_MORE && count_of(j, site)) {
 		r = runs[what](j, site, size);
+		narrow(j);
 		if (r == RUN_MORE && !(site & (SITE_READ | SITE_WRITE)))
 			r = RUN_DONE;
 		if (r == RUN_MORE && !j->hot.run_ok && ST.gpr[RCX])
 			r = RUN_AGAIN;
 	}
-	if (r != RUN_INTERP &&
+	if (r != RUN_INTERP && r != RUN_AGAIN &&
 		(what == JIT_CMPS || what == JIT_SCAS)) /* not before: a fault restores them (SDM 2, REP) */
 		ST.rflags = j->string_flags;
 	if (r == RUN_INTERP)

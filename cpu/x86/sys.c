@@ -67,6 +67,13 @@ update_debug(struct soft_cpu *c)
 	}
 }
 
+/* Flat but for its base. */
+static bool
+is_plain(const struct x86_seg *s)
+{
+	return s->limit == UINT32_MAX && (s->attr & (SEG_UNUSABLE | SEG_S | 8 | 4 | 2)) == (SEG_S | 2);
+}
+
 static uint32_t
 key_of(const struct soft_cpu *c)
 {
@@ -88,6 +95,10 @@ key_of(const struct soft_cpu *c)
 	k |= (uint32_t)(c->dr_armed != 0) << 27;
 	k |= (uint32_t)((s->cr0 & CR0_NE) != 0) << 28;
 	k |= (uint32_t)((s->cr4 & CR4_OSXMMEXCPT) != 0) << 29;
+	if (c->mode != X86_LONG64) {
+		k |= is_plain(&s->seg[SEG_FS]) ? X86_KEY_FS_PLAIN : 0;
+		k |= is_plain(&s->seg[SEG_GS]) ? X86_KEY_GS_PLAIN : 0;
+	}
 	return k;
 }
 

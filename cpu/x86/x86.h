@@ -34,6 +34,10 @@ enum x86_mode { X86_REAL, X86_VM86, X86_PROT16, X86_PROT32, X86_LONG16, X86_LONG
 enum x86_mmu { MMU_USER, MMU_KERNEL, MMU_KERNEL_SMAP, MMU_COUNT };
 /* MMU_KERNEL: supervisor, user pages allowed (CR4.SMAP=0 or RFLAGS.AC=1); MMU_KERNEL_SMAP: user data pages fault */
 
+/* Bits of mode_key, not in 64-bit mode: no limit to check, may be read and written, whatever its base. */
+#define X86_KEY_FS_PLAIN (1u << 30)
+#define X86_KEY_GS_PLAIN (1u << 31)
+
 enum x86_access { X86_READ, X86_WRITE, X86_EXEC };
 
 #define SOFT_TLB_BITS 14
