@@ -163,15 +163,6 @@ Key: c, Value: d"
 	fails_with 2 "Unknown option: --frob"
 }
 
-@test "there are no snapshots" {
-	make_vm web1
-	vbm snapshot web1 list --machinereadable
-	[ "$status" = 1 ]
-	[ "$output" = "This machine does not have any snapshots" ]
-	vbm snapshot web1 take s1
-	fails_with 1 "not available"
-}
-
 @test "shared folders are refused in a sentence" {
 	make_vm web1
 	vbm sharedfolder add web1 --name data --hostpath /tmp

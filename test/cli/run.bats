@@ -153,7 +153,7 @@ VM "web1" has been successfully started.'
 	fails_with 1 "missing"
 	vbm controlvm web1 dance
 	fails_with 2 "Invalid parameter 'dance'"
-	vbm controlvm web1 savestate
+	vbm controlvm web1 teleport
 	fails_with 1 "not available"
 }
 
