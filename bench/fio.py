@@ -45,7 +45,7 @@ done <<ROWS
 ROWS
 echo FIO done
 echo o >/proc/sysrq-trigger
-sleep 60
+while :; do :; done # no program: its disk may be gone before the power is
 """
 
 

@@ -7,6 +7,8 @@
  * eventfd when the finished list becomes non-empty; the loop's watch on it calls done() with the machine lock held.
  * Without a loop (tests, tools) completions are delivered by block_drain() alone.
  *
+ * A short read of what the host has in its page cache does not travel at all: it is done at once (read_at_once()).
+ *
  * Workers are started when a loop is attached, so that all threads exist before the process gives up its privileges,
  * and when there is no loop at the first submit. They block every signal. One of them, after a second without work,
  * writes metadata that is still only in memory (vdi), so that a process that dies loses little of a guest that never
@@ -32,7 +34,8 @@
 
 #define WORKERS_MAX 4
 #define WORKER_STACK (512 << 10)
-#define JOB_SHARE 8 /* of so many requests one is followed by a piece of the merge */
+#define AT_ONCE_MAX 65536 /* bytes of a read that is not given to a worker */
+#define JOB_SHARE 8	  /* of so many requests one is followed by a piece of the merge */
 
 struct block *
 block_open_with(const char *path, const char *format, int flags, const struct block_finder *finder, struct err *e)
@@ -576,11 +579,39 @@ block_attach_loop(struct block *b, struct loop *loop)
 	start_workers(b, b->top->read_only ? 2 : WORKERS_MAX);
 }
 
+/*
+ * A read of what the host has in its page cache is a copy: quicker done than given to another thread. False: it is not,
+ * or somebody changes the chain, or it is to be held back; then it goes the long way.
+ */
+static bool
+read_at_once(struct block *b, const struct block_req *r)
+{
+	uint64_t len = iov_length(r->iov, r->iovcnt);
+	int res = -EAGAIN;
+
+	if (r->op != BLOCK_READ || len > AT_ONCE_MAX || !b->loop || b->limit || pthread_rwlock_tryrdlock(&b->chain))
+		return false;
+	file_cached_only(true);
+	if (r->iovcnt <= BLOCK_IOV_MAX && in_range(b, r->off, len))
+		res = b->top->format->read(b->top, r->iov, r->iovcnt, 0, r->off, len);
+	file_cached_only(false);
+	pthread_rwlock_unlock(&b->chain);
+	if (res)
+		return false;
+	atomic_fetch_add_explicit(&b->reads, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&b->bytes_read, len, memory_order_relaxed);
+	return true;
+}
+
 void
 block_submit(struct block *b, struct block_req *r)
 {
 	r->b = b;
 	r->next = NULL;
+	if (read_at_once(b, r)) {
+		r->done(r, 0);
+		return;
+	}
 	if (!b->workers)
 		start_workers(b, 1);
 	pthread_mutex_lock(&b->lock);

@@ -91,7 +91,8 @@ struct block_req {
 	uint64_t off, len; /* len: for discard and write zeroes */
 	struct iovec *iov;
 	int iovcnt;
-	void (*done)(struct block_req *r, int result); /* on the loop, machine lock held */
+	/* On the loop, machine lock held; a read that needs no waiting is done before block_submit() returns. */
+	void (*done)(struct block_req *r, int result);
 	/* private */
 	struct block *b;
 	int result;

@@ -97,6 +97,18 @@ iov_is_zero(const struct iovec *iov, int iovcnt)
 	return true;
 }
 
+/*
+ * A thread's own: a machine's loop and CPUs may read only what needs no waiting, workers read all. Set around one read
+ * (block_submit()), so it is no state that two machines could share.
+ */
+static _Thread_local bool cached_only;
+
+void
+file_cached_only(bool on)
+{
+	cached_only = on;
+}
+
 int
 file_readv(int fd, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, uint64_t off)
 {
@@ -104,7 +116,7 @@ file_readv(int fd, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t 
 
 	while (len) {
 		int cnt = iov_slice(iov, iovcnt, skip, len, part);
-		ssize_t n = preadv(fd, part, cnt, (off_t)off);
+		ssize_t n = preadv2(fd, part, cnt, (off_t)off, cached_only ? RWF_NOWAIT : 0);
 
 		if (n < 0 && errno == EINTR)
 			continue;

@@ -17,6 +17,8 @@
  */
 int file_readv(int fd, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, uint64_t off);
 int file_writev(int fd, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, uint64_t off);
+/* Until it is switched off, reads of this thread that would have to wait for a disk fail, mostly with -EAGAIN. */
+void file_cached_only(bool on);
 int file_pread(int fd, void *buf, uint64_t len, uint64_t off);
 int file_pwrite(int fd, const void *buf, uint64_t len, uint64_t off);
 
