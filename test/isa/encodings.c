@@ -134,7 +134,7 @@ same_as_bare(struct runner *r, struct program *p, const struct isa_state *in, st
 		}
 		if (r->engine[n] == &cpu_engine_jit)
 			flags = FLAG_DF | program_live_flags(p, bare.rip);
-		if (r->engine[n] == &cpu_engine_jit && memcmp(bare.code, p->code, p->len))
+		if (r->engine[n] == &cpu_engine_jit && memcmp(bare.code + (p->at - ISA_CODE), p->code, p->len))
 			flags = FLAG_DF; /* the program changed itself: what is live in it now is not known */
 		if (isa_equal(&bare, &out, what, flags, NULL) ||
 			(r->engine[n] == &cpu_engine_jit && is_known(p, &bare, &out, pr)))

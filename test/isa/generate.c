@@ -1279,14 +1279,6 @@ has_trait(const struct program *p, const struct insn *i, enum program_trait trai
 	case TRAIT_DIVIDE:
 		return (in->mnemonic == ZYDIS_MNEMONIC_DIV || in->mnemonic == ZYDIS_MNEMONIC_IDIV) &&
 		       i->o[0].type == ZYDIS_OPERAND_TYPE_MEMORY;
-	case TRAIT_SIB_WITHOUT_BASE:
-		return in->address_width == 32 && p->bits == 64 && in->attributes & ZYDIS_ATTRIB_HAS_SIB &&
-		       !in->raw.modrm.mod && in->raw.sib.base == 5;
-	case TRAIT_MOVSXD16:
-		return in->mnemonic == ZYDIS_MNEMONIC_MOVSXD && in->operand_width == 16;
-	case TRAIT_OFFSET32:
-		return p->bits == 64 && in->address_width == 32 && in->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
-		       in->opcode >= 0xa0 && in->opcode <= 0xa3;
 	case TRAIT_MASKMOV:
 		return in->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || in->mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU ||
 		       in->mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU;

@@ -67,12 +67,9 @@ bool program_fault_varies(const struct program *p, uint64_t rip);
 	X(TRAIT_STRING_COMPARE, "CMPS or SCAS with REP")                                                               \
 	X(TRAIT_STRING, "string instruction")                                                                          \
 	X(TRAIT_DIVIDE, "division of a number in memory")                                                              \
-	X(TRAIT_SIB_WITHOUT_BASE, "SIB byte without base, with REX.B and 32-bit addresses")                            \
 	X(TRAIT_MASKMOV, "MASKMOVQ, MASKMOVDQU")                                                                       \
 	X(TRAIT_VECTOR, "VEX or EVEX encoding")                                                                        \
-	X(TRAIT_X87_STORE, "x87 store")                                                                                \
-	X(TRAIT_MOVSXD16, "MOVSXD with a 16-bit operand")                                                              \
-	X(TRAIT_OFFSET32, "MOV of AL or (E|R)AX and an absolute 32-bit address in 64-bit code")
+	X(TRAIT_X87_STORE, "x87 store")
 #define PROGRAM_TRAIT_ENUM(name, what) name,
 enum program_trait { PROGRAM_TRAITS(PROGRAM_TRAIT_ENUM) PROGRAM_TRAIT_COUNT };
 #undef PROGRAM_TRAIT_ENUM

@@ -560,6 +560,27 @@ accessed_and_dirty_are_set_again_when_cleared(void **state)
 	RUN(f, bits);
 }
 
+/* Code that runs on a large page, and reads it, does not make it dirty. */
+GUEST(clean, 64,
+	"	mov rbp, 0x600000\n"
+	"	call rbp\n"
+	"	mov rax, [0x12000 + 8 * 3]\n"
+	"	mov [rbp + 0x800], rax\n"
+	"	mov rbx, [0x12000 + 8 * 3]\n"
+	"	hlt\n");
+
+static void
+a_large_page_is_dirty_when_it_is_written(void **state)
+{
+	struct mini *f = *state;
+
+	/* mov ecx, [rbp + 0x100]; add edx, ecx; ret */
+	memcpy(f->mem + 0x600000, (const uint8_t[]){ 0x8b, 0x8d, 0, 1, 0, 0, 0x01, 0xca, 0xc3 }, 9);
+	RUN(f, clean);
+	assert_int_equal(REG(f, RAX), 0x6000a7);
+	assert_int_equal(REG(f, RBX), 0x6000e7);
+}
+
 /* ---- tables in use are written ---- */
 
 /* The page tables' own page is written by many kinds of stores while its entries are used. */
@@ -704,6 +725,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(code_whose_pages_are_missing),
 	TEST(the_missing_second_half_of_an_instruction_is_named),
 	TEST(accessed_and_dirty_are_set_again_when_cleared),
+	TEST(a_large_page_is_dirty_when_it_is_written),
 	TEST(page_tables_in_use_are_written),
 	TEST_2(a_cpu_is_told_that_a_page_has_moved),
 };
