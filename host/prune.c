@@ -373,26 +373,34 @@ disks_of(struct host *h, const char *snapshot, int64_t **out, struct err *e)
 	return r < 0 ? -1 : n;
 }
 
-/* Disks of other machines that read through to the snapshot's would be lost. */
+/* Disks of other machines (linked clones, forks) read through to the snapshot's, or to what hangs on it: they may be in
+ * use, and what they read must not change. */
 static int
 check_clones(struct host *h, const struct host_vm *vm, const char *snapshot, struct err *e)
 {
 	sqlite3_stmt *s = db_query(h, e,
-		"SELECT p.path, (SELECT COUNT(*) FROM medium k WHERE k.parent = p.id) FROM snapshot_disk d"
-		" JOIN snapshot s ON s.id = d.snapshot JOIN medium p ON p.id = d.medium JOIN medium c ON c.parent = "
-		"p.id"
-		" WHERE s.uuid = ?1 AND ("
-		" EXISTS(SELECT 1 FROM attachment a JOIN controller k ON k.id = a.controller JOIN machine v ON v.id ="
-		" k.machine WHERE a.medium = c.id AND v.uuid <> ?2) OR"
-		" EXISTS(SELECT 1 FROM snapshot_disk x JOIN snapshot y ON y.id = x.snapshot JOIN machine v ON v.id ="
-		" y.machine WHERE x.medium = c.id AND v.uuid <> ?2))",
+		"WITH RECURSIVE down(id, base) AS ("
+		" SELECT c.id, d.medium FROM snapshot_disk d JOIN snapshot s ON s.id = d.snapshot"
+		" JOIN medium c ON c.parent = d.medium WHERE s.uuid = ?1"
+		" UNION SELECT m.id, down.base FROM medium m JOIN down ON m.parent = down.id)"
+		" SELECT p.path, (SELECT COUNT(*) FROM medium k WHERE k.parent = p.id), u.name FROM down"
+		" JOIN medium p ON p.id = down.base JOIN ("
+		" SELECT a.medium AS medium, v.name AS name, v.uuid AS uuid FROM attachment a"
+		" JOIN controller k ON k.id = a.controller JOIN machine v ON v.id = k.machine UNION"
+		" SELECT x.medium, v.name, v.uuid FROM snapshot_disk x JOIN snapshot y ON y.id = x.snapshot"
+		" JOIN machine v ON v.id = y.machine) u ON u.medium = down.id WHERE u.uuid <> ?2 LIMIT 1",
 		"ss", snapshot, vm->uuid);
 	int r = s ? db_step(h, s, e) : -1;
 
-	if (r > 0)
+	if (r > 0 && sqlite3_column_int(s, 1) > 1)
 		r = err_set(e, ERR_OBJECT_STATE,
-			"Hard disk '%s' has more than one child hard disk (%d): linked clones read through to it",
-			db_text(s, 0), sqlite3_column_int(s, 1));
+			"Hard disk '%s' has more than one child hard disk (%d): a disk of the machine '%s' reads "
+			"through to it",
+			db_text(s, 0), sqlite3_column_int(s, 1), db_text(s, 2));
+	else if (r > 0)
+		r = err_set(e, ERR_OBJECT_STATE,
+			"Hard disk '%s' cannot be merged: a disk of the machine '%s' reads through to it",
+			db_text(s, 0), db_text(s, 2));
 	sqlite3_finalize(s);
 	return r;
 }

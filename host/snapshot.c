@@ -439,19 +439,16 @@ fold_back(const struct overlay *o)
 		block_close(b);
 }
 
-/* A process that is still at it finishes by itself: wait until it says what came of it. */
+/* A process that is still at it, or has not begun yet, finishes by itself: wait until it has. */
 static void
 wait_for_process(struct host *h, const char *uuid)
 {
-	for (int ms = 0; ms < 60000 && vm_process_alive(h, uuid); ms += 50) {
-		struct host_vm *vm = host_vm_load(h, uuid, NULL);
-		bool at_it = vm && (vm->state == HOST_LIVE_SNAPSHOTTING || vm->state == HOST_ONLINE_SNAPSHOTTING);
+	static const struct host_progress silent;
+	struct host_vm *vm = vm_process_alive(h, uuid) ? host_vm_load(h, uuid, NULL) : NULL;
 
-		host_vm_free(vm);
-		if (!at_it)
-			return;
-		usleep(50000);
-	}
+	if (vm)
+		json_decref(vm_call_long(h, vm, "barrier", json_object(), &silent, NULL));
+	host_vm_free(vm);
 }
 
 /* The machine's own overlays of an interrupted fork: attached when they are there, for the guest writes to them. */

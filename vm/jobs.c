@@ -294,6 +294,9 @@ act_on_request(struct vm *v, struct vm_job *j)
 			return;
 		}
 		break;
+	case JOB_BARRIER:
+		result = json_object();
+		break;
 	case JOB_FORK:
 		result = do_fork(v, j, &e);
 		break;

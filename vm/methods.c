@@ -172,6 +172,11 @@ METHOD(savestate)
 	return get_string(c, "path", &path) ? later_with(c, JOB_SAVE) : METHOD_FAILED;
 }
 
+METHOD(barrier)
+{
+	return later(c, JOB_BARRIER);
+}
+
 METHOD(fork)
 {
 	return later_with(c, JOB_FORK);

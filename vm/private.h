@@ -27,6 +27,7 @@ enum vm_job_kind {
 	JOB_SAVE,
 	JOB_SNAPSHOT,
 	JOB_FORK,
+	JOB_BARRIER,
 	JOB_FULL,
 	JOB_EVENT,
 };

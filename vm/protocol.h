@@ -118,6 +118,7 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *	                            -> {"stopped_ms", "ms", "memory", "written", "copied", "rounds"}   each disk gets
  *	                               an overlay (a new file), memory and devices go to the new file `path`; the
  *	                               machine stands still for stopped_ms. On an error all is as before
+ *	barrier                     -> {}        answered when what was asked for before is done
  *	fork {disks:[...]}          -> {"stopped_ms"}   each disk gets an overlay, as for snapshot.take; with the
  *	                               answer come descriptors (SCM_RIGHTS) for lodge-vm's --copy-fds: the state,
  *	                               and the layers of memory
@@ -175,6 +176,7 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
 	X("debug", debug)                                                                                              \
 	X("savestate", savestate)                                                                                      \
 	X("snapshot.take", snapshot_take)                                                                              \
+	X("barrier", barrier)                                                                                          \
 	X("fork", fork)                                                                                                \
 	X("merge.start", merge_start)                                                                                  \
 	X("merge.finish", merge_finish)                                                                                \

@@ -266,7 +266,7 @@ killed_during() { # SECONDS COMMAND...
 		killed_during $s VBoxManage snapshot web1 take "s$((++n))"
 		VBoxManage showvminfo web1 >/dev/null 2>>said
 	done
-	VBoxManage snapshot web1 take last 2>/dev/null
+	VBoxManage snapshot web1 take last
 	names=$(VBoxManage snapshot web1 list --machinereadable | sed -n 's/^SnapshotName[-0-9]*="\(.*\)"/\1/p')
 	for s in $names; do
 		killed_during 0.01 VBoxManage snapshot web1 delete "$s"

@@ -137,8 +137,8 @@ goes_on_under() { # ENGINE
 	disk lx SATA sata
 	export LODGE_ENGINE=jit
 	up lx
-	guest 'echo common >/tmp/file; echo common | dd of=/dev/sda conv=fsync 2>/dev/null; cat /proc/sys/kernel/random/boot_id'
-	VBoxManage modifyvm lx --name lx 2>/dev/null || true
+	guest 'echo common >/tmp/file; echo common | dd of=/dev/sda conv=fsync 2>/dev/null'
+	VBoxManage snapshot lx take before 2>/dev/null
 	run --separate-stderr lodge fork lx --count 2 --verbose
 	echo "$output; $stderr"
 	[ "$status" = 0 ]
@@ -152,9 +152,11 @@ goes_on_under() { # ENGINE
 	# The parent changes its memory and its disk; a fork of now has that, those of then have not.
 	guest 'echo parent >/tmp/file; echo parent | dd of=/dev/sda conv=fsync 2>/dev/null'
 	VBoxManage controlvm lx-1 savestate
-	VBoxManage controlvm lx-1 poweroff 2>/dev/null || true
-	VBoxManage modifyvm lx-2 --description x 2>/dev/null || true
 	[ "$(guest 'cat /tmp/file')" = parent ]
+	# What the copies read through to stays until they are gone.
+	run VBoxManage snapshot lx delete before
+	[ "$status" = 1 ]
+	[[ $output == *"reads through to it"* ]]
 	# lx-1 gets a shell of its own and tells what it knows.
 	VBoxManage controlvm lx poweroff
 	VBoxManage discardstate lx-1
