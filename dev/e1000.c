@@ -1150,6 +1150,8 @@ tx_run(struct e1000 *d)
 			arm(d, TIMER_TX_MORE, now(d));
 			break;
 		}
+		if (!net_can_send(d->link)) /* send_ready() goes on */
+			break;
 		if (!tx_one(d, ring, &causes))
 			break;
 	}
@@ -1476,6 +1478,9 @@ e1000_loaded(struct device *dev)
 			vtimer_arm(&d->timer[i], d->when[i]);
 		else
 			vtimer_cancel(&d->timer[i]);
+	/* what waited for the network to have room */
+	if (!d->when[TIMER_TX_MORE] && *r(d, TDH) != *r(d, TDT))
+		arm(d, TIMER_TX_MORE, now(d));
 }
 
 static void
@@ -1488,6 +1493,12 @@ e1000_destroy(struct device *dev)
 	d->link->adapter = (struct net_adapter){ 0 };
 	pci_remove(dev->m, &d->pci);
 	free(d);
+}
+
+static void
+send_ready(void *opaque)
+{
+	tx_run(opaque);
 }
 
 /* The driver reads it when it is loaded, or at the next reset. */
@@ -1563,9 +1574,11 @@ e1000_create(struct machine *m, int slot, const char *variant, struct net_link *
 	}
 	for (int i = 0; i < TIMERS; i++)
 		vtimer_init(&d->timer[i], &m->clock, expired[i], d);
-	link->adapter = (struct net_adapter){
-		.opaque = d, .receive = receive, .link_changed = link_changed, .address_changed = address_changed
-	};
+	link->adapter = (struct net_adapter){ .opaque = d,
+		.receive = receive,
+		.link_changed = link_changed,
+		.address_changed = address_changed,
+		.send_ready = send_ready };
 	e1000_reset(&d->pci.dev);
 	return &d->pci.dev;
 }

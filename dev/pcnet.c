@@ -303,6 +303,8 @@ transmit(struct pcnet *d)
 	for (int left = TX_BUDGET;; left--) {
 		bool end;
 
+		if (!d->tx_open && !net_can_send(d->link)) /* send_ready() goes on */
+			break;
 		if (!desc_read(d, d->tx_base, d->tx_at, &t) || !(t.status & D_OWN))
 			break;
 		if (!left) {
@@ -871,6 +873,8 @@ pcnet_loaded(struct device *dev)
 	d->rap &= 0x7f;
 	if (d->poll_when)
 		vtimer_arm(&d->poll, d->poll_when);
+	else if (d->csr[0] & CSR0_TXON)
+		arm_poll(d, 0); /* what waited for the network to have room */
 	else
 		vtimer_cancel(&d->poll);
 }
@@ -936,9 +940,11 @@ pcnet_create(struct machine *m, int slot, const char *variant, struct net_link *
 		return NULL;
 	}
 	vtimer_init(&d->poll, &m->clock, poll_ring, d);
-	link->adapter = (struct net_adapter){
-		.opaque = d, .receive = receive, .link_changed = link_changed, .address_changed = address_changed
-	};
+	link->adapter = (struct net_adapter){ .opaque = d,
+		.receive = receive,
+		.link_changed = link_changed,
+		.address_changed = address_changed,
+		.send_ready = poll_ring };
 	pcnet_reset(&d->pci.dev);
 	return &d->pci.dev;
 }

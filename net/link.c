@@ -162,9 +162,12 @@ limit_run(void *opaque)
 		for (struct net_link *l = m->links; l; l = l->limit_next)
 			any |= (m->tokens > 0 || !m->rate) && limit_send(m, l);
 	}
-	for (struct net_link *l = m->links; l; l = l->limit_next)
+	for (struct net_link *l = m->links; l; l = l->limit_next) {
 		if (l->held && l->held->head != l->held->tail && !loop_timer_armed(&m->timer))
 			loop_timer_arm(&m->timer, loop_now() + LIMIT_SLICE_NS);
+		if (!l->held || l->held->head == l->held->tail)
+			net_send_ready(l);
+	}
 }
 
 struct net_limit *
@@ -234,6 +237,7 @@ net_unplug(struct net_link *l)
 		l->queue->head = l->queue->tail = 0;
 	if (l->held)
 		l->held->head = l->held->tail = 0;
+	net_send_ready(l); /* into nothing */
 	if (l->adapter.link_changed)
 		l->adapter.link_changed(l->adapter.opaque, net_link_up(l));
 }
@@ -252,6 +256,33 @@ net_link_close(struct net_link *l)
 	l->queue = NULL;
 	free(l->held);
 	l->held = NULL;
+}
+
+#define HELD_MAX (128u << 10) /* of QUEUE_BYTES: an adapter that can wait does not fill it */
+
+static size_t
+queue_used(const struct net_queue *q)
+{
+	return q->tail >= q->head ? q->tail - q->head : QUEUE_BYTES - q->head + q->tail;
+}
+
+bool
+net_can_send(struct net_link *l)
+{
+	bool held = l->limit && l->held && queue_used(l->held) > HELD_MAX;
+
+	l->send_waits = held || (l->class && l->class->room && !l->class->room(l->backend));
+	return !l->send_waits;
+}
+
+void
+net_send_ready(struct net_link *l)
+{
+	if (!l->send_waits)
+		return;
+	l->send_waits = false;
+	if (l->adapter.send_ready)
+		l->adapter.send_ready(l->adapter.opaque);
 }
 
 bool

@@ -28,6 +28,9 @@ struct net_adapter {
 	/* A frame from the network. False: no room now; the link keeps it and retries after net_adapter_ready(). */
 	bool (*receive)(void *opaque, const uint8_t *frame, size_t len);
 	void (*link_changed)(void *opaque, bool up);
+	/* The network has room again after net_can_send() said no. May be NULL: then frames beyond its room are
+	 * dropped. */
+	void (*send_ready)(void *opaque);
 	/* The link has another MAC address than the adapter was saved with. May be NULL. */
 	void (*address_changed)(void *opaque);
 };
@@ -37,6 +40,10 @@ struct net_backend_class {
 	const char *name;
 	void (*send)(void *backend, const uint8_t *frame, size_t len);
 	void (*ready)(void *backend); /* the adapter has room again; may be NULL */
+	/* Is there room for a frame, also one that is cut up first? If not, net_send_ready() follows. May be NULL:
+	 * always.
+	 */
+	bool (*room)(void *backend);
 	void (*close)(void *backend);
 	/* TCP frames longer than the network's MTU may be sent as they are: the far end is a TCP/IP stack, not a wire.
 	 */
@@ -59,6 +66,7 @@ struct net_link {
 	struct net_limit *limit; /* NULL: none */
 	struct net_queue *held;	 /* frames that wait for the limit; bounded, then dropped */
 	struct net_link *limit_next;
+	bool send_waits; /* net_can_send() has said no */
 };
 
 void net_link_init(struct net_link *l, const uint8_t mac[6]);
@@ -67,6 +75,9 @@ void net_send(struct net_link *l, const uint8_t *frame, size_t len);	/* adapter 
 void net_deliver(struct net_link *l, const uint8_t *frame, size_t len); /* backend calls */
 void net_adapter_ready(struct net_link *l);				/* adapter calls */
 void net_set_cable(struct net_link *l, bool plugged);
+/* Adapters that can wait ask before they send; false: send_ready() follows. */
+bool net_can_send(struct net_link *l);
+void net_send_ready(struct net_link *l); /* backend calls */
 /* Frames wait for the adapter: do not deliver more than cannot wait elsewhere. */
 bool net_link_waiting(const struct net_link *l);
 /* Take out what is plugged in, if anything; something else may be plugged in then. */

@@ -6,9 +6,11 @@
  * connection stands, the answer has not come), plugged in. The connection is only watched for its end: then the wire
  * is let go and the plug looks again. For the guest its cable stays in all the while; frames are lost as on a wire.
  *
- * Frames to the switch go into the ring at once, frames from it are taken when the bell rings, as long as the adapter
- * has room; then the ring stays as it is until the adapter says it is ready. The directory of the network is held open
- * as a descriptor, so that the switch is found again from inside a sandbox and by another user.
+ * Frames to the switch go into the ring at once; an adapter that can wait is told when there is no room
+ * (net_can_send()), and told again when the switch has taken half of what was there. Frames from it are taken when the
+ * bell rings, as long as the adapter has room; then the ring stays as it is until the adapter says it is ready. The
+ * directory of the network is held open as a descriptor, so that the switch is found again from inside a sandbox and by
+ * another user.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -37,8 +39,9 @@ struct plug {
 	struct loop_watch *sock_watch, *bell_watch;
 	struct loop_timer retry;
 	struct wire wire;
-	bool paused; /* the adapter has no room */
-	bool lost;   /* said so */
+	bool paused;  /* the adapter has no room */
+	bool starved; /* the ring to the switch has none */
+	bool lost;    /* said so */
 	uint8_t frame[NET_FRAME_MAX];
 };
 
@@ -57,6 +60,19 @@ plug_send(void *backend, const uint8_t *frame, size_t len)
 		wire_ring(&p->wire);
 }
 
+#define ROOM_BYTES (96u << 10) /* 64 KiB in frames of 1,500 bytes, and their heads */
+
+static bool
+plug_room(void *backend)
+{
+	struct plug *p = backend;
+
+	if (!p->wire.shared || ring_room(&p->wire.out) >= ROOM_BYTES || ring_await_room(&p->wire.out))
+		return true;
+	p->starved = true;
+	return false;
+}
+
 static void look(struct plug *p);
 
 static void
@@ -72,8 +88,9 @@ hang_up(struct plug *p, const char *why)
 	if (p->sock >= 0)
 		close(p->sock);
 	p->sock = -1;
-	p->paused = false;
+	p->paused = p->starved = false;
 	loop_timer_arm(&p->retry, loop_now() + RETRY_NS);
+	net_send_ready(p->link);
 }
 
 /* Deliver what is in the ring. */
@@ -110,7 +127,12 @@ bell(void *opaque, int ready)
 	struct plug *p = opaque;
 
 	wire_hush(&p->wire);
-	take(p);
+	if (p->starved && ring_await_room(&p->wire.out)) {
+		p->starved = false;
+		net_send_ready(p->link);
+	}
+	if (p->wire.shared)
+		take(p);
 }
 
 static void
@@ -268,6 +290,7 @@ static const struct net_backend_class plug_class = {
 	.name = "switch",
 	.send = plug_send,
 	.ready = plug_ready,
+	.room = plug_room,
 	.close = plug_close,
 };
 

@@ -75,6 +75,13 @@ ring_publish(struct ring *r)
 	return atomic_exchange_explicit(&r->s->want_data, 0, memory_order_relaxed) != 0;
 }
 
+uint32_t
+ring_room(struct ring *r)
+{
+	r->other = atomic_load_explicit(&r->s->head, memory_order_acquire);
+	return used(r, true) > RING_BYTES ? 0 : RING_BYTES - used(r, true);
+}
+
 bool
 ring_await_room(struct ring *r)
 {

@@ -23,7 +23,7 @@
 
 #include "base/err.h"
 
-#define RING_BYTES (256u << 10) /* a power of two */
+#define RING_BYTES (512u << 10) /* a power of two */
 #define RING_SKIP UINT32_MAX
 
 struct ring_shared {
@@ -55,6 +55,8 @@ struct ring {
 bool ring_put(struct ring *r, const uint8_t *frame, size_t len);
 /* Show what was put. True: the other side waits, ring its bell. */
 bool ring_publish(struct ring *r);
+/* Bytes that are free now, records' heads and all. */
+uint32_t ring_room(struct ring *r);
 /* Ask for the bell when there is room. True: there is some already. */
 bool ring_await_room(struct ring *r);
 

@@ -144,7 +144,7 @@ transmit(struct virtio_net *d)
 {
 	int left = TX_BUDGET;
 
-	while (left-- && virtq_pop(&d->v, TX, &d->chain)) {
+	while (left-- && net_can_send(d->link) && virtq_pop(&d->v, TX, &d->chain)) {
 		send_chain(d);
 		virtq_push(&d->v, TX, &d->chain, 0);
 	}
@@ -510,8 +510,10 @@ virtio_net_create(struct machine *m, int slot, unsigned flags, struct net_link *
 		err_set(e, ERR_INVALID, "PCI slot %d for a virtio network adapter is taken", slot);
 		return NULL;
 	}
-	link->adapter = (struct net_adapter){
-		.opaque = d, .receive = receive, .link_changed = link_changed, .address_changed = address_changed
-	};
+	link->adapter = (struct net_adapter){ .opaque = d,
+		.receive = receive,
+		.link_changed = link_changed,
+		.address_changed = address_changed,
+		.send_ready = transmit_more };
 	return &d->v.pci.dev;
 }

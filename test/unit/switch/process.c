@@ -429,6 +429,51 @@ an_adapter_without_room_gets_its_frames_later(void **state)
 	assert_true(wait_frames(1, 150, 2000));
 }
 
+static _Atomic unsigned woken;
+
+static void
+send_ready(void *opaque)
+{
+	woken++;
+}
+
+static void
+an_adapter_that_asks_before_it_sends_loses_nothing(void **state)
+{
+	uint8_t f[1514] = { 8, 0, 0x27, 0, 0, 2, 8, 0, 0x27, 0, 0, 1, 0x88, 0xb5 };
+	unsigned sent = 0, waits = 0;
+
+	start_network(intnet);
+	write_port("one", 1, ",\"rate\":2000000"); /* so that the ring to the switch is full for most of the time */
+	assert_int_equal(plug_in(0, "one", TOKEN, NULL), 0);
+	assert_int_equal(plug_in(1, "two", TOKEN, NULL), 0);
+	guests[0].link.adapter.send_ready = send_ready;
+	woken = 0;
+	while (sent < 1500) {
+		bool room;
+
+		pthread_mutex_lock(&lock);
+		room = net_can_send(&guests[0].link);
+		if (room) {
+			net_send(&guests[0].link, f, sizeof(f));
+			sent++;
+		}
+		pthread_mutex_unlock(&lock);
+		if (room)
+			continue;
+		waits++;
+		for (unsigned i = 0; i < 2000 && woken < waits; i++)
+			usleep(1000);
+		assert_int_equal(woken, waits);
+	}
+	assert_true(waits > 0);
+	/* The receiver's ring may be full now and then: nobody holds the switch back. */
+	wait_frames(1, sent, 2000);
+	assert_true(guests[1].frames > sent / 10 * 9);
+	assert_int_equal(guests[0].link.stats.tx_frames, sent);
+	assert_int_equal(guests[0].link.stats.dropped, 0);
+}
+
 /* Descriptors and resident kilobytes of the switch. */
 static void
 measure(int *fds, long *kb)
@@ -529,6 +574,7 @@ main(void)
 		T(the_gateway_and_the_station_answer_arp),
 		T(a_limit_holds),
 		T(an_adapter_without_room_gets_its_frames_later),
+		T(an_adapter_that_asks_before_it_sends_loses_nothing),
 		T(a_hundred_machines_come_and_go_without_a_leak),
 	};
 
