@@ -143,6 +143,9 @@ varies(enum isa_mode mode, const struct isa_state *s)
 
 	if (s->vector < 0)
 		return s->vector == ISA_TIMEOUT;
+	/* a frame that did not fit has left flags behind that are not looked for */
+	if (s->vector == EXC_DF || s->gpr[RSP] < PAGE_SIZE)
+		return true;
 	/* what ran page tables as code saw A and D bits come, sooner or later */
 	if (s->rip < ISA_CODE || s->rip > ISA_CODE + ISA_CODE_SIZE - 16)
 		return true;
