@@ -210,7 +210,8 @@ host_vm_controller(struct host *h, const char *id, const struct host_controller_
 			vm->name);
 		goto fail;
 	}
-	if (vm_check_mutable(vm, e) || apply_controller(h, vm, c, e) || vm_store(h, vm, e) || vboxfile_write(h, vm, e) || db_commit(h, e))
+	if (vm_check_mutable(vm, e) || apply_controller(h, vm, c, e) || vm_store(h, vm, e) ||
+		vboxfile_write(h, vm, e) || db_commit(h, e))
 		goto fail;
 	host_vm_free(vm);
 	return 0;

@@ -33,8 +33,8 @@ enum { CONTROL, EVENTS, COMMANDS, QUEUES };
 #define QUEUE_SIZE 256
 #define CONFIG_LEN 36
 #define SEG_MAX (VIRTQ_IOV_MAX - 4)
-#define OUT_HEADER 19 /* and the command block */
-#define IN_HEADER 12  /* and the sense data */
+#define OUT_HEADER 19	    /* and the command block */
+#define IN_HEADER 12	    /* and the sense data */
 #define FUNCTION_COMPLETE 0 /* VIRTIO_SCSI_S_FUNCTION_COMPLETE, which Linux does not name */
 
 struct virtio_scsi {

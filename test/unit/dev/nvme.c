@@ -234,8 +234,7 @@ a_namespace_that_comes_or_goes_is_told_by_an_event(void **state)
 	assert_int_equal(nvme_attach(nvme, 2, &cfg, NULL), 0);
 	assert_int_equal(reap(0, &result), 0);
 	assert_int_equal(result, 0x00040002);
-	assert_int_equal(
-		admin(2, 0, 4 | 1023 << 16, 0, NULL), 0);
+	assert_int_equal(admin(2, 0, 4 | 1023 << 16, 0, NULL), 0);
 	assert_int_equal(le32(s.ram->host + BUFFER), 3);
 	assert_int_equal(io(2, 3, 5, 1, BUFFER, 0), 0);
 	assert_int_equal(le64(s.ram->host + BUFFER), 5);
