@@ -86,6 +86,7 @@
 #define MAP_PAGE 4096u
 #define MAP_PAGE_ENTRIES (MAP_PAGE / 4)
 
+#define GROW (64ull << 20) /* the file grows in steps of this, and is cut when it is closed */
 #define TEXT_SLOT 0x600u
 #define TEXT_AT 0x200u
 #define TEXT_HEAD 20u
@@ -540,19 +541,25 @@ fail:
 	return -1;
 }
 
-static void
-vdi_close(struct image *b)
-{
-	vdi_free(b->state);
-}
-
-/* ---- reading ---- */
-
 static uint64_t
 data_offset(const struct vdi *v, uint32_t block)
 {
 	return v->data_at + (uint64_t)block * v->block_size;
 }
+
+/* The file is as long as what is used of it. */
+static void
+vdi_close(struct image *b)
+{
+	struct vdi *v = b->state;
+	uint64_t end = data_offset(v, v->end);
+
+	if (!b->read_only && !atomic_load(&v->any_dirty) && v->file_end > end && ftruncate(b->fd, (off_t)end))
+		v->file_end = 0; /* longer than need be, and good all the same */
+	vdi_free(v);
+}
+
+/* ---- reading ---- */
 
 /*
  * How the bytes from `off` on are stored: returns the map entry and in *len (at most what it was) how many bytes follow
@@ -618,7 +625,7 @@ vdi_map(struct image *b, uint64_t off, uint64_t *len, enum map_kind *kind)
 static int
 prepare_place(struct image *b, struct vdi *v, uint32_t block)
 {
-	uint64_t at = data_offset(v, block), end = at + v->block_size;
+	uint64_t at = data_offset(v, block), end = at + v->block_size, to;
 
 	if (at < v->stale_end) {
 		int r = file_zero(b->fd, at, MIN(end, v->stale_end) - at);
@@ -628,9 +635,14 @@ prepare_place(struct image *b, struct vdi *v, uint32_t block)
 	}
 	if (end <= v->file_end)
 		return 0;
-	if (ftruncate(b->fd, (off_t)end))
-		return -errno;
-	v->file_end = end;
+	to = MIN((end + GROW - 1) / GROW * GROW, MAX(end, data_offset(v, v->blocks)));
+	/* Near the end of a full disk, or of a limit, the last few blocks are had one by one. */
+	if (ftruncate(b->fd, (off_t)to)) {
+		to = end;
+		if (ftruncate(b->fd, (off_t)to))
+			return -errno;
+	}
+	v->file_end = to;
 	return 0;
 }
 

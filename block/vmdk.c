@@ -43,7 +43,8 @@
  * and is then written without a lock; one that shows something else than zeroes before (of the parent) is written
  * completely, under `cow`, before it is entered. The phases of a commit (meta.h): 1 data   2 grain tables   3 grain
  * directories. After a power cut there are at worst grains at the end of the file that nobody uses. The first write
- * changes the CID.
+ * changes the CID. Another parent, or text of ours, goes with the whole text to the other half of its room, and the
+ * header points there when that is stable.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -332,6 +333,54 @@ write_text(struct image *b, struct vmdk *v)
 	return r;
 }
 
+/*
+ * Where else the text inside of a sparse extent can be: in the other half of the room it has. 0: there is none. A text
+ * of half the room is one that was moved before.
+ */
+static uint64_t
+other_half(const struct vmdk *v)
+{
+	const struct extent *x = &v->extents[0];
+	uint64_t half = TEXT_SECTORS / 2 * SECTOR, tables = x->second_gd ? MIN(x->gd_at, x->second_gd) : x->gd_at;
+
+	if (v->text_room != half && v->text_room < 2 * half)
+		return 0;
+	if (v->text_at == SECTOR + half && v->text_room == half)
+		return SECTOR;
+	return v->text_at == SECTOR && tables >= SECTOR + 2 * half ? SECTOR + half : 0;
+}
+
+/*
+ * The changed text goes to the other half and is stable there before the header, one sector, says so: it is changed as
+ * a whole or not at all.
+ */
+static int
+move_text(struct image *b, struct vmdk *v)
+{
+	uint64_t at = v->text_at, room = v->text_room, to = other_half(v);
+	uint8_t h[SECTOR];
+	int r;
+
+	if (!to || strlen(v->text) > TEXT_SECTORS / 2 * SECTOR)
+		return write_text(b, v);
+	v->text_at = to;
+	v->text_room = TEXT_SECTORS / 2 * SECTOR;
+	r = write_text(b, v);
+	if (!r)
+		r = image_sync(b, b->fd);
+	if (!r)
+		r = file_pread(b->fd, h, sizeof(h), 0);
+	put_le64(h + AT_TEXT, v->text_at / SECTOR);
+	put_le64(h + AT_TEXT_LEN, v->text_room / SECTOR);
+	if (!r)
+		r = file_pwrite(b->fd, h, sizeof(h), 0);
+	if (r) {
+		v->text_at = at;
+		v->text_room = room;
+	}
+	return r;
+}
+
 /* With a change of the text done by `edit`: on stable storage, or as before. */
 static int
 change_text(struct image *b, void (*edit)(struct image *b, struct vmdk *v, const void *what), const void *what,
@@ -344,9 +393,9 @@ change_text(struct image *b, void (*edit)(struct image *b, struct vmdk *v, const
 	pthread_mutex_lock(&v->lock);
 	before = xstrdup(v->text);
 	edit(b, v, what);
-	r = write_text(b, v);
-	if (!r && fdatasync(b->fd))
-		r = -errno;
+	r = v->text_room ? move_text(b, v) : write_text(b, v);
+	if (!r)
+		r = image_sync(b, b->fd);
 	if (r) {
 		free(v->text);
 		v->text = before;
