@@ -191,6 +191,8 @@ void work_remove_files(json_t *list);
 
 /* The new files of an interrupted "take" are there and count: finish it. false: undo it. */
 bool snapshot_recover_take(struct host *h, const char *uuid, json_t *files);
+/* Until the machine's process, if there is one, has done what it was asked for before. */
+void snapshot_wait_for_process(struct host *h, const char *uuid);
 /* The overlays that a machine got for a "fork" that was interrupted stay its own. */
 void snapshot_recover_fork(struct host *h, const char *uuid, json_t *files);
 /* Go on with a "delete" that was interrupted. */

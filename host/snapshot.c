@@ -440,8 +440,8 @@ fold_back(const struct overlay *o)
 }
 
 /* A process that is still at it, or has not begun yet, finishes by itself: wait until it has. */
-static void
-wait_for_process(struct host *h, const char *uuid)
+void
+snapshot_wait_for_process(struct host *h, const char *uuid)
 {
 	static const struct host_progress silent;
 	struct host_vm *vm = vm_process_alive(h, uuid) ? host_vm_load(h, uuid, NULL) : NULL;
@@ -477,7 +477,7 @@ snapshot_recover_fork(struct host *h, const char *uuid, json_t *files)
 	int count, there = 0;
 	struct overlay *o = read_overlays(files, &count);
 
-	wait_for_process(h, uuid);
+	snapshot_wait_for_process(h, uuid);
 	for (int i = 0; i < count; i++)
 		there += !access(o[i].path, F_OK);
 	if (!there || there < count || take_over(h, uuid, o, count))
@@ -500,7 +500,7 @@ snapshot_recover_take(struct host *h, const char *uuid, json_t *files)
 	for (int i = 0; i < count; i++)
 		there += !access(o[i].path, F_OK);
 	if (live) {
-		wait_for_process(h, uuid);
+		snapshot_wait_for_process(h, uuid);
 		for (int i = there = 0; i < count; i++)
 			there += !access(o[i].path, F_OK);
 	}

@@ -110,8 +110,18 @@ work_remove_files(json_t *list)
 static bool
 finish_save(struct host *h, const char *uuid)
 {
-	struct host_vm *vm = host_vm_load(h, uuid, NULL);
-	bool saved = vm && vm->state == HOST_SAVED;
+	struct host_vm *vm;
+	bool saved;
+
+	/* It may be about to begin, be at it, or on its last lines. */
+	snapshot_wait_for_process(h, uuid);
+	vm = host_vm_load(h, uuid, NULL);
+	if (vm && (vm->state == HOST_SAVING || vm->state == HOST_STOPPING)) {
+		vm_wait_gone(h, uuid);
+		host_vm_free(vm);
+		vm = host_vm_load(h, uuid, NULL);
+	}
+	saved = vm && vm->state == HOST_SAVED;
 
 	if (!saved)
 		db_run(h, NULL, "UPDATE machine SET state_file = '' WHERE uuid = ?", "s", uuid);

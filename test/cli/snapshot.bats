@@ -275,11 +275,16 @@ killed_during() { # SECONDS COMMAND...
 	done
 	run VBoxManage snapshot web1 list
 	[ "$output" = "This machine does not have any snapshots" ]
-	killed_during 0.01 VBoxManage controlvm web1 savestate
-	VBoxManage showvminfo web1 >/dev/null 2>>said
-	sleep 1
-	VBoxManage startvm web1 >/dev/null 2>&1 || true
-	[ "$(mr web1 VMState)" = running ]
+	for s in 0.003 0.01 0.03 0.1; do
+		killed_during $s VBoxManage controlvm web1 savestate
+		VBoxManage showvminfo web1 >/dev/null 2>>said
+		case $(mr web1 VMState) in
+		saved) VBoxManage startvm web1 >/dev/null ;;
+		running) ;;
+		*) false ;;
+		esac
+		[ "$(mr web1 VMState)" = running ]
+	done
 	for s in 0.005 0.02 0.05; do
 		killed_during $s lodge fork web1 --count 2
 		VBoxManage showvminfo web1 >/dev/null 2>>said
