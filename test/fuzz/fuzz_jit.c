@@ -204,6 +204,8 @@ differ_loudly(struct isa *t, const uint8_t *code, unsigned size, struct isa_stat
 			fprintf(stderr, "%s: interpreter and translator differ:\n", isa_mode_text(t->mode));
 			isa_equal(&out[0], &out[1], ISA_VECTORS, FLAG_DF, stderr);
 			isa_engines_equal(t, WHAT, FLAG_DF, stderr);
+			fprintf(stderr, "  vector %d, rip %llx, rsp %llx\n", out[0].vector,
+				(unsigned long long)out[0].rip, (unsigned long long)out[0].gpr[RSP]);
 			for (int r = 0; r < 16; r++)
 				fprintf(stderr, "  register %d: %llx\n", r, (unsigned long long)in->gpr[r]);
 			isa_disassemble(code, size, (uint32_t)in->rip, t->bits, stderr);
@@ -235,6 +237,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	isa_run_engine(t, 0, code, (unsigned)size, &in, &out[0]);
 	isa_run_engine(t, 1, code, (unsigned)size, &in, &out[1]);
 	check_canary();
+	if (out[0].vector == ISA_STOPPED && out[1].vector == ISA_STOPPED)
+		return 0; /* shut down: parts of frames lie about */
 	if (!compare || varies(mode, &out[0]) || varies(mode, &out[1]))
 		return 0;
 	if (!isa_engines_equal(t, WHAT, FLAG_DF, NULL))
