@@ -248,7 +248,6 @@ add_state(struct host *h, const struct host_vm *vm, json_t *doc, struct err *e)
 {
 	char generation[37];
 
-
 	if (dir_make(vm->snap_folder, 0700, e))
 		return err_wrap(e, "Could not create the snapshot folder of machine '%s'", vm->name);
 	json_object_set_new(doc, "snapshot_dir", json_string(vm->snap_folder));
@@ -276,7 +275,7 @@ config_json(struct host *h, const struct host_vm *vm, struct err *e)
 		vga = json_null();
 	else
 		vga = json_pack("{s:I}", "memory", (json_int_t)host_vm_num(vm, HK_VRAM, 0));
-	o = json_pack("{s:i, s:s, s:s, s:I, s:I, s:s, s:b, s:b, s:I, s:s, s:b, s:o, s:o, s:o, s:o, s:o}", "version",
+	o = json_pack("{s:i, s:s, s:s, s:I, s:I, s:s, s:b, s:b, s:I, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:o}", "version",
 		VM_CONFIG_VERSION, "name", vm->name, "uuid", host_vm_get(vm, HK_HARDWAREUUID, 0), "memory",
 		(json_int_t)host_vm_num(vm, HK_MEMORY, 0), "cpus", (json_int_t)host_vm_num(vm, HK_CPUS, 0), "engine",
 		engine, "hpet", host_vm_on(vm, HK_HPET, 0), "rtc_utc", host_vm_on(vm, HK_RTCUSEUTC, 0), "rtc_offset_ms",

@@ -356,7 +356,7 @@ static int
 load_controllers(struct host *h, struct host_vm *vm, int64_t row, struct err *e)
 {
 	sqlite3_stmt *s = db_query(h, e,
-		"SELECT name, bus, instance, ports, bootable, hostiocache FROM controller WHERE machine = ? "
+		"SELECT name, bus, instance, ports, bootable, hostiocache, type FROM controller WHERE machine = ? "
 		"ORDER BY id",
 		"l", row);
 	int r = s ? 1 : -1;

@@ -203,7 +203,7 @@ static const struct verb verbs[] = {
 		"web1 take base --live", false },
 	{ "startvm", cmd_startvm, "VM... [--type headless|gui|separate]", "web1 --type headless", false },
 	{ "storageattach", cmd_storageattach,
-		"VM --storagectl NAME [--port N] [--device N] [--type hdd|dvddrive]\n"
+		"VM --storagectl NAME [--port N] [--device N] [--type hdd|dvddrive|fdd]\n"
 		"  [--medium none|emptydrive|UUID|FILE] [--nonrotational on|off] [--discard on|off]\n"
 		"  [--hotpluggable on|off] [--tempeject on|off] [--bandwidthgroup NAME|none] [--setuuid UUID]\n"
 		"  [--mtype normal] [--forceunmount] [--comment TEXT]",

@@ -175,7 +175,8 @@ Encryption:     disabled"
 	vbm storagectl web1 --name B --add ide --controller NVMe
 	fails_with 1 "cannot be a 'NVMe'"
 	VBoxManage storagectl web1 --name IDE --add ide
-	vbm storageattach web1 --storagectl IDE --port 0 --device 0 --type hdd --medium a.vdi --hotpluggable on
+	hd b.vdi 5
+	vbm storageattach web1 --storagectl IDE --port 0 --device 0 --type hdd --medium b.vdi --hotpluggable on
 	fails_with 1 "Controller 'IDE' does not support changing the hot-pluggable device flag"
 	VBoxManage storageattach web1 --storagectl IDE --port 1 --device 0 --type dvddrive --medium emptydrive
 	vbm storageattach web1 --storagectl IDE --port 1 --device 0 --nonrotational on
