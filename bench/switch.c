@@ -159,7 +159,7 @@ one_batch(int from, size_t len, int ports)
 static void
 ring_to_ring(const char *name, int ports, size_t len, bool broadcast)
 {
-	uint64_t n = 0;
+	uint64_t n = 0, put = 0;
 	double begin, took;
 	int from = 0;
 
@@ -169,10 +169,15 @@ ring_to_ring(const char *name, int ports, size_t len, bool broadcast)
 	begin = now();
 	do {
 		n += one_batch(from, len, ports);
+		put += BATCH * (broadcast ? (unsigned)ports - 1 : 1);
 		from = (from + 1) % ports;
 		took = now() - begin;
 	} while (took < seconds);
 	report(name, n, len, took);
+	if (n != put) {
+		printf("%llu frames were lost\n", (unsigned long long)(put - n));
+		exit(1);
+	}
 	close_ports(ports, true);
 }
 

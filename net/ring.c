@@ -20,7 +20,11 @@
 #include "net/net.h"
 
 #define MASK (RING_BYTES - 1)
-#define HOT_BYTES (16u << 10) /* farther than that from the start an empty ring begins anew */
+/*
+ * Farther than that from the start an empty ring begins anew. What is skipped counts as used until the consumer comes
+ * by, so that the ring then holds as much as lies before the skip: not less than this.
+ */
+#define HOT_BYTES (RING_BYTES / 2)
 
 static uint32_t
 record_size(uint32_t len)
@@ -191,7 +195,7 @@ wire_open(struct wire *w, const int fds[3], struct err *e)
 
 	*w = (struct wire){ .bell_in = fds[1], .bell_out = fds[2] };
 	if (fstat(fds[0], &st) || st.st_size != (off_t)WIRE_BYTES || seals < 0 || !(seals & F_SEAL_SHRINK))
-		r = err_set(e, ERR_FAILED, "The switch offers a wire of another version");
+		r = err_set(e, ERR_FAILED, "The switch of the network is of another version: end it (lodge net stop)");
 	else
 		r = wire_map(w, fds[0], true, e);
 	close(fds[0]);

@@ -324,6 +324,24 @@ net_trace(struct host *h, int argc, char **argv)
 }
 
 static int
+net_stop(struct host *h, int argc, char **argv)
+{
+	struct err e = { 0 };
+	char *id = argc == 1 ? find_id(h, argv[0]) : NULL;
+	int status;
+
+	if (!id) {
+		fprintf(stderr,
+			argc == 1 ? "lodge: there is no network '%s'\n" : "lodge: use: lodge net stop NETWORK\n",
+			argc == 1 ? argv[0] : "");
+		return argc == 1 ? 1 : 2;
+	}
+	status = host_net_stop(h, id, &e) ? fail(&e) : 0;
+	free(id);
+	return status;
+}
+
+static int
 list_groups(json_t *groups)
 {
 	const char *name;
@@ -400,6 +418,7 @@ static const struct {
 	{ "list", net_list, "the networks that have been used, and how the host is part of them" },
 	{ "show", net_show, "[NETWORK]  who is plugged in where" },
 	{ "top", net_top, "[SECONDS]  what passes; live on a terminal" },
+	{ "stop", net_stop, "NETWORK  end its process; machines that are plugged in keep running without it" },
 	{ "trace", net_trace, "NETWORK on|off  all frames of a network into a pcap file" },
 	{ "group", net_group,
 		"NETWORK [NAME [vlan=N] [trunk=LIST] | NAME remove]  port groups; an adapter is in one by its\n"

@@ -82,6 +82,33 @@ a_full_ring_says_so_and_has_room_again(void **state)
 	assert_true(ring_put(&vm.out, frame, sizeof(frame)));
 }
 
+/* A ring that was emptied goes back to its start; that must not cost it its room. */
+static void
+a_ring_has_room_wherever_it_stands_when_it_is_empty(void **state)
+{
+	uint8_t frame[1500] = { 0 };
+
+	for (int round = 0; round < 2000; round++) {
+		int put = 0, got = 0;
+
+		for (int i = 0; i < 1 + round % 7; i++)
+			assert_true(ring_put(&vm.out, frame, sizeof(frame)));
+		ring_publish(&vm.out);
+		while (ring_get(&sw.in, frame, sizeof(frame)) > 0)
+			;
+		ring_release(&sw.in);
+		while (put < 150 && ring_put(&vm.out, frame, sizeof(frame))) {
+			put++;
+			ring_publish(&vm.out);
+		}
+		assert_int_equal(put, 150);
+		while (ring_get(&sw.in, frame, sizeof(frame)) > 0)
+			got++;
+		ring_release(&sw.in);
+		assert_int_equal(got, 150);
+	}
+}
+
 static void
 the_bell_is_asked_for_only_by_who_waits(void **state)
 {
@@ -190,6 +217,7 @@ main(void)
 	static const struct CMUnitTest tests[] = {
 		T(frames_come_out_as_they_went_in),
 		T(a_full_ring_says_so_and_has_room_again),
+		T(a_ring_has_room_wherever_it_stands_when_it_is_empty),
 		T(the_bell_is_asked_for_only_by_who_waits),
 		T(lies_about_positions_and_lengths_are_told_apart),
 		T(the_memory_of_a_wire_cannot_be_shrunk),
