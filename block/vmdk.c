@@ -43,8 +43,8 @@
  * and is then written without a lock; one that shows something else than zeroes before (of the parent) is written
  * completely, under `cow`, before it is entered. The phases of a commit (meta.h): 1 data   2 grain tables   3 grain
  * directories. After a power cut there are at worst grains at the end of the file that nobody uses. The first write
- * changes the CID. Another parent, or text of ours, goes with the whole text to the other half of its room, and the
- * header points there when that is stable.
+ * changes the CID. Another parent, or text of ours, goes with the whole text to the other half of its room, to which
+ * the header points when that is stable, and then back to the first half, where qemu looks.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -350,35 +350,48 @@ other_half(const struct vmdk *v)
 	return v->text_at == SECTOR && tables >= SECTOR + 2 * half ? SECTOR + half : 0;
 }
 
-/*
- * The changed text goes to the other half and is stable there before the header, one sector, says so: it is changed as
- * a whole or not at all.
- */
+/* The text is at `at` from now on, and the header, which is one sector, says so when it is stable there. */
 static int
-move_text(struct image *b, struct vmdk *v)
+put_text(struct image *b, struct vmdk *v, uint64_t at, uint64_t room)
 {
-	uint64_t at = v->text_at, room = v->text_room, to = other_half(v);
+	uint64_t old_at = v->text_at, old_room = v->text_room;
 	uint8_t h[SECTOR];
 	int r;
 
-	if (!to || strlen(v->text) > TEXT_SECTORS / 2 * SECTOR)
-		return write_text(b, v);
-	v->text_at = to;
-	v->text_room = TEXT_SECTORS / 2 * SECTOR;
+	v->text_at = at;
+	v->text_room = room;
 	r = write_text(b, v);
 	if (!r)
 		r = image_sync(b, b->fd);
 	if (!r)
 		r = file_pread(b->fd, h, sizeof(h), 0);
-	put_le64(h + AT_TEXT, v->text_at / SECTOR);
-	put_le64(h + AT_TEXT_LEN, v->text_room / SECTOR);
+	put_le64(h + AT_TEXT, at / SECTOR);
+	put_le64(h + AT_TEXT_LEN, room / SECTOR);
 	if (!r)
 		r = file_pwrite(b->fd, h, sizeof(h), 0);
+	if (!r)
+		r = image_sync(b, b->fd);
 	if (r) {
-		v->text_at = at;
-		v->text_room = room;
+		v->text_at = old_at;
+		v->text_room = old_room;
 	}
 	return r;
+}
+
+/*
+ * Changed as a whole or not at all: the new text goes to the other half, and then to the first one too, since qemu
+ * always looks there.
+ */
+static int
+move_text(struct image *b, struct vmdk *v)
+{
+	uint64_t half = TEXT_SECTORS / 2 * SECTOR, to = other_half(v);
+	int r;
+
+	if (!to || strlen(v->text) > half)
+		return write_text(b, v);
+	r = put_text(b, v, to, half);
+	return r || to == SECTOR ? r : put_text(b, v, SECTOR, half);
 }
 
 /* With a change of the text done by `edit`: on stable storage, or as before. */
