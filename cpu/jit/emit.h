@@ -268,14 +268,15 @@ e_flags_load(struct emit *e)
 static inline void
 e_far_jump(struct emit *e, uint32_t missed)
 {
-	E_BYTES(e, 0x41, 0x69, 0xc8 | (T_A & 7)); /* imul ecx, r11d, JIT_HASH */
-	e32(e, JIT_HASH);
-	E_BYTES(e, 0xc1, 0xe9, 32 - 4 - JIT_TARGET_BITS); /* shr ecx */
-	e_alu_imm(e, false, 4, H_CX, (JIT_TARGETS - 1) << 4);
 	e_mov(e, T_B, T_A);
 	E_BYTES(e, 0x49, 0xc1, 0xef, 63); /* shr r15, 63 */
 	e_mem(e, true, 0x8b, T_B, H_SP, T_B, 3, e_disp(e, JIT_OFF(hot.ctx)));
-	e_rr(e, true, 0x31, T_A, T_B);		  /* xor */
+	e_rr(e, true, 0x31, T_A, T_B); /* xor */
+	e_mov(e, H_CX, T_B);
+	E_BYTES(e, 0x48, 0x0f, 0xaf); /* imul rcx, [hash] */
+	e_modrm(e, H_CX, H_SP, H_NONE, 0, e_disp(e, JIT_OFF(hot.hash)));
+	E_BYTES(e, 0x48, 0xc1, 0xe9, 64 - 4 - JIT_TARGET_BITS); /* shr rcx */
+	e_alu_imm(e, false, 4, H_CX, (JIT_TARGETS - 1) << 4);
 	e_cpu_rcx(e, 0x3b, T_B, JIT_OFF(target)); /* cmp */
 	e_set(e, e_jump_later(e, 5), missed);
 	e_mem(e, false, 0xff, 4, H_SP, H_CX, 0, /* jmp [target.code] */

@@ -40,7 +40,7 @@
 
 #define JIT_TARGET_BITS 17
 #define JIT_TARGETS (1u << JIT_TARGET_BITS) /* entries of the jump cache */
-#define JIT_HASH 0x9e3779b1u
+#define JIT_HASH 0x9e3779b97f4a7c15ull
 #define JIT_BUCKETS 262144u
 #define JIT_PAGES 4096u /* buckets */
 #define JIT_CONTEXTS 1024u
@@ -217,6 +217,7 @@ struct jit_hot {
 	uint32_t fp_off; /* 0: the guest's vector registers are in the host's */
 	uint32_t origin; /* of the last indirect jump: SITE_OFF and SITE_LEN, enum jit_moved as its reason */
 	uint16_t fl;
+	uint64_t hash; /* JIT_HASH */
 };
 
 struct jit_cpu {
@@ -294,6 +295,11 @@ void jit_retire(struct jit_cpu *j, struct jit_block *b, const struct jit_block *
 /* Drop what writers have changed. */
 void jit_take_pending(struct jit_cpu *j);
 void jit_note_written(struct jit_cpu *j, struct ram *ram, uint64_t page); /* any thread */
+static inline struct jit_target *
+jit_target(struct jit_cpu *j, uint64_t key)
+{
+	return &j->target[key * JIT_HASH >> (64 - JIT_TARGET_BITS)];
+}
 /* All entries of the jump cache become void. */
 void jit_new_contexts(struct jit_cpu *j);
 

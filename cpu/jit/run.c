@@ -219,7 +219,7 @@ note_target(struct jit_cpu *j, struct jit_block *b)
 {
 	uint64_t rip = ST.rip;
 	bool upper = rip >> 63;
-	struct jit_target *t = &j->target[(uint32_t)rip * JIT_HASH >> (32 - JIT_TARGET_BITS)];
+	struct jit_target *t;
 
 	if (unlikely(upper && !j->apart && !is_global(j, rip))) {
 		j->apart = true;
@@ -227,6 +227,7 @@ note_target(struct jit_cpu *j, struct jit_block *b)
 		refresh(j);
 	}
 	j->noted[noted_bit(rip) / 64] |= 1ull << noted_bit(rip) % 64;
+	t = jit_target(j, rip ^ j->hot.ctx[upper]);
 	t->key = rip ^ j->hot.ctx[upper];
 	t->code = (uint64_t)(uintptr_t)(j->rx + b->far_entry);
 }
@@ -645,6 +646,7 @@ engine_open(struct vcpu *v, struct err *e)
 	uint32_t size = ARENA_TOTAL / (unsigned)v->cpus->count & ~0xfffu;
 
 	j->hot.self = j;
+	j->hot.hash = JIT_HASH;
 	j->hot.sample = JIT_SAMPLE;
 	jit_close_window(j);
 	j->helper[HELP_INTERP] = help_interp;
