@@ -27,9 +27,7 @@
 #include "cpu/x86/x86.h"
 
 /* In the order in which `auto` tries them. */
-static const struct cpu_engine *const engines[] = { &cpu_engine_kvm, &cpu_engine_interp };
-/* Only by name. */
-static const struct cpu_engine *const named[] = { &cpu_engine_jit };
+static const struct cpu_engine *const engines[] = { &cpu_engine_kvm, &cpu_engine_jit, &cpu_engine_interp };
 
 static const char *const exit_text[] = {
 #define ROW(name, text) [name] = text,
@@ -79,8 +77,8 @@ cpu_choose(const char *name, char why[256], struct err *e)
 	why[0] = 0;
 	if (!name || !strcmp(name, "auto"))
 		return choose_auto(why, e);
-	for (size_t i = 0; i < ARRAY_LEN(engines) + ARRAY_LEN(named); i++) {
-		const struct cpu_engine *g = i < ARRAY_LEN(engines) ? engines[i] : named[i - ARRAY_LEN(engines)];
+	for (size_t i = 0; i < ARRAY_LEN(engines); i++) {
+		const struct cpu_engine *g = engines[i];
 
 		if (strcmp(name, g->name))
 			continue;

@@ -52,6 +52,19 @@ map(int fd, uint32_t size, int prot)
 	return p == MAP_FAILED ? NULL : p;
 }
 
+bool
+jit_memory_allowed(void)
+{
+	int fd = arena_fd(PAGE_SIZE);
+	void *p = fd < 0 ? NULL : map(fd, PAGE_SIZE, PROT_READ | PROT_EXEC);
+
+	if (fd >= 0)
+		close(fd);
+	if (p)
+		munmap(p, PAGE_SIZE);
+	return p;
+}
+
 int
 jit_cache_open(struct jit_cpu *j, uint32_t arena_size)
 {

@@ -278,6 +278,8 @@ extern const uint8_t jit_host_reg[16];
 void jit_make_stubs(struct jit_cpu *j);
 
 /* ---- cache.c ---- */
+/* Does the host give executable memory? */
+bool jit_memory_allowed(void);
 int jit_cache_open(struct jit_cpu *j, uint32_t arena_size);
 void jit_cache_close(struct jit_cpu *j);
 void jit_drop_all(struct jit_cpu *j);

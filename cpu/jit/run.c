@@ -620,9 +620,10 @@ jit_run(struct vcpu *v)
 static void
 engine_probe(struct cpu_probe *out)
 {
-	out->usable = true;
 	out->microseconds = 0;
-	snprintf(out->reason, sizeof(out->reason), "the translator works everywhere");
+	out->usable = jit_memory_allowed();
+	snprintf(out->reason, sizeof(out->reason), "%s",
+		out->usable ? "the translator works everywhere" : "the host gives no executable memory");
 }
 
 static void
