@@ -175,7 +175,8 @@ struct cpu_options {
 	int count;
 	const char *engine; /* "auto", "kvm", "jit", "interp" */
 	const char *model;  /* "host" or a named baseline */
-	/* What the guest of a saved machine was told: taken instead, if this host and engine can do all of it. Or NULL. */
+	/* What the guest of a saved machine was told: taken instead, if this host and engine can do all of it. Or NULL.
+	 */
 	const struct cpu_model *saved;
 };
 

@@ -99,8 +99,8 @@ add_group(void *opaque, const char *key, const char *value, int64_t time, const 
 	uint64_t rate;
 
 	if (str_starts(key, DISK_GROUP_KEY) && str_to_u64(value, 0, INT64_MAX / 4, &rate))
-		json_array_append_new(opaque, json_pack("{s:s, s:I}", "name", key + strlen(DISK_GROUP_KEY), "limit",
-						      (json_int_t)rate));
+		json_array_append_new(opaque,
+			json_pack("{s:s, s:I}", "name", key + strlen(DISK_GROUP_KEY), "limit", (json_int_t)rate));
 	return 0;
 }
 
@@ -275,8 +275,8 @@ config_json(struct host *h, const struct host_vm *vm, struct err *e)
 		vga = json_null();
 	else
 		vga = json_pack("{s:I}", "memory", (json_int_t)host_vm_num(vm, HK_VRAM, 0));
-	o = json_pack("{s:i, s:s, s:s, s:I, s:I, s:s, s:b, s:b, s:I, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:o}", "version",
-		VM_CONFIG_VERSION, "name", vm->name, "uuid", host_vm_get(vm, HK_HARDWAREUUID, 0), "memory",
+	o = json_pack("{s:i, s:s, s:s, s:I, s:I, s:s, s:b, s:b, s:I, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:o}",
+		"version", VM_CONFIG_VERSION, "name", vm->name, "uuid", host_vm_get(vm, HK_HARDWAREUUID, 0), "memory",
 		(json_int_t)host_vm_num(vm, HK_MEMORY, 0), "cpus", (json_int_t)host_vm_num(vm, HK_CPUS, 0), "engine",
 		engine, "hpet", host_vm_on(vm, HK_HPET, 0), "rtc_utc", host_vm_on(vm, HK_RTCUSEUTC, 0), "rtc_offset_ms",
 		(json_int_t)host_vm_num(vm, HK_BIOSSYSTEMTIMEOFFSET, 0), "triple_fault",

@@ -171,9 +171,9 @@ struct host_attachment {
 	int port, device;
 	enum host_device type;
 	enum host_medium_kind kind; /* of the medium */
-	char *medium; /* UUID; NULL: an empty drive */
-	char *path;   /* location of the medium; NULL with an empty drive */
-	char *format; /* of the medium, lower case as block/ names it; NULL with an empty drive */
+	char *medium;		    /* UUID; NULL: an empty drive */
+	char *path;		    /* location of the medium; NULL with an empty drive */
+	char *format;		    /* of the medium, lower case as block/ names it; NULL with an empty drive */
 	bool nonrotational, discard, hotpluggable, tempeject, passthrough;
 };
 
@@ -434,7 +434,8 @@ int host_vm_start(struct host *h, const char *id, const char *session, struct er
 /* All of these fail with ERR_VM_STATE when the machine does not run. After HOST_POWEROFF_NOW its process is gone. */
 enum host_control { HOST_PAUSE, HOST_RESUME, HOST_RESET, HOST_POWEROFF_NOW, HOST_POWER_BUTTON };
 int host_vm_control(struct host *h, const char *id, enum host_control what, struct err *e);
-/* The password called `name` for the running machine's encrypted disks; when it was the last one the machine goes on. */
+/* The password called `name` for the running machine's encrypted disks; when it was the last one the machine goes on.
+ */
 int host_vm_add_password(struct host *h, const char *id, const char *name, const char *password, struct err *e);
 int host_vm_screenshot(struct host *h, const char *id, const char *png_path, struct err *e);
 int host_vm_scancodes(struct host *h, const char *id, const uint8_t *codes, size_t count, struct err *e);

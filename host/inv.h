@@ -147,8 +147,8 @@ bool medium_kind_snapshots(enum host_medium_kind k); /* it is a part of snapshot
 /* How the machine's process is to open it: "readonly", "shared". */
 void medium_open_mode(const struct host_attachment *a, json_t *o);
 /*
- * A machine attaches the medium: of some kinds it gets a differencing image of its own instead, which uuid, path and format
- * tell then. Inside a transaction.
+ * A machine attaches the medium: of some kinds it gets a differencing image of its own instead, which uuid, path and
+ * format tell then. Inside a transaction.
  */
 int medium_attach_as(
 	struct host *h, const struct host_vm *vm, char uuid[37], char **path, char **format, struct err *e);
@@ -158,8 +158,8 @@ int medium_reset(struct host *h, const struct host_vm *vm, struct err *e);
 /* ---- media_job.c ---- */
 
 /*
- * A file that is being made: noted in $LODGE_HOME/run/media while it is, so that one that a killed process left is taken
- * away by the next command. NULL and *e.
+ * A file that is being made: noted in $LODGE_HOME/run/media while it is, so that one that a killed process left is
+ * taken away by the next command. NULL and *e.
  */
 struct media_job;
 struct media_job *media_job_begin(struct host *h, const char *what, const char *path, struct err *e);

@@ -96,8 +96,8 @@ controllers_json(const struct host_vm *vm)
 			json_array_append_new(at, attachment_json(&c->at[k]));
 		json_array_append_new(
 			list, json_pack("{s:s, s:s, s:s, s:i, s:i, s:b, s:b, s:o}", "name", c->name, "bus",
-				      bus_of(c->bus)->word, "type", c->type, "instance", c->instance, "ports", c->ports, "bootable",
-				      c->bootable, "hostiocache", c->hostiocache, "attachments", at));
+				      bus_of(c->bus)->word, "type", c->type, "instance", c->instance, "ports", c->ports,
+				      "bootable", c->bootable, "hostiocache", c->hostiocache, "attachments", at));
 	}
 	return list;
 }
@@ -318,7 +318,8 @@ read_controller(struct host *h, struct host_vm *vm, json_t *o, struct err *e)
 	size_t i;
 
 	if (json_unpack(o, "{s:s, s:s, s?s, s?i, s?i, s?b, s?b, s?o}", "name", &name, "bus", &bus_word, "type", &type,
-		    "instance", &instance, "ports", &ports, "bootable", &bootable, "hostiocache", &cache, "attachments", &at))
+		    "instance", &instance, "ports", &ports, "bootable", &bootable, "hostiocache", &cache, "attachments",
+		    &at))
 		return err_set(e, ERR_XML, "a storage controller is not complete");
 	bus = bus_row(bus_word);
 	if (!bus || !bus->type || vm_controller(vm, name) || ports < 1 || ports > bus->max_ports)

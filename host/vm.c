@@ -337,7 +337,8 @@ load_attachments(struct host *h, struct host_vm *vm, int64_t row, struct err *e)
 {
 	sqlite3_stmt *s = db_query(h, e,
 		"SELECT c.name, a.port, a.device, a.type, a.nonrotational, a.discard, a.hotpluggable, a.tempeject,"
-		" a.passthrough, m.uuid, m.path, m.format, m.kind FROM attachment a JOIN controller c ON c.id = a.controller"
+		" a.passthrough, m.uuid, m.path, m.format, m.kind FROM attachment a JOIN controller c ON c.id = "
+		"a.controller"
 		" LEFT JOIN medium m ON m.id = a.medium WHERE c.machine = ?",
 		"l", row);
 	int r = s ? 1 : -1;

@@ -72,10 +72,10 @@ struct vm_nic {
 	enum vm_nic_backend backend;
 	char *network, *hostname, *tftp, *bootfile; /* nat */
 	bool localhost_reachable;
-	char *dir, *port, *token; /* switch */
+	char *dir, *port, *token;	  /* switch */
 	uint16_t local_port, remote_port; /* tunnel */
 	char *local_ip, *remote;
-	char *group; /* of adapters that share `bandwidth`; "": none */
+	char *group;	    /* of adapters that share `bandwidth`; "": none */
 	uint64_t bandwidth; /* bytes a second, 0: no limit */
 	struct nat_rule rules[NAT_RULES_MAX];
 	int rule_count;

@@ -85,9 +85,9 @@ struct vm {
 	int device_count;
 	struct vm_disk disks[VM_DISKS_MAX];
 	int disk_count;
-	struct opener *opener; /* plug.c; NULL: none */
+	struct opener *opener;				/* plug.c; NULL: none */
 	struct block_limit *disk_limits[VM_GROUPS_MAX]; /* as c->groups */
-	struct net_link links[VM_NICS_MAX]; /* as c->nics */
+	struct net_link links[VM_NICS_MAX];		/* as c->nics */
 	struct pcap *traces[VM_NICS_MAX];
 	struct net_limit *limits[VM_NICS_MAX]; /* of the adapter and those after it in the same group */
 	int link_count;
@@ -109,8 +109,8 @@ struct vm {
 	unsigned events_queued; /* bit n: machine_event n is in `jobs`; a guest cannot queue it twice */
 	struct vm_asker poweroff_asker;
 
-	struct state_file *saved; /* that the machine came from; NULL: none */
-	int uffd;		  /* -1: none */
+	struct state_file *saved;  /* that the machine came from; NULL: none */
+	int uffd;		   /* -1: none */
 	struct state_share *share; /* memory that copies have too */
 	enum vm_state state_before;
 };
@@ -187,7 +187,8 @@ void vm_opener_stop(struct vm *v);
 struct block *vm_open_image(struct vm *v, const char *path, const char *format, int flags, struct err *e);
 /* A disk has its image, just opened. */
 void vm_disk_opened(struct vm_disk *d);
-/* The password called `id`, for all disks that wait for it. *complete: none waits for another one. Machine lock held. */
+/* The password called `id`, for all disks that wait for it. *complete: none waits for another one. Machine lock held.
+ */
 int vm_give_password(struct vm *v, const char *id, const char *password, bool *complete, struct err *e);
 int vm_groups_open(struct vm *v, struct err *e);
 void vm_groups_close(struct vm *v);

@@ -102,6 +102,7 @@
 enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
 #undef VM_STATE_ENUM
 
+/* clang-format off: a table */
 /*
  * X(method, function suffix, text). Parameters and results; a ? marks an optional member:
  *
@@ -165,6 +166,7 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *	                                "disks":[{"controller","port","device","reads","writes",...}],
  *	                                "nics":[{"slot","tx_frames","tx_bytes","rx_frames",...}]}
  */
+/* clang-format on */
 #define VM_METHODS(X)                                                                                                  \
 	X("status", status)                                                                                            \
 	X("pause", pause)                                                                                              \

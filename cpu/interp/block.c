@@ -360,7 +360,8 @@ validate(struct interp_cpu *i, struct block *b, gva_t a, struct soft_tlb_entry *
 	} else if (likely(page_current(&b->first) && b->first.ram == x86_tlb_meta(&i->c, e)->ram)) {
 		return true;
 	}
-	if (b->first.ram == x86_tlb_meta(&i->c, e)->ram && b->first.page == x86_tlb_meta(&i->c, e)->page && same_bytes(i, b, a, e, e2)) {
+	if (b->first.ram == x86_tlb_meta(&i->c, e)->ram && b->first.page == x86_tlb_meta(&i->c, e)->page &&
+		same_bytes(i, b, a, e, e2)) {
 		b->gen = b->first.gen;
 		return true;
 	}

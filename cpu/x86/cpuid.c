@@ -558,8 +558,8 @@ find(const struct cpu_model *m, uint32_t leaf, uint32_t sub)
 	return NULL;
 }
 
-/* Where a guest finds features it then relies on. What tells of speculation only (7 EDX 26-31, 0x80000008 EBX, 0x80000021)
- * may differ: the registers that go with it are there in all engines. */
+/* Where a guest finds features it then relies on. What tells of speculation only (7 EDX 26-31, 0x80000008 EBX,
+ * 0x80000021) may differ: the registers that go with it are there in all engines. */
 static const struct feature_word {
 	uint32_t leaf, sub;
 	size_t reg; /* in struct cpuid_leaf */
@@ -605,7 +605,8 @@ x86_model_take(struct cpu_model *m, const struct cpu_model *saved, struct err *e
 		saved->efer_supported & ~m->efer_supported || saved->phys_bits > m->phys_bits ||
 		saved->virt_bits > m->virt_bits)
 		return err_set(e, ERR_HOST,
-			"the saved machine uses processor registers or addresses that this host or engine does not have");
+			"the saved machine uses processor registers or addresses that this host or engine does not "
+			"have");
 	*m = *saved;
 	return 0;
 }

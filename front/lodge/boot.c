@@ -204,8 +204,13 @@ add_drive(struct boot *b, const char *bus, enum vm_drive_type type, const char *
 	if (!c)
 		return NULL;
 	n = c->attachment_count;
-	a = vm_config_add_attachment(c, c->type == VM_IDE ? n / 2 : c->type == VM_FLOPPY ? 0 : n,
-		c->type == VM_IDE ? n % 2 : c->type == VM_FLOPPY ? n : 0);
+	a = vm_config_add_attachment(c,
+		c->type == VM_IDE      ? n / 2
+		: c->type == VM_FLOPPY ? 0
+				       : n,
+		c->type == VM_IDE      ? n % 2
+		: c->type == VM_FLOPPY ? n
+				       : 0);
 	a->type = type;
 	c->ports = MAX(c->ports, a->port + 1);
 	return set_file(b, &a->path, path) ? NULL : a;
