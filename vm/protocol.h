@@ -102,7 +102,7 @@
 enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
 #undef VM_STATE_ENUM
 
-/* clang-format off: a table */
+/* clang-format off */
 /*
  * X(method, function suffix, text). Parameters and results; a ? marks an optional member:
  *
