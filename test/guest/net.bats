@@ -301,7 +301,7 @@ peer() { guest a 10 "echo $1 >/tmp/peer"; }
 	from yes outside 10.66.0.1
 	host VBoxManage controlvm a nic1 null
 	host VBoxManage controlvm b nic1 null
-	wait_for 15 bash -c "! ip netns exec $HOST ip -o link | grep -q lodge" # the TAP goes with the network
+	wait_for 15 bash -c "! ip netns exec $HOST ip -o link | grep -qE ': lodge[0-9]+:'" # the TAP goes with the network
 }
 
 @test "generic: a UDP tunnel between two machines" {
