@@ -234,7 +234,7 @@ VM "web1" has been successfully started.'
 	for ms in 0 5 10 20 30 40 60 80; do
 		VBoxManage startvm web1 >/dev/null 2>&1 &
 		sleep "0.$(printf %03d $ms)"
-		pid=$(process web1 2>/dev/null) killed=''
+		pid=$(process web1 2>/dev/null || true) killed=''
 		[ -z "$pid" ] || ! kill -9 "$pid" 2>/dev/null || killed=yes
 		wait
 		while [ -n "$killed" ] && kill -0 "$pid" 2>/dev/null; do sleep 0.01; done
