@@ -352,6 +352,15 @@ complete(struct jit_cpu *j, uint32_t site)
 	j->i.c.next_rip = ST.rip + SITE_LEN(site);
 }
 
+static inline void
+trace(struct jit_cpu *j, enum jit_refusal why)
+{
+	if (likely(!j->i.c.v.trace))
+		return;
+	jit_fp_home(j); /* what traces may use vector registers */
+	cpu_trace(&j->i.c.v, CPU_TRACE_INTERPRETED, ST.rip, why);
+}
+
 /*
  * The instruction at `site` by the interpreter. True: what follows may be run; false: next_code() knows what, after
  * j->halted and j->shutdown were looked at.
@@ -387,11 +396,10 @@ interpret_one(struct jit_cpu *j, uint32_t site)
 static struct jit_access
 without_translation(struct jit_cpu *j, uint32_t site)
 {
-	bool loaded = !j->hot.fp_off;
+	bool loaded = !j->hot.fp_off; /* before anything brings them home */
 
 	j->refused[JIT_MEMORY]++;
-	if (unlikely(j->i.c.v.trace))
-		cpu_trace(&j->i.c.v, CPU_TRACE_INTERPRETED, ST.rip, JIT_MEMORY);
+	trace(j, JIT_MEMORY);
 	if (interpret_one(j, site) && SITE_SKIPPED(site) && (!loaded || jit_fp_load(j)))
 		return (struct jit_access){ 5 + SITE_SKIPPED(site), JIT_DONE };
 	return (struct jit_access){ next_code(j), JIT_ELSEWHERE };
@@ -431,8 +439,7 @@ help_interp(struct jit_cpu *j, uint32_t site, uintptr_t b)
 	complete(j, site);
 	flags_out(j);
 	j->refused[SITE_REASON(site)]++;
-	if (unlikely(j->i.c.v.trace))
-		cpu_trace(&j->i.c.v, CPU_TRACE_INTERPRETED, ST.rip, SITE_REASON(site));
+	trace(j, SITE_REASON(site));
 	return interpret_one(j, site) ? 1 : next_code(j);
 }
 
