@@ -3,7 +3,7 @@
 # Who can reach whom, in every mode of an adapter, with two real guests, a host and an outside world. Host and outside are
 # network namespaces that this file makes: the machine's own network is not touched. The guests are booted once and
 # plugged from network to network while they run.
-load common
+load ../guest/common
 
 
 
