@@ -3,8 +3,8 @@
  * The engine contract and the one exit loop.
  *
  * A machine has one engine and `struct cpus`; each virtual CPU is a `struct vcpu` with a host thread of its own,
- *running cpu_thread() in cpu.c: run the engine, act on why it stopped, again. Engines decide nothing about devices,
- *power or time; port and MMIO accesses of all engines go through cpu_io_*() and cpu_mmio_*() here.
+ * running cpu_thread() in cpu.c: run the engine, act on why it stopped, again. Engines decide nothing about devices,
+ * power or time; port and MMIO accesses of all engines go through cpu_io_*() and cpu_mmio_*() here.
  *
  * States of a vCPU (owner: its thread; others only set request bits and kick):
  *	WAIT_SIPI  an application processor before its start-up IPI

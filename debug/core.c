@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The machine as an ELF core file (System V ABI, ELF-64 object file format; the notes are those of Linux' kdump, so
- *that crash and readelf know them):
+ * that crash and readelf know them):
  *
  *	ELF header
  *	program headers   PT_NOTE, then one PT_LOAD a stretch of RAM or ROM: p_paddr is its guest physical address

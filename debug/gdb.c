@@ -12,7 +12,7 @@
  *	RUNNING  it is not; a CPU's stop (through `wake`), Ctrl-C or the end of the connection bring it back to STOPPED
  *
  * Breakpoints that gdb sets are collected in `points` and handed to the CPUs when they go on, and only if the set is
- *not the one they had: gdb takes all out at each stop and puts them back, and a new set costs retranslation.
+ * not the one they had: gdb takes all out at each stop and puts them back, and a new set costs retranslation.
  *
  * While a CPU steps, interrupts are held from it ("monitor stepirq on" lets them in), and virtual time stands still
  * whenever the machine is stopped: so a step goes to the next instruction, not into the timer's handler.

@@ -8,11 +8,11 @@
  * Registers are an array of double words at the addresses of the manual; reads and writes with consequences are in two
  * switches, the table `plain` says what else may be written. The chip's parts:
  *
- *  transmit	A write of TDT runs the ring until it is empty or a budget is used up; the rest follows from the loop,
- *so that no doorbell holds the machine for long. The bytes of a packet are gathered in `tx.buf`. Without segmentation
- *the packet goes out at its last descriptor. With it (3.5), the header is kept aside, and a frame goes out whenever MSS
- *bytes of payload stand behind it. A network that is a TCP/IP stack itself (net_backend_class.takes_tso) gets the
- *packet in one piece.
+ *  transmit	A write of TDT runs the ring until it is empty or a budget is used up; the rest follows from
+ *		the loop, so that no doorbell holds the machine for long. The bytes of a packet are gathered in
+ *		`tx.buf`. Without segmentation the packet goes out at its last descriptor. With it (3.5), the header
+ *		is kept aside, and a frame goes out whenever MSS bytes of payload stand behind it. A network that is
+ *		a TCP/IP stack itself (net_backend_class.takes_tso) gets the packet in one piece.
  *  receive	A frame passes the filters (13.5), then fills as many buffers as it needs. When there are too few, it
  *		stays in the link's queue, which stands for the chip's packet buffer, until RDT moves.
  *  interrupts	Causes in ICR, masked by IMS, drive INTA. ITR keeps interrupts apart by waiting for a timer; RDTR/RADV

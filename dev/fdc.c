@@ -4,8 +4,10 @@
  *
  *	0x3f2  DOR  drive select 1:0, not-reset 2, DMA and interrupt gate 3, motors 7:4
  *	0x3f3  TDR
- *	0x3f4  MSR  drives seeking 3:0, busy 4, non-DMA 5, direction 6 (to the host), request for master 7; written:
- *DSR, data rate 1:0, reset 7 0x3f5  FIFO 0x3f7  DIR  disk change 7; written: CCR, data rate 1:0
+ *	0x3f4  MSR  drives seeking 3:0, busy 4, non-DMA 5, direction 6 (to the host), request for master 7
+ *	            written: DSR, data rate 1:0, reset 7
+ *	0x3f5  FIFO
+ *	0x3f7  DIR  disk change 7; written: CCR, data rate 1:0
  *
  * Phases of a command (DS 5.0), and what moves it on:
  *

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The two 8237A DMA controllers of a PC and their page registers. (Intel 8237A data sheet, order 231466; the PC's
- *wiring as in the 82371AB data sheet, 3.5)
+ * wiring as in the 82371AB data sheet, 3.5)
  *
  *	0x00-0x0f  channels 0-3, bytes         register 2n: address of channel n, 2n + 1: its count less one; low byte
  *	0xc0-0xdf  channels 4-7, words,        first, a flip-flop tells which half is next

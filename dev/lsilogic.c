@@ -9,16 +9,17 @@
  *	0x08 diagnostic: reset 2, write enable 7, history 5                           0x40 request queue (0x48 urgent)
  *	0x44 reply queue: written: a free reply frame; read: a reply, all ones: none
  *
- *	a message: 2 chain offset in words (requests) or length in words (replies), 3 function, 8 context; replies: 14
- *status SCSI request: 0 target, 1 bus, 4 CDB length, 5 sense length, 12 LUN, 20 direction, 24 CDB[16], 40 data length,
- *	              44 sense buffer, 48 scatter list
+ *	a message:    2 chain offset in words (requests) or length in words (replies), 3 function, 8 context;
+ *	              replies: 14 status
+ *	SCSI request: 0 target, 1 bus, 4 CDB length, 5 sense length, 12 LUN, 20 direction, 24 CDB[16],
+ *	              40 data length, 44 sense buffer, 48 scatter list
  *	scatter list: u32 flags 31:24 and length, u32 or u64 address; a chain element: u16 length, u8 next, u8 flags,
- *address
+ *	              address
  *
  * Theory of operation. A message comes either word by word through the doorbell, and is answered the same way, or as
- *the address of a frame in memory through the request queue, and is answered through the reply queue: a SCSI command
- *that went well by its context alone, all else by a frame of those that the host has given. Requests are started as
- *they come, as long as there is room for their replies; what is more waits in `requests`.
+ * the address of a frame in memory through the request queue, and is answered through the reply queue: a SCSI command
+ * that went well by its context alone, all else by a frame of those that the host has given. Requests are started as
+ * they come, as long as there is room for their replies; what is more waits in `requests`.
  *
  * States of the controller (doorbell 31:28):
  *

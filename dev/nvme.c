@@ -7,15 +7,16 @@
  *	        0x1000 + 8 * queue: tail of the submission queue, + 4: head of the completion queue
  *	BAR 4   MSI-X table and PBA: a vector for the admin queue and one for each queue of I/O
  *
- *	submission entry, 64 bytes: 0 opcode, 1 flags, 2 command identifier, 4 namespace, 24 PRP 1, 32 PRP 2, 40
- *CDW10-15 completion entry, 16 bytes: 0 result, 8 head of the submission queue, 10 its number, 12 identifier, 14 phase
- *and status
+ *	submission entry, 64 bytes: 0 opcode, 1 flags, 2 command identifier, 4 namespace, 24 PRP 1, 32 PRP 2,
+ *	                            40 CDW10-15
+ *	completion entry, 16 bytes: 0 result, 8 head of the submission queue, 10 its number, 12 identifier,
+ *	                            14 phase and status
  *
  * Theory of operation. A doorbell makes fetch() take commands from a submission queue, each into a request of its own
  * from a list kept for reuse; at most IN_FLIGHT of a queue are under way at a time, and none is taken for whose
- *completion there is no room yet, so a guest cannot make the host hold more and a completion never has to wait. Data of
- *reads and writes moves between the image and guest memory without a copy: the pages of the PRP list become the block
- *layer's iovec. Data structures of admin commands are made in a buffer and copied along the list.
+ * completion there is no room yet, so a guest cannot make the host hold more and a completion never has to wait. Data
+ * of reads and writes moves between the image and guest memory without a copy: the pages of the PRP list become the
+ * block layer's iovec. Data structures of admin commands are made in a buffer and copied along the list.
  *
  * Namespaces: port n is namespace n + 1. One that comes or goes while the machine runs is told by an asynchronous event
  * and listed in the log page of changed namespaces (5.14.1.4).

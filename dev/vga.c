@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A VGA with the Bochs VBE extension ("DISPI"), as PCI 1234:1111, the adapter that SeaBIOS's stdvga BIOS and the
- *bochs-drm driver of Linux know.
+ * bochs-drm driver of Linux know.
  *
  * Sources: IBM VGA register descriptions (Ferraro, "Programmer's Guide to the EGA and VGA cards"); the DISPI register
  * list of the Bochs VBE documentation, version 0xb0c5; QEMU's docs/specs/standard-vga.txt for BAR 2.
  *
  *	ports 0x3b4-0x3b5, 0x3ba, 0x3c0-0x3cf, 0x3d4-0x3d5, 0x3da    VGA
  *	ports 0x1ce (index), 0x1cf/0x1d0 (data)                      DISPI
- *	BAR 0  prefetchable, video memory                            BAR 2  4 KiB: +0x400 VGA ports from 0x3c0, +0x500
- *DISPI 0xa0000-0xbffff  the legacy window
+ *	BAR 0  prefetchable, video memory
+ *	BAR 2  4 KiB: +0x400 VGA ports from 0x3c0, +0x500 DISPI
+ *	0xa0000-0xbffff  the legacy window
  *
  * Memory: byte o of plane p is video memory byte o * 4 + p, so that chained-4 and linear modes are the identity and a
  * CPU can write the linear frame buffer (BAR 0) without any handler. Nothing is drawn while the guest runs: vga_draw()

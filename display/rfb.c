@@ -3,9 +3,9 @@
  * RFB server (RFC 6143): what VNC viewers speak.
  *
  * Theory of operation. The server keeps one picture, `shown`: what was drawn last. While some client waits for an
- *update a timer ticks at most 30 times a second: the screen is drawn anew and compared with `shown` in tiles of 64x16
- *pixels; tiles that differ are marked in every client's own damage map. A client that has asked for an update and has
- *damage in it gets it as rectangles of neighbouring tiles. Without clients nothing is drawn at all.
+ * update a timer ticks at most 30 times a second: the screen is drawn anew and compared with `shown` in tiles of 64x16
+ * pixels; tiles that differ are marked in every client's own damage map. A client that has asked for an update and has
+ * damage in it gets it as rectangles of neighbouring tiles. Without clients nothing is drawn at all.
  *
  * States of a client:
  *	VERSION   our version was sent; its 12 bytes are awaited

@@ -9,8 +9,8 @@
  *	P is differencing	P is merged up into each C, and deleted; with one C that holds less than P, down instead
  *
  * While the machine runs, images that it has open are merged by its process (vm/merge.c), and the others here. Each
- *disk is a step of its own, with a transaction of its own: an interrupted deletion goes on with the disk it was at, and
- *does again what it was doing (block/block.h says why that is safe).
+ * disk is a step of its own, with a transaction of its own: an interrupted deletion goes on with the disk it was at,
+ * and does again what it was doing (block/block.h says why that is safe).
  */
 #include <stdlib.h>
 #include <string.h>

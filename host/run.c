@@ -9,11 +9,11 @@
  *
  * A machine is locked when either lock is held. Who starts it takes `start`, reads the inventory in a write transaction
  * (so that no change is half way), spawns lodge-vm and lets go when that has reported: from then on its own lock
- *stands.
+ * stands.
  *
  * State, in this order: a lock that is held means what status.json says (a final state there: the process is on its
  * last lines, "stopping"); a free one means the final state in status.json, or `aborted` when that is not final;
- *without status.json the machine never ran and the inventory's word counts.
+ * without status.json the machine never ran and the inventory's word counts.
  */
 #include <errno.h>
 #include <fcntl.h>

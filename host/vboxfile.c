@@ -14,7 +14,7 @@
  *	guestproperties  each with name, value, time (ns since 1970), flags
  *	statefile        of a saved machine
  *	snapshots        each with uuid, parent (its UUID, or ""), name, description, time, statefile, hardware
- *(settings, forwards, controllers as above) and disks: each with controller, port, device, medium, path, format
+ * (settings, forwards, controllers as above) and disks: each with controller, port, device, medium, path, format
  *	snapshot         UUID of the one that the machine's current state hangs on
  *
  * While a machine is registered its file is only written. It is replaced by a rename, without fsync: the inventory is

@@ -13,7 +13,7 @@
  *
  * There is nothing else it can be asked. A session makes one thing; after that only `address` is left to ask for.
  * Nothing it makes outlives its descriptors: the kernel removes a TAP with the last one that stands for it, and a
- *packet socket's promiscuous mode with the socket. So there is nothing to clean up, whoever crashes.
+ * packet socket's promiscuous mode with the socket. So there is nothing to clean up, whoever crashes.
  *
  * Who may ask for what, when the caller is not root: taps within the ranges of /etc/vbox/networks.conf (default
  * 192.168.56.0/21, and fe80::/10 and fd00::/8); bridges and interfaces that /etc/lodge/net.conf names, one a line:

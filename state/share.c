@@ -13,11 +13,11 @@
  * again once it was handed out, so all copies see the same moment.
  *
  * state_share() makes the layers for now. The first time it copies the memory into a file and maps that in its place,
- *so that from then on the machine shares with its copies itself; most of the copying is done before, while it runs
+ * so that from then on the machine shares with its copies itself; most of the copying is done before, while it runs
  * (state_share_prepare()), and what it writes meanwhile (the dirty log, bus/mem.h) is copied again.
  * Later it adds a layer of what the machine has of its
- *own by then (/proc/self/pagemap says which pages those are), until that is most of it or there are LAYERS_MAX, when it
- * begins anew.
+ * own by then (/proc/self/pagemap says which pages those are), until that is most of it or there are LAYERS_MAX, when
+ * it begins anew.
  */
 #include <errno.h>
 #include <fcntl.h>

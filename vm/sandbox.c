@@ -7,9 +7,10 @@
  *	capabilities    none, also not by executing something (bounding set), also not through no_new_privs
  *	limits          no core files (guest memory)
  *	Landlock        where the kernel has it: nothing can be written outside the run directory, the snapshot folder
- *	                and the disks' images, nothing but the serial ports' sockets removed elsewhere. It covers this
- *thread and those made later, which are all that run guest-controlled code except the disks' workers seccomp the system
- *calls below and no others, for all threads. No execve, no ptrace, no new processes
+ *	                and the disks' images, nothing but the serial ports' sockets removed elsewhere. It covers
+ *	                this thread and those made later, which are all that run guest-controlled code except the
+ *	                disks' workers
+ *	seccomp         the system calls below and no others, for all threads. No execve, no ptrace, no new processes
  *
  * Opening files stays allowed: libslirp reads resolv.conf, a disc may be changed, the status is replaced.
  */

@@ -3,9 +3,9 @@
  * One running machine in this process: what lodge-vm and `lodge boot` share.
  *
  *	vm_open()        takes a configuration
- *	vm_power_on()   the named steps of vm/lifecycle.c, undone in reverse when one fails; the guest runs when it
- *returns vm_run()        carries out requests (pause, reset, power-off, what the guest asks for) until the machine has
- *ended vm_close()
+ *	vm_power_on()   the named steps of vm/lifecycle.c, undone in reverse when one fails; then the guest runs
+ *	vm_run()        carries out requests (pause, reset, power-off, what the guest asks for) until the machine ends
+ *	vm_close()
  *
  * All on one thread, the owner's. vm_request_stop() may be called from anywhere.
  */

@@ -10,7 +10,7 @@
  *
  * The rest (topology, caches, clocks, names) is made up here, so that it fits the machine: one package of N cores with
  * one thread each. A software engine with a named baseline also has a fixed vendor, family and XSAVE layout: nothing
- *the guest sees then depends on the host, as long as the host has the baseline's instructions.
+ * the guest sees then depends on the host, as long as the host has the baseline's instructions.
  *
  * KVM runs guest code on the host itself, so there the host's vendor stays and only what the host has is offered
  * (the KVM engine cuts this down further to what the kernel supports).

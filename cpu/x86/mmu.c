@@ -4,7 +4,7 @@
  *
  * The TLB is direct-mapped by linear page, one array for each kind of eye (enum x86_mmu), and holds 4 KiB pieces only.
  * A tag is the page's linear address | the generation in use, so forgetting an address space is taking a new
- *generation:
+ * generation:
  *
  *	tlb_gen         the generation of the current PCID, part of every valid tag
  *	pcid_gen[]      those of the PCIDs used lately: MOV CR3 with bit 63 set takes one up again

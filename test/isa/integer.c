@@ -6,8 +6,8 @@
  *	isa/integer [--bits 32|64] [--count N] [--seed S] [--insns N] [--engine interp|jit]
  *
  * Without --bits both widths, without --engine both engines. Each program has its own seed, printed when it fails,
- *together with the shortest prefix that does; `--seed S --count 1` runs it again. Registers that programs do not
- *overwrite: RSP, RBP, R14 and R15 point into memory, R13 is a small index.
+ * together with the shortest prefix that does; `--seed S --count 1` runs it again. Registers that programs do not
+ * overwrite: RSP, RBP, R14 and R15 point into memory, R13 is a small index.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -5,10 +5,10 @@
  *8259A, 8254, MC146818 data sheets; IA-PC HPET 1.0a)
  *
  * For every tick the handler adds the time since the tick before, in periods of that timer: the fraction that remains
- *is how late the tick is, give or take a constant, and the whole part says how many ticks fell due. What fell due and
- *did not come (the host was busy: an interrupt controller holds one edge) is accounted for by that; but if a timer ever
- * loses or gains a part of a period, its ticks are late or early by that part from then on. All arithmetic is exact:
- * periods are multiples of 1/(10^8 * frequency).
+ * is how late the tick is, give or take a constant, and the whole part says how many ticks fell due. What fell due and
+ * did not come (the host was busy: an interrupt controller holds one edge) is accounted for by that; but if a timer
+ * ever loses or gains a part of a period, its ticks are late or early by that part from then on. All arithmetic is
+ * exact: periods are multiples of 1/(10^8 * frequency).
  *
  * Once a second a line goes to the serial port, all in hex:
  *	TICKS counter tsc {name due came part0 ... part15}...

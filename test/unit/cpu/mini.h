@@ -5,8 +5,8 @@
  *
  * A CPU starts where the test says, in 64-bit mode at CPL 0 (mini_long()), or in a state the test makes. Interrupts are
  * off, all of memory is mapped to itself: the first 4 MiB by 4 KiB pages whose entries the test may change
- *(mini_pte()). Exceptions without a handler of the test's end in a HLT that tells the vector; so does HLT in the test's
- *code.
+ * (mini_pte()). Exceptions without a handler of the test's end in a HLT that tells the vector; so does HLT in the
+ * test's code.
  *
  *	port 0x10   what is written is noted (`seen`)
  *	port 0x20   interrupts the CPU whose number is written: vector 0x40
