@@ -24,6 +24,7 @@
  *      186    64  the DEK, encrypted with the same cipher, tweak 0, by PBKDF2 of the password with the first salt
  */
 #include "block/crypt.h"
+#include "base/bytes.h"
 
 #include <errno.h>
 #include <openssl/evp.h>

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "block/file.h"
 #include "block/format.h"
 

@@ -5,6 +5,7 @@
  * from the file. What could not be written is marked as changed again.
  */
 #include "block/meta.h"
+#include "base/bytes.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -13,7 +14,6 @@
 #include <unistd.h>
 
 #include "base/str.h"
-#include "block/be.h"
 #include "block/file.h"
 
 #define BUCKETS 4096u

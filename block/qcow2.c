@@ -60,7 +60,7 @@
 #include <zlib.h>
 #include <zstd.h>
 
-#include "block/be.h"
+#include "base/bytes.h"
 #include "block/file.h"
 #include "block/format.h"
 #include "block/lines.h"

@@ -70,6 +70,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include "base/bytes.h"
 #include "block/file.h"
 #include "block/format.h"
 #include "block/lines.h"

@@ -56,7 +56,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "block/be.h"
+#include "base/bytes.h"
 #include "block/file.h"
 #include "block/format.h"
 #include "block/meta.h"

@@ -56,6 +56,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include "base/bytes.h"
 #include "block/file.h"
 #include "block/format.h"
 #include "block/meta.h"

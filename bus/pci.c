@@ -13,6 +13,7 @@
  * INTx lines of the functions of one slot that share a pin are ORed here; the south bridge sees slots and pins.
  */
 #include "bus/pci.h"
+#include "base/bytes.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -4,6 +4,7 @@
  * appendix G.5.7, "i386 Features") and VBoxManage debugvm. Its order is that of the g packet: gdb's own features first,
  * as gdb knows them, then one of ours with what belongs to the system.
  */
+#include "base/bytes.h"
 #include "debug/debug.h"
 
 #include <stddef.h>

@@ -15,6 +15,7 @@
  * commands, a flush follows each write before it is reported as done.
  */
 #include "dev/ata.h"
+#include "base/bytes.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/log.h"
 #include "dev/ata.h"
 
@@ -36,32 +37,6 @@ enum { ALLOW_UA = 1, NEED_MEDIUM = 2 };
 
 #define CD_MAX_BYTES (900ull << 20)
 #define LEAD_IN_FRAMES 150
-
-static uint16_t
-be16(const uint8_t *p)
-{
-	return (uint16_t)(p[0] << 8 | p[1]);
-}
-
-static uint32_t
-be32(const uint8_t *p)
-{
-	return (uint32_t)be16(p) << 16 | be16(p + 2);
-}
-
-static void
-put_be16(uint8_t *p, uint32_t v)
-{
-	p[0] = (uint8_t)(v >> 8);
-	p[1] = (uint8_t)v;
-}
-
-static void
-put_be32(uint8_t *p, uint32_t v)
-{
-	put_be16(p, v >> 16);
-	put_be16(p + 2, v);
-}
 
 static bool
 has_medium(const struct ata_drive *d)

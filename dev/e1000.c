@@ -30,6 +30,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "dev/dev.h"
@@ -882,19 +883,6 @@ tx_emit(struct e1000 *d, size_t len)
 		receive_any(d, frame, len);
 	else
 		net_send(d->link, frame, len);
-}
-
-static void
-put_be16(uint8_t *p, uint32_t v)
-{
-	p[0] = (uint8_t)(v >> 8);
-	p[1] = (uint8_t)v;
-}
-
-static uint32_t
-be16(const uint8_t *p)
-{
-	return (uint32_t)p[0] << 8 | p[1];
 }
 
 /*

@@ -33,6 +33,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include "base/bytes.h"
 #include "base/log.h"
 #include "display/display.h"
 
@@ -574,18 +575,6 @@ tick(void *opaque)
 }
 
 /* ---- input ---- */
-
-static uint16_t
-be16(const uint8_t *p)
-{
-	return (uint16_t)(p[0] << 8 | p[1]);
-}
-
-static uint32_t
-be32(const uint8_t *p)
-{
-	return (uint32_t)be16(p) << 16 | be16(p + 2);
-}
 
 static bool
 take_format(struct client *c, const uint8_t *p)

@@ -12,6 +12,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "host/inv.h"
 #include "host/run.h"
 #include "vm/protocol.h"

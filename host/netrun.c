@@ -3,6 +3,7 @@
  * The processes of networks (switch/protocol.h is the other side): starting, asking, ending, and plugging machines in.
  */
 #include "host/netrun.h"
+#include "base/bytes.h"
 
 #include <arpa/inet.h>
 #include <dirent.h>

@@ -15,6 +15,7 @@
  * HPET, processors, the generation ID, and the sleep state S5. There is no S3: the board cannot suspend.
  */
 #include "machine/acpi.h"
+#include "base/bytes.h"
 
 #include <assert.h>
 #include <stdio.h>

@@ -4,6 +4,7 @@
  * so that aml_end() can fill them in without moving what is behind.
  */
 #include "machine/aml.h"
+#include "base/bytes.h"
 
 #include <assert.h>
 #include <string.h>

@@ -18,6 +18,7 @@
  * page and stops at the first byte that is not memory.
  */
 #include "machine/fwcfg.h"
+#include "base/bytes.h"
 
 #include <stdlib.h>
 #include <string.h>

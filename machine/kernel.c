@@ -18,6 +18,7 @@
  * Every number in a file is untrusted: it is checked against the file's length and against memory before use.
  */
 #include "machine/kernel.h"
+#include "base/bytes.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

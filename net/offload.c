@@ -6,6 +6,7 @@
  * not mind (RFC 1071 section 2B), and the folded result is stored as it is. Four bytes at a time into 64 bits cannot
  * overflow below 16 GiB.
  */
+#include "base/bytes.h"
 #include "net/net.h"
 
 #include <arpa/inet.h>
@@ -42,32 +43,6 @@ net_sum_fold(uint64_t sum)
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
 	return (uint16_t)~sum;
-}
-
-static unsigned
-be16(const uint8_t *p)
-{
-	return (unsigned)p[0] << 8 | p[1];
-}
-
-static void
-put_be16(uint8_t *p, unsigned v)
-{
-	p[0] = (uint8_t)(v >> 8);
-	p[1] = (uint8_t)v;
-}
-
-static uint32_t
-be32(const uint8_t *p)
-{
-	return (uint32_t)be16(p) << 16 | be16(p + 2);
-}
-
-static void
-put_be32(uint8_t *p, uint32_t v)
-{
-	put_be16(p, v >> 16);
-	put_be16(p + 2, v & 0xffff);
 }
 
 /* Sum of the pseudo header of the IPv4 or IPv6 packet at `ip` (RFC 9293 section 3.1, RFC 8200 section 8.1). */

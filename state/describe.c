@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "state/private.h"
 
 #define PARTS_MAX 4096u

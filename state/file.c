@@ -30,6 +30,7 @@
 #include <unistd.h>
 #include <zstd.h>
 
+#include "base/bytes.h"
 #include "state/private.h"
 
 #define MAGIC "LodgeSav"

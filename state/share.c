@@ -26,6 +26,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "state/private.h"
 
 #define LAYERS_MAX STATE_LAYERS_MAX

@@ -11,6 +11,7 @@
  * listens in (`listeners`); everything else is a walk over the ports.
  */
 #include "switch/core.h"
+#include "base/bytes.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -295,12 +296,6 @@ sw_trace(struct sw_core *c, void (*fn)(void *opaque, const uint8_t *frame, size_
 }
 
 /* ---- tags (802.1Q 9.3: TPID 0x8100, then 3 bits of priority, 1 drop eligible, 12 of VLAN) ---- */
-
-static unsigned
-be16(const uint8_t *p)
-{
-	return (unsigned)p[0] << 8 | p[1];
-}
 
 static void
 drop_tag(struct passing *p)

@@ -13,6 +13,7 @@
  * it, less those suppressed. Requests through relays (giaddr) are not answered: a switch is one network.
  */
 #include "switch/dhcp.h"
+#include "base/bytes.h"
 
 #include <arpa/inet.h>
 #include <ctype.h>
@@ -60,18 +61,6 @@ struct request {
 	int list_len;
 	char name[64], vendor[64], user[64];
 };
-
-static uint32_t
-be32(const uint8_t *p)
-{
-	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
-static unsigned
-be16(const uint8_t *p)
-{
-	return (unsigned)p[0] << 8 | p[1];
-}
 
 static void
 put32(uint8_t *p, uint32_t v)

@@ -4,6 +4,7 @@
  * (name, type, class). Names are read without compression: a question has nothing before it to point to.
  */
 #include "switch/dns.h"
+#include "base/bytes.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -14,12 +15,6 @@
 enum { TYPE_A = 1, TYPE_PTR = 12, TYPE_ANY = 255, CLASS_IN = 1 };
 enum { RCODE_OK = 0, RCODE_NXDOMAIN = 3, RCODE_REFUSED = 5 };
 #define TTL 30
-
-static unsigned
-be16(const uint8_t *p)
-{
-	return (unsigned)p[0] << 8 | p[1];
-}
 
 /* The name at 12 as lower-case text without a last dot; where the question ends, 0: malformed. */
 static size_t

@@ -4,14 +4,9 @@
  * headers and fragments do not get around them (RFC 7113): what hides its kind is taken for the worst.
  */
 #include "switch/guard.h"
+#include "base/bytes.h"
 
 #include <string.h>
-
-static unsigned
-be16(const uint8_t *p)
-{
-	return (unsigned)p[0] << 8 | p[1];
-}
 
 /* RFC 826: 0 hardware, 2 protocol, 4 their lengths, 6 operation, 8 sender MAC, 14 sender IP, 18 target MAC, 24 IP */
 static bool

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/bytes.h"
 #include "base/log.h"
 #include "switch/private.h"
 
@@ -32,18 +33,6 @@ struct station {
 	struct loop_timer ra;
 	uint8_t out[1600];
 };
-
-static unsigned
-be16(const uint8_t *p)
-{
-	return (unsigned)p[0] << 8 | p[1];
-}
-
-static uint32_t
-be32(const uint8_t *p)
-{
-	return (uint32_t)be16(p) << 16 | be16(p + 2);
-}
 
 static void
 put16(uint8_t *p, unsigned v)

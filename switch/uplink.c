@@ -29,6 +29,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/log.h"
 #include "switch/private.h"
 
@@ -46,18 +47,6 @@ struct uplink {
 	unsigned connect_next;
 	uint8_t frame[NET_FRAME_MAX + 64], scratch[NET_FRAME_MAX + 64];
 };
-
-static unsigned
-be16(const uint8_t *p)
-{
-	return (unsigned)p[0] << 8 | p[1];
-}
-
-static uint32_t
-be32(const uint8_t *p)
-{
-	return (uint32_t)be16(p) << 16 | be16(p + 2);
-}
 
 /* ---- libslirp ---- */
 

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/bytes.h"
 #include "dev/virtio/virtio.h"
 
 enum { INFLATE, DEFLATE, STATS };

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "block/block.h"
 #include "dev/virtio/virtio.h"
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "dev/virtio/virtio.h"
 
 enum { INPUT, OUTPUT };

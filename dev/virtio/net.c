@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "dev/virtio/virtio.h"
 #include "net/net.h"
 
@@ -68,12 +69,6 @@ header_len(const struct virtio *v)
 }
 
 /* ---- transmit ---- */
-
-static unsigned
-be16(const uint8_t *p)
-{
-	return (unsigned)p[0] << 8 | p[1];
-}
 
 /* 5.1.6.2: the sum from csum_start to the end goes to csum_start + csum_offset. False: that is outside the frame. */
 static bool

@@ -16,6 +16,7 @@
 #include <linux/virtio_pci.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "dev/virtio/virtio.h"
 
 enum {

@@ -17,6 +17,7 @@
  */
 #include <string.h>
 
+#include "base/bytes.h"
 #include "dev/virtio/virtio.h"
 
 struct desc {

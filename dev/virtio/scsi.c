@@ -25,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "dev/scsi.h"
 #include "dev/virtio/virtio.h"
 

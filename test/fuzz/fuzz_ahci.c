@@ -3,6 +3,7 @@
  * Fuzz target: a guest's accesses to the AHCI controller: registers, command lists and tables in memory, hot plug.
  * tools/run-fuzz builds and runs it.
  */
+#include "base/bytes.h"
 #include "test/fuzz/disks.h"
 
 #define BAR 0xfebf0000u

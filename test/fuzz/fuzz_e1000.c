@@ -3,6 +3,7 @@
  * Fuzz target: a guest's registers, rings and descriptors of the e1000, and the frames that meet them. tools/run-fuzz
  * builds and runs it.
  */
+#include "base/bytes.h"
 #include "dev/dev.h"
 #include "dev/e1000_regs.h"
 #include "net/net.h"

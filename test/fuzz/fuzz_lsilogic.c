@@ -3,6 +3,7 @@
  * Fuzz target: a guest's accesses to the LSI Logic controller, and through it SCSI commands to a disk and a CD-ROM
  * drive. tools/run-fuzz builds and runs it.
  */
+#include "base/bytes.h"
 #include "test/fuzz/disks.h"
 
 #define BAR 0xfebf0000u

@@ -3,6 +3,7 @@
  * Fuzz target: a guest's accesses to the NVMe controller: registers, queues, PRP lists in memory, namespaces that come
  * and go. tools/run-fuzz builds and runs it.
  */
+#include "base/bytes.h"
 #include "test/fuzz/disks.h"
 
 #define BAR 0xfebf0000u

@@ -3,6 +3,7 @@
  * Fuzz target: a guest's registers, initialization blocks, rings and descriptors of the PCnet, and the frames that meet
  * them. tools/run-fuzz builds and runs it.
  */
+#include "base/bytes.h"
 #include "dev/dev.h"
 #include "net/net.h"
 #include "test/fuzz/disks.h"

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <zstd.h>
 
+#include "base/bytes.h"
 #include "test/unit/state/machine.h"
 
 static struct rig rig;

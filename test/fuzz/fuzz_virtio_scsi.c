@@ -3,6 +3,7 @@
  * Fuzz target: a guest's requests to the virtio SCSI host: commands, task management, events, targets that come and go.
  * tools/run-fuzz builds and runs it.
  */
+#include "base/bytes.h"
 #include "test/fuzz/disks.h"
 
 #define BAR 0xfebf0000u

@@ -4,6 +4,7 @@
  * descriptors and rings at the usual places (and anywhere else), notifies, resets, and lets frames come in.
  * tools/run-fuzz builds and runs it.
  */
+#include "base/bytes.h"
 #include "dev/virtio/virtio.h"
 #include "net/net.h"
 #include "test/fuzz/disks.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See diff.h. */
 #include "test/isa/diff.h"
+#include "base/bytes.h"
 
 #include <Zydis/Zydis.h>
 #include <asm/prctl.h>

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See generate.h. */
 #include "test/isa/generate.h"
+#include "base/bytes.h"
 
 #include <string.h>
 

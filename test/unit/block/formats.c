@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-#include "block/be.h"
+#include "base/bytes.h"
 #include "block/block.h"
 
 #define MIB (1u << 20)

@@ -19,6 +19,7 @@
 
 #include <cmocka.h>
 
+#include "base/bytes.h"
 #include "block/block.h"
 
 #define MIB (1u << 20)

@@ -4,6 +4,7 @@
  * while it is somebody's stack. The x86 architecture makes a CPU see its own stores to code at once (SDM 3A 12.6), and
  * those of another CPU once it has serialised (SDM 3A 9.1.3).
  */
+#include "base/bytes.h"
 #include "mini.h"
 
 /* ---- one CPU ---- */

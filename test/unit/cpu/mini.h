@@ -30,6 +30,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/str.h"
 #include "bus/machine.h"
 #include "cpu/x86/x86.h"

@@ -18,6 +18,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "cpu/x86/x86.h"
 #include "debug/debug.h"
 #include "debug/packet.h"

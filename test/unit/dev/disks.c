@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "base/bytes.h"
 #include "base/str.h"
 #include "block/block.h"
 #include "bus/machine.h"

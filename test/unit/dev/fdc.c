@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The floppy controller and the DMA controllers, driven by ports. */
+#include "base/bytes.h"
 #include "test/unit/dev/small.h"
 
 #define BUFFER 0x20000u

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The LSI Logic controller, and SCSI disks and CD-ROM drives behind it. */
+#include "base/bytes.h"
 #include "test/unit/dev/small.h"
 
 #define BAR 0xfebf0000u

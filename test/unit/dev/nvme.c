@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The NVMe controller driven the way a driver does it. */
+#include "base/bytes.h"
 #include "test/unit/dev/small.h"
 
 #define BAR 0xfebf0000u

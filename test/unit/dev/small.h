@@ -15,6 +15,7 @@
 
 #include <cmocka.h>
 
+#include "base/bytes.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "block/block.h"

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "block/block.h"
 #include "dev/virtio/virtio.h"
 #include "net/net.h"

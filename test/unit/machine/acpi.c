@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "base/bytes.h"
 #include "machine/acpi.h"
 
 #define BASE 0x7fe0000u

@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "base/bytes.h"
 #include "base/str.h"
 #include "bus/machine.h"
 #include "machine/fwcfg.h"
@@ -46,12 +47,6 @@ teardown(void **state)
 	machine_close(&x->m);
 	free(x);
 	return 0;
-}
-
-static void
-put_be32(uint8_t *p, uint32_t v)
-{
-	put_le32(p, __builtin_bswap32(v));
 }
 
 /* Run one DMA command at guest address 0x100; returns the control word that came back. */

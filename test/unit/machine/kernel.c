@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "base/bytes.h"
 #include "base/str.h"
 #include "bus/machine.h"
 #include "machine/kernel.h"

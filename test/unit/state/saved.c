@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "base/bytes.h"
 #include "test/unit/state/machine.h"
 
 #define RAM (8u << 20)
@@ -203,6 +204,7 @@ struct writer {
 	struct rig *r;
 	_Atomic bool stop;
 	_Atomic uint64_t writes;
+	uint64_t x; /* the state of its generator: a second run writes other bytes than the first */
 };
 
 /* What a guest does: it stores, then looks at the page's flags. */
@@ -211,7 +213,7 @@ write_memory(void *opaque)
 {
 	struct writer *w = opaque;
 	struct ram *ram = pc_machine(w->r->pc)->mem.rams;
-	uint64_t x = 88172645463325252ull;
+	uint64_t x = w->x;
 
 	while (ram->size != RAM)
 		ram = ram->next;
@@ -225,13 +227,14 @@ write_memory(void *opaque)
 			mem_page_written(ram, at >> PAGE_SHIFT);
 		w->writes++;
 	}
+	w->x = x;
 	return NULL;
 }
 
 static void
 live_trip(struct fixture *f, int uffd)
 {
-	struct writer w = { 0 };
+	struct writer w = { .x = 88172645463325252ull };
 	struct state_live *l;
 	struct state_numbers n;
 	struct state_file *s;
