@@ -32,6 +32,28 @@ xstrdup(const char *s)
 }
 
 char *
+xstrlower(const char *s)
+{
+	char *l = xstrdup(s);
+
+	for (char *p = l; *p; p++)
+		if (*p >= 'A' && *p <= 'Z')
+			*p = (char)(*p + 32);
+	return l;
+}
+
+char *
+xstrupper(const char *s)
+{
+	char *u = xstrdup(s);
+
+	for (char *p = u; *p; p++)
+		if (*p >= 'a' && *p <= 'z')
+			*p = (char)(*p - 32);
+	return u;
+}
+
+char *
 xasprintf(const char *fmt, ...)
 {
 	va_list ap;

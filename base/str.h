@@ -21,6 +21,9 @@
 /* Allocation of a few bytes that the process cannot do without: aborts when there is no memory. Zeroed. */
 void *xcalloc(size_t n, size_t size);
 char *xstrdup(const char *s);
+/* A copy with ASCII letters in the other case; free() it. */
+char *xstrlower(const char *s);
+char *xstrupper(const char *s);
 char *xasprintf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* A string that grows; `s` is always NUL-terminated once something was added. Zero-initialise; str_free() at the end.

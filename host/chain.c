@@ -51,18 +51,7 @@ medium_row_free(struct medium_row *m)
 int
 medium_children(struct host *h, int64_t id, int64_t **out, struct err *e)
 {
-	sqlite3_stmt *s = db_query(h, e, "SELECT id FROM medium WHERE parent = ? ORDER BY id", "l", id);
-	int n = 0, r = s ? 1 : -1;
-
-	*out = NULL;
-	while (r > 0 && (r = db_step(h, s, e)) > 0) {
-		*out = realloc(*out, (size_t)(n + 1) * sizeof(**out));
-		if (!*out)
-			abort();
-		(*out)[n++] = sqlite3_column_int64(s, 0);
-	}
-	sqlite3_finalize(s);
-	return r < 0 ? -1 : n;
+	return db_ids(h, db_query(h, e, "SELECT id FROM medium WHERE parent = ? ORDER BY id", "l", id), out, e);
 }
 
 static bool

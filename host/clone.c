@@ -198,17 +198,6 @@ copy_contents(struct cloning *k, struct block *from, struct block *to, struct er
 	return r ? err_sys(e, ERR_FILE, r, "Could not copy '%s' to '%s'", block_path(from), block_path(to)) : 0;
 }
 
-static char *
-lower(const char *s)
-{
-	char *l = xstrdup(s);
-
-	for (char *p = l; *p; p++)
-		if (*p >= 'A' && *p <= 'Z')
-			*p = (char)(*p + 32);
-	return l;
-}
-
 static int
 create_copy(struct cloning *k, struct copy *c, uint64_t size, struct err *e)
 {
@@ -222,7 +211,7 @@ create_copy(struct cloning *k, struct copy *c, uint64_t size, struct err *e)
 	if (k->c->link || c->parent_copy >= 0) {
 		const char *parent = k->c->link ? c->old_path : k->copy[c->parent_copy].path;
 
-		parent_format = lower(k->c->link ? c->old_format : k->copy[c->parent_copy].format);
+		parent_format = xstrlower(k->c->link ? c->old_format : k->copy[c->parent_copy].format);
 		r = block_create_diff(parent, parent_format, c->path, c->format, &u, e);
 		free(parent_format);
 		return r;
@@ -233,7 +222,7 @@ create_copy(struct cloning *k, struct copy *c, uint64_t size, struct err *e)
 static int
 make_copy(struct cloning *k, struct copy *c, struct err *e)
 {
-	char *format = lower(c->old_format);
+	char *format = xstrlower(c->old_format);
 	struct block *from = NULL, *to = NULL;
 	struct block_info info = { 0 };
 	int r = 0;

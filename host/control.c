@@ -17,7 +17,7 @@
 #include "host/run.h"
 #include "vm/protocol.h"
 
-#define CALL_TIMEOUT_MS 60000
+#define CALL_S 60
 #define POWEROFF_WAIT_MS 20000
 
 int
@@ -33,30 +33,6 @@ protocol_error(json_t *error, struct err *e)
 			break;
 		}
 	return err_set(e, code, "%s", text ? text : "The machine's process reported an error without saying which");
-}
-
-/*
- * sun_path has 108 bytes and a home can be longer: connect through the directory's descriptor, which has a short name.
- */
-static int
-connect_control(struct host *h, const char *uuid)
-{
-	struct sockaddr_un sa = { .sun_family = AF_UNIX };
-	struct timeval timeout = { .tv_sec = CALL_TIMEOUT_MS / 1000 };
-	char *path = vm_run_dir(h, uuid);
-	int dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC), fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	free(path);
-	snprintf(sa.sun_path, sizeof(sa.sun_path), "/proc/self/fd/%d/" VM_FILE_CONTROL, dir);
-	if (fd >= 0 && (dir < 0 || connect(fd, (struct sockaddr *)&sa, sizeof(sa)))) {
-		close(fd);
-		fd = -1;
-	}
-	if (dir >= 0)
-		close(dir);
-	if (fd >= 0)
-		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
-	return fd;
 }
 
 /* The head of a message, with a descriptor. */
@@ -194,8 +170,10 @@ call(struct host *h, const struct host_vm *vm, const char *method, json_t *param
 {
 	json_t *request = json_pack("{s:i, s:s, s:o}", "id", 1, "method", method, "params", params);
 	json_t *answer = NULL, *result = NULL;
-	int fd = connect_control(h, vm->uuid), r;
+	char *dir = vm_run_dir(h, vm->uuid);
+	int fd = peer_connect(dir, VM_FILE_CONTROL, CALL_S), r;
 
+	free(dir);
 	if (fd < 0) {
 		json_decref(request);
 		not_running(vm->name, e);

@@ -149,6 +149,22 @@ db_run(struct host *h, struct err *e, const char *sql, const char *types, ...)
 	return r;
 }
 
+int
+db_ids(struct host *h, sqlite3_stmt *s, int64_t **out, struct err *e)
+{
+	int n = 0, r = s ? 1 : -1;
+
+	*out = NULL;
+	while (r > 0 && (r = db_step(h, s, e)) > 0) {
+		*out = realloc(*out, (size_t)(n + 1) * sizeof(**out));
+		if (!*out)
+			abort();
+		(*out)[n++] = sqlite3_column_int64(s, 0);
+	}
+	sqlite3_finalize(s);
+	return r < 0 ? -1 : n;
+}
+
 const char *
 db_text(sqlite3_stmt *s, int column)
 {

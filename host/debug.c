@@ -43,22 +43,10 @@ parameters(const struct host_debug *q)
 	return p;
 }
 
-static struct host_vm *
-load(struct host *h, const char *id, struct err *e)
-{
-	struct host_vm *vm = host_vm_load(h, id, e);
-
-	if (!vm || host_state_live(vm->state))
-		return vm;
-	err_set(e, ERR_VM_STATE, "Machine '%s' is not currently running.", vm->name);
-	host_vm_free(vm);
-	return NULL;
-}
-
 int
 host_vm_debug(struct host *h, const char *id, const struct host_debug *q, host_pair_fn *fn, void *opaque, struct err *e)
 {
-	struct host_vm *vm = load(h, id, e);
+	struct host_vm *vm = vm_load_running(h, id, e);
 	json_t *answer = vm ? vm_call(h, vm, "debug", parameters(q), e) : NULL, *pair;
 	size_t i;
 
@@ -101,7 +89,7 @@ int
 host_vm_counters(struct host *h, const char *id, host_pair_fn *fn, void *opaque, struct err *e)
 {
 	static const char *const lists[][2] = { { "cpus", "CPU" }, { "disks", "Disk" }, { "nics", "NIC" } };
-	struct host_vm *vm = load(h, id, e);
+	struct host_vm *vm = vm_load_running(h, id, e);
 	json_t *answer = vm ? vm_call(h, vm, "stats", json_object(), e) : NULL, *row;
 	size_t i;
 
@@ -167,7 +155,7 @@ int
 host_vm_core(struct host *h, const char *id, const char *path, struct err *e)
 {
 	struct host_debug q = { .what = "core" };
-	struct host_vm *vm = load(h, id, e);
+	struct host_vm *vm = vm_load_running(h, id, e);
 	char *dir, *made, *to;
 	int r;
 

@@ -44,7 +44,29 @@ void db_rollback(struct host *h);
 int db_begin_read(struct host *h, struct err *e);
 void db_end_read(struct host *h);
 
+/* The first column of every row as numbers, in *out (free() it); finalises the statement, NULL too. How many, or -1. */
+int db_ids(struct host *h, sqlite3_stmt *s, int64_t **out, struct err *e);
+
+/* A member of a JSON object as text, "" when it is missing or something else. */
+static inline const char *
+json_text(json_t *doc, const char *key)
+{
+	const char *s = json_string_value(json_object_get(doc, key));
+
+	return s ? s : "";
+}
+
+/* ---- peers.c ---- */
+
+/* One of our programs: beside this one (a build tree), in libexec of this tree, or where it is installed. free() it. */
+char *peer_program(const char *name);
+/* Connect to the socket `file` in `dir`; a read waits `seconds` at most. -1 when nobody is there. */
+int peer_connect(const char *dir, const char *file, int seconds);
+
 /* ---- vm.c ---- */
+
+/* As host_vm_load(), of a machine that runs; NULL and *e (ERR_VM_STATE) otherwise. */
+struct host_vm *vm_load_running(struct host *h, const char *id, struct err *e);
 
 struct host_vm *vm_new(const char *name, const char *folder); /* all settings at their defaults, random MACs */
 void vm_set(struct host_vm *vm, enum host_key key, int slot, const char *value);

@@ -57,17 +57,6 @@ host_medium_kind_of(const char *word)
 	return -1;
 }
 
-static char *
-upper(const char *s)
-{
-	char *u = xstrdup(s);
-
-	for (char *p = u; *p; p++)
-		if (*p >= 'a' && *p <= 'z')
-			*p = (char)(*p - 32);
-	return u;
-}
-
 /* Formats of disks that can be created. The first is what one gets without asking. */
 static const struct image_format {
 	const char *name, *also, *format, *suffix;
@@ -94,7 +83,7 @@ look_inside(struct host_medium *m, const struct block_info *info)
 {
 	static const struct uuid none;
 
-	m->format = !strcmp(info->format, "iso") ? xstrdup("RAW") : upper(info->format);
+	m->format = !strcmp(info->format, "iso") ? xstrdup("RAW") : xstrupper(info->format);
 	m->variant = xstrdup(info->variant ? info->variant : "dynamic");
 	m->size = info->size;
 	m->nameless = !memcmp(&info->uuid, &none, sizeof(none));

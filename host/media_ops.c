@@ -19,17 +19,6 @@
 #include "block/block.h"
 #include "host/chain.h"
 
-static char *
-lower(const char *s)
-{
-	char *l = xstrdup(s);
-
-	for (char *p = l; *p; p++)
-		if (*p >= 'A' && *p <= 'Z')
-			*p = (char)(*p + 32);
-	return l;
-}
-
 static struct block_progress
 progress_of(const struct host_media_progress *p)
 {
@@ -64,7 +53,7 @@ static struct block *
 open_medium(struct host *h, const struct host_medium *m, int flags, struct err *e)
 {
 	struct block_finder f = medium_finder(h);
-	char *format = lower(m->format);
+	char *format = xstrlower(m->format);
 	/* A raw optical disc is an ISO for the registry. */
 	struct block *b = block_open_with(m->path, m->type == HOST_DVD ? NULL : format, flags, &f, e);
 
@@ -233,17 +222,6 @@ with_suffix(const char *path, const char *format)
 	return strchr(name, '.') ? xstrdup(path) : xasprintf("%s%s", path, suffix_of(format));
 }
 
-static char *
-upper(const char *s)
-{
-	char *u = xstrdup(s);
-
-	for (char *p = u; *p; p++)
-		if (*p >= 'a' && *p <= 'z')
-			*p = (char)(*p - 32);
-	return u;
-}
-
 static int
 refuse_existing(const char *path, const char *format, struct err *e)
 {
@@ -252,7 +230,7 @@ refuse_existing(const char *path, const char *format, struct err *e)
 
 	if (lstat(path, &st))
 		return 0;
-	f = upper(format);
+	f = xstrupper(format);
 	err_set(e, ERR_FILE,
 		"Could not create the clone medium '%s'.\n%s: cannot create image '%s' (VERR_ALREADY_EXISTS)", path, f,
 		path);
@@ -317,7 +295,7 @@ clone_existing(struct host *h, const struct host_medium_clone *c, struct block *
 
 	if (!m)
 		return -1;
-	format = lower(m->format);
+	format = xstrlower(m->format);
 	uuid_parse(m->uuid, &u);
 	t.format = format;
 	t.uuid = &u;
@@ -363,7 +341,7 @@ host_medium_clone(struct host *h, const struct host_medium_clone *c, char uuid[3
 		r = c->existing ? clone_existing(h, c, from, uuid, e) : clone_new(h, c, from, word, uuid, e);
 	block_close(from);
 	if (!r)
-		*format = upper(word);
+		*format = xstrupper(word);
 	host_medium_free(m);
 	return r;
 }
@@ -581,7 +559,7 @@ rebuild(struct host *h, const char *what, const struct host_medium *m, uint64_t 
 	from = open_medium(h, m, BLOCK_RDONLY, e);
 	if (!from)
 		return -1;
-	format = lower(m->format);
+	format = xstrlower(m->format);
 	t.format = format;
 	uuid_parse(m->uuid, &u);
 	r = size < m->size ? -1 : replace_image(h, what, from, m->path, t, NULL, p, e);
@@ -902,7 +880,7 @@ static int
 recode(struct host *h, const struct host_medium *m, const struct host_medium_encrypt *c, struct err *e)
 {
 	struct block_progress p = progress_of(c->progress);
-	char *format = lower(m->format), *keystore = NULL;
+	char *format = xstrlower(m->format), *keystore = NULL;
 	struct block *from = NULL;
 	struct uuid u;
 	struct target t = { .format = format, .uuid = &u, .size = m->size };

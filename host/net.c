@@ -73,14 +73,6 @@ host_net_get(struct host *h, enum host_net kind, const char *name, struct err *e
 
 /* ---- checks ---- */
 
-static const char *
-text_of(json_t *doc, const char *key)
-{
-	const char *s = json_string_value(json_object_get(doc, key));
-
-	return s ? s : "";
-}
-
 static bool
 ipv4(const char *text, uint32_t *out)
 {
@@ -119,7 +111,7 @@ host_hostonly_allowed(int family, const char *address, struct err *e)
 static int
 check_hostonlyif(json_t *doc, struct err *e)
 {
-	const char *ip = text_of(doc, "ip"), *mask = text_of(doc, "mask"), *ip6 = text_of(doc, "ip6");
+	const char *ip = json_text(doc, "ip"), *mask = json_text(doc, "mask"), *ip6 = json_text(doc, "ip6");
 	struct in6_addr a6;
 	uint32_t v;
 
@@ -139,13 +131,13 @@ check_hostonlynet(json_t *doc, struct err *e)
 {
 	uint32_t mask, lower, upper;
 
-	if (!mask_ok(text_of(doc, "mask"), &mask))
-		return err_set(e, ERR_INVALID, "'%s' is not a network mask", text_of(doc, "mask"));
-	if (!ipv4(text_of(doc, "lower"), &lower) || !ipv4(text_of(doc, "upper"), &upper) || lower > upper ||
+	if (!mask_ok(json_text(doc, "mask"), &mask))
+		return err_set(e, ERR_INVALID, "'%s' is not a network mask", json_text(doc, "mask"));
+	if (!ipv4(json_text(doc, "lower"), &lower) || !ipv4(json_text(doc, "upper"), &upper) || lower > upper ||
 		((lower ^ upper) & mask))
 		return err_set(e, ERR_INVALID, "'%s' to '%s' is not a range of addresses of one network",
-			text_of(doc, "lower"), text_of(doc, "upper"));
-	return host_hostonly_allowed(AF_INET, text_of(doc, "lower"), e);
+			json_text(doc, "lower"), json_text(doc, "upper"));
+	return host_hostonly_allowed(AF_INET, json_text(doc, "lower"), e);
 }
 
 /* "name:tcp|udp:[hostip]:hostport:[guestip]:guestport" into the form of NAT's own rules */
@@ -176,7 +168,7 @@ natnet_rule_parse(const char *text, struct nat_rule *r, struct err *e)
 static int
 check_nat(json_t *doc, struct err *e)
 {
-	const char *network = text_of(doc, "network"), *slash = strchr(network, '/');
+	const char *network = json_text(doc, "network"), *slash = strchr(network, '/');
 	char ip[16] = "";
 	struct nat_rule rule;
 	json_t *v;
@@ -202,16 +194,16 @@ check_dhcp(json_t *doc, struct err *e)
 {
 	uint32_t ip, mask, lower, upper;
 
-	if (!ipv4(text_of(doc, "ip"), &ip))
-		return err_set(e, ERR_INVALID, "'%s' is not an IPv4 address of a DHCP server", text_of(doc, "ip"));
-	if (!mask_ok(text_of(doc, "mask"), &mask))
-		return err_set(e, ERR_INVALID, "'%s' is not a network mask", text_of(doc, "mask"));
-	if (!ipv4(text_of(doc, "lower"), &lower) || !ipv4(text_of(doc, "upper"), &upper) || lower > upper)
-		return err_set(e, ERR_INVALID, "'%s' to '%s' is not a range of addresses", text_of(doc, "lower"),
-			text_of(doc, "upper"));
+	if (!ipv4(json_text(doc, "ip"), &ip))
+		return err_set(e, ERR_INVALID, "'%s' is not an IPv4 address of a DHCP server", json_text(doc, "ip"));
+	if (!mask_ok(json_text(doc, "mask"), &mask))
+		return err_set(e, ERR_INVALID, "'%s' is not a network mask", json_text(doc, "mask"));
+	if (!ipv4(json_text(doc, "lower"), &lower) || !ipv4(json_text(doc, "upper"), &upper) || lower > upper)
+		return err_set(e, ERR_INVALID, "'%s' to '%s' is not a range of addresses", json_text(doc, "lower"),
+			json_text(doc, "upper"));
 	if (((ip ^ lower) | (ip ^ upper)) & mask)
 		return err_set(e, ERR_INVALID, "The DHCP server %s and its range %s to %s are not in one network",
-			text_of(doc, "ip"), text_of(doc, "lower"), text_of(doc, "upper"));
+			json_text(doc, "ip"), json_text(doc, "lower"), json_text(doc, "upper"));
 	return 0;
 }
 
@@ -255,7 +247,7 @@ static int
 store_nat_dhcp(struct host *h, const char *name, json_t *nat, struct err *e)
 {
 	json_t *doc = host_net_get(h, HOST_NET_DHCP, name, e), *fresh;
-	const char *network = text_of(nat, "network"), *slash = strchr(network, '/');
+	const char *network = json_text(nat, "network"), *slash = strchr(network, '/');
 	char ip[16] = "", text[4][16];
 	uint32_t a = 0, bits = (uint32_t)strtoul(slash + 1, NULL, 10), mask = ~0u << (32 - bits), all[4];
 	int r;

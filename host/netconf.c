@@ -97,14 +97,6 @@ host_net_id_of_dhcp(struct host *h, const char *name)
 
 /* ---- config.json ---- */
 
-static const char *
-text_of(json_t *doc, const char *key)
-{
-	const char *s = json_string_value(json_object_get(doc, key));
-
-	return s ? s : "";
-}
-
 static uint32_t
 ipv4_of(const char *text)
 {
@@ -161,8 +153,8 @@ add_dhcp(struct host *h, json_t *config, const char *server)
 	if (!doc)
 		return;
 	o = json_pack("{s:b, s:s, s:s, s:s, s:s}", "enabled", json_is_true(json_object_get(doc, "enabled")), "address",
-		text_of(doc, "ip"), "netmask", text_of(doc, "mask"), "lower", text_of(doc, "lower"), "upper",
-		text_of(doc, "upper"));
+		json_text(doc, "ip"), "netmask", json_text(doc, "mask"), "lower", json_text(doc, "lower"), "upper",
+		json_text(doc, "upper"));
 	if ((v = json_object_get(doc, "global")))
 		json_object_set(o, "global", v);
 	if ((v = json_object_get(doc, "groups")))
@@ -171,8 +163,8 @@ add_dhcp(struct host *h, json_t *config, const char *server)
 		json_object_set_new(o, "individual", individual_json(h, v));
 	json_object_set_new(config, "dhcp", o);
 	if (!json_object_get(config, "network"))
-		json_object_set_new(
-			config, "network", network_json(ipv4_of(text_of(doc, "ip")), ipv4_of(text_of(doc, "mask"))));
+		json_object_set_new(config, "network",
+			network_json(ipv4_of(json_text(doc, "ip")), ipv4_of(json_text(doc, "mask"))));
 	json_decref(doc);
 }
 
@@ -200,7 +192,7 @@ static int
 nat_config(struct host *h, json_t *c, const char *name, struct err *e)
 {
 	json_t *doc = host_net_get(h, HOST_NET_NAT, name, e);
-	const char *network = text_of(doc, "network");
+	const char *network = json_text(doc, "network");
 	char ip[32];
 
 	if (!doc)
@@ -218,7 +210,7 @@ nat_config(struct host *h, json_t *c, const char *name, struct err *e)
 	json_object_set_new(c, "forwards", forwards_json(json_object_get(doc, "forwards")));
 	json_object_set_new(c, "localhost_reachable", json_boolean(json_array_size(json_object_get(doc, "loopbacks"))));
 	if (json_is_true(json_object_get(doc, "ipv6"))) {
-		json_object_set_new(c, "prefix6", json_string(text_of(doc, "prefix6")));
+		json_object_set_new(c, "prefix6", json_string(json_text(doc, "prefix6")));
 		json_object_set(c, "default6", json_object_get(doc, "default6"));
 	}
 	json_decref(doc);
@@ -231,7 +223,7 @@ hostonly_config(struct host *h, json_t *c, const char *name, struct err *e)
 {
 	json_t *doc = host_net_get(h, HOST_NET_HOSTONLYIF, name, e);
 	char *server = xasprintf(HOSTONLY_PREFIX "%s", name);
-	const char *ip = text_of(doc, "ip"), *ip6 = text_of(doc, "ip6");
+	const char *ip = json_text(doc, "ip"), *ip6 = json_text(doc, "ip6");
 
 	if (!doc) {
 		free(server);
@@ -240,9 +232,9 @@ hostonly_config(struct host *h, json_t *c, const char *name, struct err *e)
 	json_object_set_new(c, "kind", json_string("hostonly"));
 	json_object_set_new(c, "uplink", json_string("host"));
 	json_object_set_new(c, "interface", json_string(name));
-	json_object_set_new(c, "mac", json_string(text_of(doc, "mac")));
+	json_object_set_new(c, "mac", json_string(json_text(doc, "mac")));
 	if (*ip) {
-		json_object_set_new(c, "network", network_json(ipv4_of(ip), ipv4_of(text_of(doc, "mask"))));
+		json_object_set_new(c, "network", network_json(ipv4_of(ip), ipv4_of(json_text(doc, "mask"))));
 		json_object_set_new(c, "gateway", json_string(ip));
 	}
 	if (*ip6)
@@ -268,9 +260,9 @@ hostonlynet_config(struct host *h, json_t *c, const char *name, struct err *e)
 		json_decref(doc);
 		return err_set(e, ERR_OBJECT_STATE, "The host-only network '%s' is disabled", name);
 	}
-	mask = ipv4_of(text_of(doc, "mask"));
-	lower = ipv4_of(text_of(doc, "lower"));
-	upper = ipv4_of(text_of(doc, "upper"));
+	mask = ipv4_of(json_text(doc, "mask"));
+	lower = ipv4_of(json_text(doc, "lower"));
+	upper = ipv4_of(json_text(doc, "upper"));
 	host = (lower & mask) + 1;
 	/* A TAP has to have one of the names the helper makes; from 128 on they belong to these networks. */
 	snprintf(interface, sizeof(interface), "vboxnet%u",
@@ -393,7 +385,7 @@ net_write_port(
 	int r = -1;
 
 	if (old)
-		snprintf(token, 33, "%s", text_of(old, "token"));
+		snprintf(token, 33, "%s", json_text(old, "token"));
 	else
 		for (int i = 0; i < 2; i++) {
 			struct uuid u = uuid_random();

@@ -107,27 +107,6 @@ host_net_leases(struct host *h, const char *id)
 
 /* ---- asking ---- */
 
-static int
-connect_switch(struct host *h, const char *id)
-{
-	struct sockaddr_un sa = { .sun_family = AF_UNIX };
-	struct timeval most = { .tv_sec = CALL_S };
-	char *path = net_dir(h, id);
-	int dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC), fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	free(path);
-	snprintf(sa.sun_path, sizeof(sa.sun_path), "/proc/self/fd/%d/" SWITCH_FILE_CONTROL, dir);
-	if (fd >= 0 && (dir < 0 || connect(fd, (struct sockaddr *)&sa, sizeof(sa)))) {
-		close(fd);
-		fd = -1;
-	}
-	if (dir >= 0)
-		close(dir);
-	if (fd >= 0)
-		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &most, sizeof(most));
-	return fd;
-}
-
 static json_t *
 exchange(int fd, json_t *request)
 {
@@ -153,8 +132,10 @@ json_t *
 host_net_call(struct host *h, const char *id, const char *method, json_t *params, struct err *e)
 {
 	json_t *request = json_pack("{s:i, s:s, s:o}", "id", 1, "method", method, "params", params), *answer, *result;
-	int fd = connect_switch(h, id);
+	char *dir = net_dir(h, id);
+	int fd = peer_connect(dir, SWITCH_FILE_CONTROL, CALL_S);
 
+	free(dir);
 	if (fd < 0) {
 		json_decref(request);
 		err_set(e, ERR_VM_STATE, "The network '%s' does not run", id);
@@ -176,8 +157,10 @@ host_net_call(struct host *h, const char *id, const char *method, json_t *params
 bool
 host_net_running(struct host *h, const char *id)
 {
-	int fd = connect_switch(h, id);
+	char *dir = net_dir(h, id);
+	int fd = peer_connect(dir, SWITCH_FILE_CONTROL, CALL_S);
 
+	free(dir);
 	if (fd >= 0)
 		close(fd);
 	return fd >= 0;
@@ -215,25 +198,6 @@ net_tell(struct host *h, const char *id, struct err *e)
 	answer = host_net_call(h, id, "reload", json_object(), e);
 	json_decref(answer);
 	return answer ? 0 : -1;
-}
-
-static char *
-find_switch(void)
-{
-	static const char *const places[] = { "lodge-switch", "../libexec/lodge/lodge-switch" };
-	char self[4096], *slash;
-	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-
-	self[MAX(n, 0)] = 0;
-	slash = strrchr(self, '/');
-	for (size_t i = 0; slash && i < ARRAY_LEN(places); i++) {
-		char *path = xasprintf("%.*s/%s", (int)(slash - self), self, places[i]);
-
-		if (!access(path, X_OK))
-			return path;
-		free(path);
-	}
-	return xstrdup(LODGE_PREFIX "/libexec/lodge/lodge-switch");
 }
 
 static void __attribute__((noreturn)) become(const char *program, const char *dir, int ready)
@@ -277,7 +241,7 @@ read_ready(int fd)
 static int
 spawn_switch(struct host *h, const char *id, struct err *e)
 {
-	char *program = find_switch(), *dir = net_dir(h, id);
+	char *program = peer_program("lodge-switch"), *dir = net_dir(h, id);
 	int fd[2], r = 0;
 	json_t *o = NULL;
 	pid_t pid = -1;
@@ -440,18 +404,6 @@ host_nic_backend(struct host *h, const struct host_vm *vm, int n, struct err *e)
 
 /* ---- while they run ---- */
 
-static struct host_vm *
-load_running(struct host *h, const char *id, struct err *e)
-{
-	struct host_vm *vm = host_vm_load(h, id, e);
-
-	if (!vm || host_state_live(vm->state))
-		return vm;
-	err_set(e, ERR_VM_STATE, "Machine '%s' is not currently running.", vm->name);
-	host_vm_free(vm);
-	return NULL;
-}
-
 int
 host_nic_attach_live(struct host *h, const char *id, int nic, const struct host_change *c, size_t count, struct err *e)
 {
@@ -461,7 +413,7 @@ host_nic_attach_live(struct host *h, const char *id, int nic, const struct host_
 
 	if (db_begin(h, e))
 		return -1;
-	vm = load_running(h, id, e);
+	vm = vm_load_running(h, id, e);
 	if (!vm)
 		goto fail;
 	none = !strcmp(host_vm_get(vm, HK_NIC, nic), "none");
@@ -498,7 +450,7 @@ host_nic_change_live(struct host *h, const char *id, const struct host_change *c
 
 	if (db_begin(h, e))
 		return -1;
-	vm = load_running(h, id, e);
+	vm = vm_load_running(h, id, e);
 	if (!vm || vm_apply(h, vm, c, e))
 		goto out;
 	network = host_net_id(vm, c->slot);
@@ -532,7 +484,7 @@ host_nic_tracefile_live(struct host *h, const char *id, int nic, const char *pat
 
 	if (db_begin(h, e))
 		return -1;
-	vm = load_running(h, id, e);
+	vm = vm_load_running(h, id, e);
 	if (!vm || vm_apply(h, vm, &c, e))
 		goto out;
 	file = host_vm_get(vm, HK_NICTRACEFILE, nic);
@@ -674,7 +626,7 @@ connect_nat(struct host *h, const struct host_vm *vm, int nic, int to, int *port
 int
 host_connect(struct host *h, const char *id, int to, int *port, char where[64], struct err *e)
 {
-	struct host_vm *vm = load_running(h, id, e);
+	struct host_vm *vm = vm_load_running(h, id, e);
 	int r = 1;
 
 	if (!vm)

@@ -360,17 +360,8 @@ disks_of(struct host *h, const char *snapshot, int64_t **out, struct err *e)
 	sqlite3_stmt *s = db_query(h, e,
 		"SELECT d.medium FROM snapshot_disk d JOIN snapshot s ON s.id = d.snapshot WHERE s.uuid = ?", "s",
 		snapshot);
-	int n = 0, r = s ? 1 : -1;
 
-	*out = NULL;
-	while (r > 0 && (r = db_step(h, s, e)) > 0) {
-		*out = realloc(*out, (size_t)(n + 1) * sizeof(**out));
-		if (!*out)
-			abort();
-		(*out)[n++] = sqlite3_column_int64(s, 0);
-	}
-	sqlite3_finalize(s);
-	return r < 0 ? -1 : n;
+	return db_ids(h, s, out, e);
 }
 
 /* Disks of other machines (linked clones, forks) read through to the snapshot's, or to what hangs on it: they may be in

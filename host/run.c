@@ -244,28 +244,6 @@ vm_set_final_state(struct host *h, const char *uuid, enum host_state s, const ch
 
 /* ---- starting ---- */
 
-/* lodge-vm beside this program (a build tree), in the libexec of where it is installed, or in PATH. free() it. */
-static char *
-find_program(void)
-{
-	static const char *const places[] = { "lodge-vm", "../libexec/lodge/lodge-vm" };
-	char self[4096], *slash;
-	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-
-	self[MAX(n, 0)] = 0;
-	slash = strrchr(self, '/');
-	for (size_t i = 0; slash && i < ARRAY_LEN(places); i++) {
-		char *path = xasprintf("%.*s/%s", (int)(slash - self), self, places[i]);
-
-		if (!access(path, X_OK))
-			return path;
-		free(path);
-	}
-	if (!access(LODGE_PREFIX "/libexec/lodge/lodge-vm", X_OK))
-		return xstrdup(LODGE_PREFIX "/libexec/lodge/lodge-vm");
-	return xstrdup("lodge-vm");
-}
-
 /* Keep the last logs: VBox.log becomes VBox.log.1 and so on. */
 static char *
 fresh_log(const struct host_vm *vm)
@@ -379,7 +357,7 @@ static int
 run_program(struct host *h, const struct host_vm *vm, const char *config, const int *fds, int fd_count, struct err *e)
 {
 	char number[16];
-	char *program = find_program(), *dir = vm_run_dir(h, vm->uuid), *log = fresh_log(vm);
+	char *program = peer_program("lodge-vm"), *dir = vm_run_dir(h, vm->uuid), *log = fresh_log(vm);
 	char *const argv[] = { "lodge-vm", "--config", (char *)config, "--run-dir", dir, "--log", log, "--ready-fd",
 		"3", fd_count ? "--copy-fds" : NULL, number, NULL };
 	int ready = -1, r;
@@ -567,7 +545,7 @@ vm_start_copy(struct host *h, const char *uuid, const char *engine, const int *f
 static json_t *
 ask_engine(const char *wanted, struct err *e)
 {
-	char *program = find_program(), line[4096];
+	char *program = peer_program("lodge-vm"), line[4096];
 	char *const argv[] = { "lodge-vm", "--which-engine", (char *)wanted, NULL };
 	int out = -1, status;
 	pid_t pid = spawn(program, argv, 1, "/dev/null", NULL, 0, &out);

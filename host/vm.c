@@ -453,6 +453,18 @@ host_vm_load(struct host *h, const char *id, struct err *e)
 	return vm;
 }
 
+struct host_vm *
+vm_load_running(struct host *h, const char *id, struct err *e)
+{
+	struct host_vm *vm = host_vm_load(h, id, e);
+
+	if (!vm || host_state_live(vm->state))
+		return vm;
+	err_set(e, ERR_VM_STATE, "Machine '%s' is not currently running.", vm->name);
+	host_vm_free(vm);
+	return NULL;
+}
+
 int
 host_vms_load(struct host *h, struct host_vm ***out, size_t *count, struct err *e)
 {

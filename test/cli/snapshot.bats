@@ -309,6 +309,7 @@ killed_during() { # SECONDS COMMAND...
 	sleep 0.03
 	kill -9 "$pid"
 	wait $! || true
+	timeout 20 tail --pid="$pid" -f /dev/null # killed is not yet gone: its memory is given back first
 	[ "$(mr web1 VMState)" = aborted ]
 	VBoxManage startvm web1 >/dev/null
 	VBoxManage snapshot web1 take s2 2>/dev/null
