@@ -25,6 +25,20 @@ boot_linux() {
 		--append "console=ttyS0 quiet $(script <<<"$text")" --serial "file:$console" --display none --timeout 110 "$@"
 }
 
+# new_netns NAME: a network namespace, or the reason to skip what wants one in SKIP, and failure.
+new_netns() {
+	[[ $(id -u) == 0 && -c /dev/net/tun ]] || {
+		export SKIP="network namespaces and TAPs need root and /dev/net/tun"
+		return 1
+	}
+	ip netns add "$1"
+	ip netns exec "$1" true 2>/dev/null || { # it mounts: not in a bare root directory
+		ip netns del "$1"
+		export SKIP="ip netns exec does not work here"
+		return 1
+	}
+}
+
 free_port() {
 	python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }

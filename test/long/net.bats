@@ -5,24 +5,12 @@
 # plugged from network to network while they run.
 load ../guest/common
 
-
-
 setup_file() {
-	[[ $(id -u) == 0 && -c /dev/net/tun ]] || {
-		export SKIP="network namespaces and TAPs need root and /dev/net/tun"
-		return 0
-	}
+	new_netns lodge-host-$$ || return 0
 	setup_file_common
 	export LODGE_ENGINE=auto HOST=lodge-host-$$ OUT=lodge-out-$$
 	export HOME=$BATS_FILE_TMPDIR/home LODGE_HOME=$BATS_FILE_TMPDIR/lodge
 	mkdir -p "$HOME"
-	ip netns add "$HOST"
-	ip netns exec "$HOST" true 2>/dev/null || { # it mounts: not in a bare root directory
-		ip netns del "$HOST"
-		unset HOST
-		export SKIP="ip netns exec does not work here"
-		return 0
-	}
 	ip netns add "$OUT"
 	ip link add w0 netns "$HOST" type veth peer name w1 netns "$OUT"
 	host ip link set lo up
