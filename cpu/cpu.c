@@ -191,6 +191,33 @@ park(struct vcpu *v)
 	v->debug_changed = false;
 }
 
+/* What cannot wait until it goes on is done meanwhile, and the caller is here again after that. */
+static void
+rest(struct vcpu *v)
+{
+	pthread_mutex_lock(&v->cpus->park_lock);
+	v->sleeping = true;
+	while ((v->requests & REQ_REST) && !(v->requests & (REQ_FLUSH | REQ_PAUSE | REQ_STOP | REQ_INIT)))
+		pthread_cond_wait(&v->wake, &v->cpus->park_lock);
+	v->sleeping = false;
+	pthread_mutex_unlock(&v->cpus->park_lock);
+}
+
+void
+cpu_rest(struct vcpu *v, bool on)
+{
+	if (on == !!(v->requests & REQ_REST))
+		return;
+	if (on) {
+		cpu_request(v, REQ_REST);
+		return;
+	}
+	pthread_mutex_lock(&v->cpus->park_lock);
+	clear_request(v, REQ_REST);
+	pthread_cond_signal(&v->wake);
+	pthread_mutex_unlock(&v->cpus->park_lock);
+}
+
 static void
 take_init(struct vcpu *v)
 {
@@ -251,6 +278,8 @@ take_requests(struct vcpu *v)
 			v->m->name, "cpu%d: a system management interrupt was ignored: there is no SMM here", v->index);
 	if (r & REQ_PAUSE)
 		park(v);
+	if (r & REQ_REST && v->run_state == VCPU_RUN)
+		rest(v);
 	if (v->run_state != VCPU_RUN && v->run_state != VCPU_HALT)
 		return;
 	r &= ~v->debug_hold;

@@ -52,6 +52,7 @@ enum cpu_request {
 	REQ_FLUSH = 1 << 5, /* the memory map changed: drop everything cached of it */
 	REQ_PAUSE = 1 << 6, /* park */
 	REQ_STOP = 1 << 7,  /* end the thread */
+	REQ_REST = 1 << 8,  /* stand still, interrupts and all, until cpu_rest(v, false) */
 };
 
 enum vcpu_run_state { VCPU_WAIT_SIPI, VCPU_RUN, VCPU_HALT, VCPU_PARKED, VCPU_DEAD };
@@ -197,6 +198,9 @@ void cpus_pause(struct cpus *c);
 /* Power-on state; all must be parked. */
 void cpus_reset(struct cpus *c);
 void cpus_close(struct cpus *c); /* ends threads, frees */
+
+/* Let one vCPU stand still, or go on. It stays still over a pause. Any thread. */
+void cpu_rest(struct vcpu *v, bool on);
 
 /* Set request bits and wake or kick. Any thread. */
 void cpu_request(struct vcpu *v, uint32_t bits);

@@ -427,8 +427,8 @@ remove_row(struct prune *p, const char *snapshot, struct err *e)
 			    " WHERE snapshot = (SELECT id FROM snapshot WHERE uuid = ?1)",
 			    "s", snapshot) ||
 		    db_run(p->h, e, "DELETE FROM snapshot WHERE uuid = ?", "s", snapshot);
-	if (!r && state && state[0] && !snapshot_owns_state(p->h, state) &&
-		!(p->vm->state == HOST_SAVED && !strcmp(p->vm->state_file, state)))
+	/* The machine may be about to go on from it: state_file is "" once it has. */
+	if (!r && state && state[0] && !snapshot_owns_state(p->h, state) && strcmp(p->vm->state_file, state))
 		json_array_append_new(trash, json_string(state));
 	if (r)
 		db_rollback(p->h);

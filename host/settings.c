@@ -39,7 +39,7 @@ static const struct host_setting settings[HK_COUNT] = {
 	UINT(HK_VRAM, "vram", 1, "16", 1, 256),
 	UINT(HK_CPUS, "cpus", 1, "1", 1, 64),
 	ONLY(HK_CPUHOTPLUG, "cpuhotplug", 1, "off", "virtual CPUs cannot be added while a machine runs"),
-	UINT_ONLY(HK_CPUEXECUTIONCAP, "cpuexecutioncap", 1, "100", 100, "a virtual CPU is never held back"),
+	[HK_CPUEXECUTIONCAP] = { "cpuexecutioncap", 1, HT_UINT, "100", 1, 100, NULL, NULL, NULL },
 	ONLY(HK_ACPI, "acpi", 1, "on", always),
 	ONLY(HK_IOAPIC, "ioapic", 1, "on", always),
 	ONLY(HK_PAE, "pae", 1, "on", always),

@@ -769,6 +769,7 @@ static const struct key config_keys[] = {
 	KEY(struct vm_config, "generation", generation, K_STRING, 0, 36),
 	KEY_ENUM(struct vm_config, "triple_fault", triple_fault, triple_fault_names),
 	KEY_OWN("boot", read_boot, write_boot),
+	KEY(struct vm_config, "cpu_cap", cpu_cap, K_INT, 1, 100),
 	KEY(struct vm_config, "boot_menu", boot_menu, K_BOOL, 0, 0),
 	KEY(struct vm_config, "firmware", firmware, K_PATH, 0, 4095),
 	KEY_OWN("kernel", read_kernel, write_kernel),
@@ -797,6 +798,7 @@ vm_config_new(const char *name)
 	c->engine = xstrdup("auto");
 	c->cpu_model = xstrdup("host");
 	c->hpet = c->rtc_utc = c->sandbox = true;
+	c->cpu_cap = 100;
 	c->user = xstrdup("");
 	c->log = xstrdup("");
 	c->state = xstrdup("");

@@ -106,6 +106,7 @@ struct vm_config {
 	bool hpet, rtc_utc, sandbox, boot_menu;
 	enum vm_triple_fault triple_fault;
 	int64_t rtc_offset_ms;
+	int cpu_cap; /* percent of a host CPU that each virtual one may use */
 	char *user, *log;
 	char *state, *snapshot_dir, *generation;
 	int boot_count;

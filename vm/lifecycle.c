@@ -349,6 +349,7 @@ static const struct step {
 	{ "enter the sandbox", enter_sandbox, NULL },
 	{ "start the loop", start_loop, stop_loop },
 	{ "start the CPUs", start_cpus, stop_cpus },
+	{ "hold the CPUs to their share", vm_throttle_open, vm_throttle_close },
 	{ "start the debugger", vm_debug_start, NULL },
 };
 

@@ -518,6 +518,16 @@ METHOD(vrde_set)
 	return done(c, json_pack("{s:i}", "port", (int)vm_console_port(c->v)));
 }
 
+METHOD(cpu_cap)
+{
+	int percent;
+
+	if (!get_int(c, "percent", 1, 100, &percent))
+		return METHOD_FAILED;
+	vm_throttle_set(c->v, percent);
+	return done(c, NULL);
+}
+
 /* ---- numbers ---- */
 
 static json_t *

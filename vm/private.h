@@ -108,6 +108,7 @@ struct vm {
 	struct vm_job *jobs, **jobs_tail;
 	unsigned events_queued; /* bit n: machine_event n is in `jobs`; a guest cannot queue it twice */
 	struct vm_asker poweroff_asker;
+	struct vm_throttle *throttle;
 
 	struct state_file *saved;  /* that the machine came from; NULL: none */
 	int uffd;		   /* -1: none */
@@ -201,6 +202,12 @@ bool vm_is_full(struct vm *v, struct err *e);
 /* Owner's thread, without the lock: pause because of it; try again. */
 void vm_full_pause(struct vm *v);
 void vm_full_retry(struct vm *v);
+
+/* ---- throttle.c ---- */
+int vm_throttle_open(struct vm *v, struct err *e);
+void vm_throttle_close(struct vm *v);
+/* Machine lock held. */
+void vm_throttle_set(struct vm *v, int percent);
 
 /* ---- status.c ---- */
 int vm_lock_take(struct vm *v, struct err *e);

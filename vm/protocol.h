@@ -162,6 +162,7 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *	drive.detach     {controller, port, device} -> {}   hot plug: ahci, virtio-scsi and nvme
  *	bandwidth.set    {name, limit} -> {}     bytes a second for the disks of a group together, 0: no limit
  *	vrde.set         {enable:bool} -> {"port":n}   as configured in "vrde"
+ *	cpu_cap          {percent} -> {}
  *	stats                       -> {"cpus":[{counter:n,...}],
  *	                                "disks":[{"controller","port","device","reads","writes",...}],
  *	                                "nics":[{"slot","tx_frames","tx_bytes","rx_frames",...}]}
@@ -199,6 +200,7 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
 	X("drive.detach", drive_detach)                                                                                \
 	X("bandwidth.set", bandwidth_set)                                                                              \
 	X("vrde.set", vrde_set)                                                                                        \
+	X("cpu_cap", cpu_cap)                                                                                          \
 	X("stats", stats)
 
 /*
@@ -226,6 +228,7 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *   "snapshot_dir": "/…/Snapshots",    where savestate and snapshot.take may make files : ""
  *   "triple_fault": "reset",            reset, stop (gurumeditation) : stop
  *   "boot": ["dvd","disk"],             disk dvd net floppy none, at most 4, in this order : ["disk","dvd"]
+ *   "cpu_cap": 100,                     percent of a host CPU that each virtual one may use : 100
  *   "boot_menu": false,                 true: "Press ESC for boot menu", 2 s : false
  *   "firmware": "/…/bios-256k.bin",     : SeaBIOS of the host's package
  *   "kernel": {"image": "/…", "initrd": "/…", "append": "console=ttyS0", "modules": ["/… args", …]},

@@ -322,6 +322,14 @@ ctl_vrde(struct cli *c, const char *vm, int slot, int argc, char **argv)
 }
 
 static int
+ctl_cpu_cap(struct cli *c, const char *vm, int slot, int argc, char **argv)
+{
+	if (argc != 1)
+		return fail_syntax(c, argc ? "Too many parameters" : "Missing argument to 'cpuexecutioncap'");
+	return change(c, vm, HK_CPUEXECUTIONCAP, 0, argv[0]);
+}
+
+static int
 ctl_natpf(struct cli *c, const char *vm, int slot, int argc, char **argv)
 {
 	if (argc == 2 && !strcmp(argv[0], "delete"))
@@ -395,6 +403,7 @@ static const struct control {
 	{ "keyboardputstring", ctl_string, 0 },
 	{ "keyboardputfile", ctl_file, 0 },
 	{ "vrde", ctl_vrde, 0 },
+	{ "cpuexecutioncap", ctl_cpu_cap, 0 },
 	{ "setlinkstate", ctl_linkstate, HOST_NICS },
 	{ "natpf", ctl_natpf, HOST_NICS },
 	{ "nictrace", ctl_nictrace, HOST_NICS },
@@ -406,9 +415,9 @@ static const struct control {
 
 /* What VirtualBox has and this does not. */
 static const char *const absent[] = { "acpisleepbutton", "reboot", "shutdown", "usbattach", "usbdetach",
-	"guestmemoryballoon", "cpuexecutioncap", "setvideomodehint", "setscreenlayout", "plugcpu", "unplugcpu",
-	"teleport", "clipboard", "draganddrop", "audioin", "audioout", "recording", "setcredentials", "webcam",
-	"vrdeport", "vrdeproperty", "changeuartmode", "autostart-enabled1", "vm-process-priority" };
+	"guestmemoryballoon", "setvideomodehint", "setscreenlayout", "plugcpu", "unplugcpu", "teleport", "clipboard",
+	"draganddrop", "audioin", "audioout", "recording", "setcredentials", "webcam", "vrdeport", "vrdeproperty",
+	"changeuartmode", "autostart-enabled1", "vm-process-priority" };
 
 static bool
 is_absent(const char *word)

@@ -318,3 +318,19 @@ killed_during() { # SECONDS COMMAND...
 	VBoxManage startvm web1 >/dev/null
 	for f in "$HOME/VirtualBox VMs/web1/Snapshots"/*.vdi; do VBoxManage list hdds | grep -qF "$f"; done
 }
+
+@test "a machine set back to a snapshot goes on from it although the snapshot is deleted first" {
+	needs_machines
+	with_disk pop
+	VBoxManage startvm pop >/dev/null
+	VBoxManage snapshot pop take push_1 2>/dev/null
+	VBoxManage controlvm pop poweroff 2>/dev/null
+	VBoxManage snapshot pop restore push_1 2>/dev/null
+	VBoxManage snapshot pop delete push_1 2>/dev/null
+	[ "$(mr pop VMState)" = saved ]
+	VBoxManage startvm pop
+	[ "$(mr pop VMState)" = running ]
+	VBoxManage controlvm pop poweroff 2>/dev/null
+	run find "$HOME" -name '*.sav'
+	[ -z "$output" ]
+}
