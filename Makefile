@@ -34,9 +34,10 @@ CFLAGS_cpu_x86_sys := $(GENERAL)
 CFLAGS_cpu_x86_seg := $(GENERAL)
 CFLAGS_bus_mem := $(GENERAL)
 
-DIRS  := base bus block net switch nethelper cpu debug dev machine display state vm host
+DIRS  := base share bus block net switch nethelper cpu debug dev machine display state vm host
 # What an archive needs to link: itself and the layers below it (doc/architecture.md).
 LAYERS_base    := base
+LAYERS_share   := share base
 LAYERS_bus     := bus base
 LAYERS_block   := block base
 LAYERS_net     := net base
@@ -44,12 +45,12 @@ LAYERS_switch  := switch net base
 LAYERS_nethelper := nethelper net base
 LAYERS_cpu     := cpu bus base
 LAYERS_debug   := debug cpu bus base
-LAYERS_dev     := dev bus block net base
+LAYERS_dev     := dev bus block net share base
 LAYERS_display := display bus base
-LAYERS_machine := machine display dev cpu bus block net base
-LAYERS_state   := state machine display dev cpu bus block net base
-LAYERS_vm      := vm debug state machine display dev cpu bus block net base
-LAYERS_host    := host block net base
+LAYERS_machine := machine display dev cpu bus block net share base
+LAYERS_state   := state machine display dev cpu bus block net share base
+LAYERS_vm      := vm debug state machine display dev cpu bus block net share base
+LAYERS_host    := host block net share base
 
 LIBS_block := -lz -lzstd -lcrypto
 LIBS_net   := $(shell pkg-config --libs slirp 2>/dev/null || echo -lslirp)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Extra data (of a machine or of the host) and guest properties: keys with values.
+ * Extra data of a machine or of the host: keys with values.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -13,9 +13,8 @@ is_global(const char *id)
 	return !id || !strcmp(id, "global");
 }
 
-/* The row of the machine `id` names; -1 and *e. */
-static int64_t
-row_of(struct host *h, const char *id, struct err *e)
+int64_t
+vm_row_of(struct host *h, const char *id, struct err *e)
 {
 	char text[37];
 	struct uuid u;
@@ -39,9 +38,8 @@ row_of(struct host *h, const char *id, struct err *e)
 	return row;
 }
 
-/* Rewrite the settings file after a change of what is in it. */
-static int
-finish(struct host *h, const char *id, struct err *e)
+int
+vm_commit_with_file(struct host *h, const char *id, struct err *e)
 {
 	struct host_vm *vm = host_vm_load(h, id, e);
 	int r = -1;
@@ -55,7 +53,7 @@ finish(struct host *h, const char *id, struct err *e)
 int
 host_extra_get(struct host *h, const char *id, const char *key, char **value, struct err *e)
 {
-	int64_t row = is_global(id) ? 0 : row_of(h, id, e);
+	int64_t row = is_global(id) ? 0 : vm_row_of(h, id, e);
 	sqlite3_stmt *s;
 	int r;
 
@@ -102,21 +100,21 @@ host_extra_set(struct host *h, const char *id, const char *key, const char *valu
 		return set_global(h, key, value, e);
 	if (db_begin(h, e))
 		return -1;
-	row = row_of(h, id, e);
+	row = vm_row_of(h, id, e);
 	if (row < 0)
 		r = -1;
 	else if (value)
 		r = db_run(h, e, "INSERT OR REPLACE INTO extra VALUES(?, ?, ?)", "lss", row, key, value);
 	else
 		r = db_run(h, e, "DELETE FROM extra WHERE machine = ? AND key = ?", "ls", row, key);
-	if (!r && !finish(h, id, e))
+	if (!r && !vm_commit_with_file(h, id, e))
 		return 0;
 	db_rollback(h);
 	return -1;
 }
 
-static int
-each(struct host *h, sqlite3_stmt *s, host_pair_fn *fn, void *opaque, struct err *e)
+int
+db_each_pair(struct host *h, sqlite3_stmt *s, host_pair_fn *fn, void *opaque, struct err *e)
 {
 	int r = s ? 1 : -1;
 
@@ -130,81 +128,14 @@ each(struct host *h, sqlite3_stmt *s, host_pair_fn *fn, void *opaque, struct err
 int
 host_extra_each(struct host *h, const char *id, host_pair_fn *fn, void *opaque, struct err *e)
 {
-	int64_t row = is_global(id) ? 0 : row_of(h, id, e);
+	int64_t row = is_global(id) ? 0 : vm_row_of(h, id, e);
 
 	if (row < 0)
 		return -1;
 	if (!row)
-		return each(h, db_query(h, e, "SELECT key, value, 0, '' FROM global_extra ORDER BY key", ""), fn,
-			opaque, e);
-	return each(h, db_query(h, e, "SELECT key, value, 0, '' FROM extra WHERE machine = ? ORDER BY key", "l", row),
-		fn, opaque, e);
-}
-
-int
-host_guestprop_get(
-	struct host *h, const char *id, const char *name, char **value, int64_t *time_ns, char **flags, struct err *e)
-{
-	int64_t row = row_of(h, id, e);
-	sqlite3_stmt *s;
-	int r;
-
-	*value = *flags = NULL;
-	if (row < 0)
-		return -1;
-	s = db_query(h, e, "SELECT value, time, flags FROM guestprop WHERE machine = ? AND name = ?", "ls", row, name);
-	r = s ? db_step(h, s, e) : -1;
-	if (r > 0) {
-		*value = xstrdup(db_text(s, 0));
-		*time_ns = sqlite3_column_int64(s, 1);
-		*flags = xstrdup(db_text(s, 2));
-	}
-	sqlite3_finalize(s);
-	return r < 0 ? -1 : 0;
-}
-
-static int
-check_guestprop(const char *name, const char *value, struct err *e)
-{
-	if (!*name || strlen(name) > 63 || strpbrk(name, "*?|\n"))
-		return err_set(e, ERR_INVALID, "Invalid guest property name '%s'", name);
-	if (value && strlen(value) > 127)
-		return err_set(e, ERR_INVALID, "The value of guest property '%s' has more than 127 bytes", name);
-	return 0;
-}
-
-int
-host_guestprop_set(
-	struct host *h, const char *id, const char *name, const char *value, const char *flags, struct err *e)
-{
-	int64_t row;
-	int r;
-
-	if (check_guestprop(name, value, e) || db_begin(h, e))
-		return -1;
-	row = row_of(h, id, e);
-	if (row < 0)
-		r = -1;
-	else if (value)
-		r = db_run(h, e, "INSERT OR REPLACE INTO guestprop VALUES(?, ?, ?, ?, ?)", "lssls", row, name, value,
-			now_ns(), flags ? flags : "");
-	else
-		r = db_run(h, e, "DELETE FROM guestprop WHERE machine = ? AND name = ?", "ls", row, name);
-	if (!r && !finish(h, id, e))
-		return 0;
-	db_rollback(h);
-	return -1;
-}
-
-int
-host_guestprop_each(struct host *h, const char *id, host_pair_fn *fn, void *opaque, struct err *e)
-{
-	int64_t row = row_of(h, id, e);
-
-	if (row < 0)
-		return -1;
-	return each(h,
-		db_query(h, e, "SELECT name, value, time, flags FROM guestprop WHERE machine = ? ORDER BY name", "l",
-			row),
-		fn, opaque, e);
+		return db_each_pair(h, db_query(h, e, "SELECT key, value, 0, '' FROM global_extra ORDER BY key", ""),
+			fn, opaque, e);
+	return db_each_pair(h,
+		db_query(h, e, "SELECT key, value, 0, '' FROM extra WHERE machine = ? ORDER BY key", "l", row), fn,
+		opaque, e);
 }

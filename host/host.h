@@ -398,12 +398,31 @@ int host_extra_set(
 typedef int host_pair_fn(void *opaque, const char *key, const char *value, int64_t time_ns, const char *flags);
 int host_extra_each(struct host *h, const char *id, host_pair_fn *fn, void *opaque, struct err *e);
 
+/*
+ * Guest properties (host/guestprop.c): names of 1-63 bytes, values of at most 127. Of a machine that runs they are what
+ * its process has, which its guest reads and writes too; of one that does not, what the inventory has.
+ */
+/* *value NULL: there is none. free() both. */
 int host_guestprop_get(
 	struct host *h, const char *id, const char *name, char **value, int64_t *time_ns, char **flags, struct err *e);
-/* value NULL: remove. flags: "TRANSIENT,RDONLYGUEST..." or NULL. */
+/* value NULL: remove. flags: "TRANSIENT, RDONLYGUEST..."; NULL: as they are. ERR_ACCESS: it is read-only. */
 int host_guestprop_set(
 	struct host *h, const char *id, const char *name, const char *value, const char *flags, struct err *e);
-int host_guestprop_each(struct host *h, const char *id, host_pair_fn *fn, void *opaque, struct err *e);
+static inline int
+host_guestprop_delete(struct host *h, const char *id, const char *name, struct err *e)
+{
+	return host_guestprop_set(h, id, name, NULL, NULL, e);
+}
+/* patterns: "/VirtualBox/GuestInfo/...|..."; NULL: all. Sorted by name; ends when `fn` returns something else than 0.
+ */
+int host_guestprop_each(
+	struct host *h, const char *id, const char *patterns, host_pair_fn *fn, void *opaque, struct err *e);
+/*
+ * Wait until a property that `patterns` match changes, also while the machine starts or stops. 1: `fn` was called with
+ * it (value "" and flags "" when it was removed); 0: timeout_ms (-1: none) have passed.
+ */
+int host_guestprop_wait(struct host *h, const char *id, const char *patterns, int timeout_ms, host_pair_fn *fn,
+	void *opaque, struct err *e);
 
 /* ------------------------------------------------------------------ running machines */
 

@@ -74,6 +74,14 @@ void vm_set(struct host_vm *vm, enum host_key key, int slot, const char *value);
 int vm_store(struct host *h, const struct host_vm *vm, struct err *e);
 /* The row number of a registered machine, or -1. */
 int64_t vm_row(struct host *h, const char *uuid);
+/* The row of the machine `id` (UUID or name) names; -1 and *e. (extra.c) */
+int64_t vm_row_of(struct host *h, const char *id, struct err *e);
+/* Rewrite the settings file after a change of what is in it, and commit. (extra.c) */
+int vm_commit_with_file(struct host *h, const char *id, struct err *e);
+/* `fn` for each row of key, value, time, flags; finalises the statement. (extra.c) */
+int db_each_pair(struct host *h, sqlite3_stmt *s, host_pair_fn *fn, void *opaque, struct err *e);
+/* The guest properties as the inventory has them, whatever a running machine says. (guestprop.c) */
+int guestprop_stored_each(struct host *h, const char *uuid, host_pair_fn *fn, void *opaque, struct err *e);
 /* Names the paths that follow from folder and name. */
 void vm_set_place(struct host_vm *vm, const char *folder, const char *name);
 struct host_controller *vm_controller(struct host_vm *vm, const char *name);

@@ -132,7 +132,7 @@ document(struct host *h, const struct host_vm *vm, json_t *snapshots, const char
 
 	if (vm_row(h, vm->uuid) >= 0) {
 		host_extra_each(h, vm->uuid, extra_to_json, extra, NULL);
-		host_guestprop_each(h, vm->uuid, property_to_json, props, NULL);
+		guestprop_stored_each(h, vm->uuid, property_to_json, props, NULL);
 	}
 	doc = json_pack("{s:i, s:s, s:s, s:o, s:o, s:o, s:o, s:o}", "lodge", FILE_VERSION, "uuid", vm->uuid, "name",
 		vm->name, "settings", settings_json(vm), "forwards", forwards_json(vm), "controllers",

@@ -120,7 +120,8 @@ static const struct verb verbs[] = {
 		"get VM NAME [--verbose]\n"
 		"set VM NAME [VALUE [--flags FLAGS]]\n"
 		"unset VM NAME\n"
-		"enumerate VM [--no-timestamp] [--no-flags] [--old-format] [PATTERN...]",
+		"enumerate VM [--no-timestamp] [--no-flags] [--old-format] [PATTERN...]\n"
+		"wait VM PATTERNS [--timeout MS] [--fail-on-timeout]",
 		"get web1 /VirtualBox/GuestInfo/Net/0/V4/IP", false },
 	{ "help", cmd_help, "[COMMAND]", "createvm", false },
 	{ "hostinfo", cmd_hostinfo, "", NULL, false },

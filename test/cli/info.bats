@@ -142,6 +142,27 @@ Key: c, Value: d"
 	says "No value set!"
 }
 
+@test "guest properties have flags, patterns and those who wait for them" {
+	make_vm web1
+	vbm guestproperty set web1 /a/locked 1 --flags rdonlyhost,transient
+	says ""
+	vbm guestproperty set web1 /a/locked 2
+	fails_with 1 "The guest property '/a/locked' is read-only for the host"
+	vbm guestproperty set web1 /a/b 2 --flags FROBNICATE
+	fails_with 1 "Invalid flags 'FROBNICATE'"
+	VBoxManage guestproperty set web1 /b/c 3
+	vbm guestproperty enumerate web1 --no-timestamp "/a/*|/x"
+	says "/a/locked = '1' TRANSIENT, RDONLYHOST"
+	VBoxManage guestproperty wait web1 "/b/*" --timeout 20000 >"$BATS_TEST_TMPDIR/waited" 3>&- &
+	sleep 0.3
+	VBoxManage guestproperty set web1 /a/free x
+	VBoxManage guestproperty set web1 /b/new y
+	wait $!
+	[[ $(cat "$BATS_TEST_TMPDIR/waited") == "Name: /b/new, value: y, flags: " ]]
+	vbm guestproperty wait web1 "/b/*" --timeout 200 --fail-on-timeout
+	[[ $status == 2 && $output == *"Time out or interruption while waiting for a notification."* ]]
+}
+
 @test "guestcontrol in every spelling says that the machine is not running" {
 	make_vm web1
 	sentence='Machine "web1" is not running (currently powered off)!'
