@@ -16,7 +16,7 @@ HARDEN := $(if $(SAN),,-D_FORTIFY_SOURCE=2) -fstack-protector-strong -fPIE
 OPT    ?= -O2 -g
 CFLAGS := -std=gnu11 $(OPT) $(WARN) $(if $(CI),-Werror) $(HARDEN) $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer) -pthread
 CPPFLAGS := -I. -D_GNU_SOURCE -DLODGE_VERSION='"$(VERSION)"' -DLODGE_PREFIX='"$(PREFIX)"' \
-	$(shell pkg-config --cflags slirp sqlite3 jansson libseccomp libpng libcrypto 2>/dev/null)
+	$(shell pkg-config --cflags slirp sqlite3 jansson libseccomp libpng libcrypto libarchive expat 2>/dev/null)
 LDFLAGS := -pie -Wl,--as-needed -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN)) -pthread
 
 # Code that runs while a guest's vector registers are in the host's (cpu/jit/fp.c).
@@ -59,7 +59,7 @@ LIBS_cpu   := -lZydis -lZycore
 LIBS_display := -lpng -lz -lcrypto
 LIBS_state := $(shell pkg-config --libs libzstd 2>/dev/null || echo -lzstd)
 LIBS_vm    := -lseccomp -ljansson
-LIBS_host  := -lsqlite3 -ljansson
+LIBS_host  := -lsqlite3 -ljansson -lexpat -larchive -lz -lcrypto
 LIBS_base  := -lm
 
 src = $(filter-out %/main.c,$(wildcard $(1)/*.c $(1)/*/*.c))

@@ -193,6 +193,8 @@ int medium_reset(struct host *h, const struct host_vm *vm, struct err *e);
  */
 struct media_job;
 struct media_job *media_job_begin(struct host *h, const char *what, const char *path, struct err *e);
+/* The same for several files and directories; those are removed when they are empty, so they come last. */
+struct media_job *media_job_begin_all(struct host *h, const char *what, char *const *paths, int count, struct err *e);
 /* The file is whole, and stays; or gone. */
 void media_job_end(struct media_job *j);
 void media_recover(struct host *h, void (*say)(void *opaque, const char *sentence), void *opaque);

@@ -2,10 +2,10 @@
 /*
  * Images in the making.
  *
- * A command that takes long to make an image writes a note first: a file in $LODGE_HOME/run/media with two lines, what
- * is being made and where, that it keeps locked (OFD) as long as it runs. When it has ended, either way, it removes the
- * note. A note whose lock is free belongs to a command that was killed: whoever comes next removes the image, its
- * further files (VMDK), and the note.
+ * A command that takes long to make an image writes a note first: a file in $LODGE_HOME/run/media with two or more
+ * lines, what is being made and where, that it keeps locked (OFD) as long as it runs. When it has ended, either way, it
+ * removes the note. A note whose lock is free belongs to a command that was killed: whoever comes next removes the
+ * image, its further files (VMDK), and the note. A path that the inventory has by then was finished, and stays.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -39,12 +39,45 @@ lock_note(int fd)
 	return !fcntl(fd, F_OFD_SETLK, &lk);
 }
 
+/* The text of a note; NULL and *e when a path would break it into more lines. */
+static char *
+note_text(const char *what, char *const *paths, int count, struct err *e)
+{
+	struct str text = { 0 };
+
+	str_addf(&text, "%s\n", what);
+	for (int i = 0; i < count; i++) {
+		if (strchr(paths[i], '\n')) {
+			err_set(e, ERR_INVALID, "The path '%s' has a line break", paths[i]);
+			str_free(&text);
+			return NULL;
+		}
+		str_addf(&text, "%s\n", paths[i]);
+	}
+	return text.s;
+}
+
 struct media_job *
 media_job_begin(struct host *h, const char *what, const char *path, struct err *e)
 {
-	char *dir = notes_dir(h), *text = xasprintf("%s\n%s\n", what, path), uuid[37];
-	struct media_job *j = xcalloc(1, sizeof(*j));
+	char *copy = xstrdup(path);
+	struct media_job *j = media_job_begin_all(h, what, &copy, 1, e);
+
+	free(copy);
+	return j;
+}
+
+struct media_job *
+media_job_begin_all(struct host *h, const char *what, char *const *paths, int count, struct err *e)
+{
+	char *dir, *text = note_text(what, paths, count, e), uuid[37];
 	struct uuid u = uuid_random();
+	struct media_job *j;
+
+	if (!text)
+		return NULL;
+	dir = notes_dir(h);
+	j = xcalloc(1, sizeof(*j));
 
 	uuid_text(&u, uuid);
 	j->note = xasprintf("%s/%s", dir, uuid);
@@ -121,6 +154,61 @@ recover_encryption(struct host *h, const char *made)
 	free(target);
 }
 
+/* Does the inventory have it? Then it was finished. */
+static bool
+is_known(struct host *h, const char *path)
+{
+	sqlite3_stmt *s = db_query(h, NULL,
+		"SELECT 1 FROM medium WHERE path = ?1 UNION"
+		" SELECT 1 FROM machine WHERE folder || '/' || name || '.vbox' = ?1",
+		"s", path);
+	bool known = !s || db_step(h, s, NULL) != 0;
+
+	sqlite3_finalize(s);
+	return known;
+}
+
+/* True: there was something. */
+static bool
+remove_made(struct host *h, const char *path)
+{
+	struct stat st;
+
+	if (path[0] != '/' || is_known(h, path))
+		return false;
+	if (str_ends(path, ".vmdk"))
+		remove_parts(path);
+	if (lstat(path, &st))
+		return false;
+	if (S_ISDIR(st.st_mode))
+		return !rmdir(path);
+	/* Only what may be an image is looked into: it may have further files. */
+	if (str_ends(path, ".vbox") || str_ends(path, ".ova") || str_ends(path, ".ovf") || str_ends(path, ".mf"))
+		unlink(path);
+	else if (block_remove(path, NULL))
+		unlink(path);
+	return true;
+}
+
+/* What an import or export had begun: its files and directories. */
+static void
+recover_all(
+	struct host *h, const char *what, char *lines, void (*say)(void *opaque, const char *sentence), void *opaque)
+{
+	char *rest = lines, *path, *first = NULL, *sentence;
+	bool any = false;
+
+	while ((path = strsep(&rest, "\n")))
+		if (*path) {
+			first = first ? first : path;
+			any |= remove_made(h, path);
+		}
+	sentence = any && first ? xasprintf("An interrupted %s of '%s' was undone", what, first) : NULL;
+	if (sentence && say)
+		say(opaque, sentence);
+	free(sentence);
+}
+
 static void
 recover_note(struct host *h, const char *note, void (*say)(void *opaque, const char *sentence), void *opaque)
 {
@@ -133,10 +221,13 @@ recover_note(struct host *h, const char *note, void (*say)(void *opaque, const c
 			close(fd);
 		return;
 	}
-	text = file_read(note, 8192, &len, NULL);
+	text = file_read(note, 1 << 20, &len, NULL);
 	path = text ? strchr(text, '\n') : NULL;
 	end = path ? strchr(path + 1, '\n') : NULL;
-	if (end && path[1] == '/') {
+	if (end && (str_starts(text, "import\n") || str_starts(text, "export\n"))) {
+		*path = 0;
+		recover_all(h, text, path + 1, say, opaque);
+	} else if (end && path[1] == '/') {
 		*path++ = 0;
 		*end = 0;
 		if (str_ends(path, ".vmdk"))

@@ -109,6 +109,13 @@ static const struct verb verbs[] = {
 		"AES-XTS256-PLAIN64|AES-XTS128-PLAIN64]\n"
 		"  [--newpasswordid NAME]",
 		"web1.vdi --newpassword pwfile --newpasswordid web1", false },
+	{ "export", cmd_export,
+		"VM... --output FILE.ovf|FILE.ova [--ovf09|--ovf10|--ovf20] [--manifest] [--iso]\n"
+		"  [--options manifest,iso,nomacs,nomacsbutnat] [--vsys N [--vmname NAME] [--product TEXT] "
+		"[--producturl URL]\n"
+		"  [--vendor TEXT] [--vendorurl URL] [--version TEXT] [--description TEXT]\n"
+		"  [--eula TEXT] [--eulafile FILE]]...",
+		"web1 --output web1.ova --manifest", false },
 	{ "getextradata", cmd_getextradata, "global|VM KEY|enumerate", "web1 Lodge/Engine", false },
 	{ "guestcontrol", cmd_guestcontrol,
 		"VM run [--exe PATH] --username USER [--password PASSWORD] [--wait-stdout] [-- PROGRAM ARGUMENT...]\n"
@@ -137,6 +144,12 @@ static const struct verb verbs[] = {
 		"[--enable|--disable]\n"
 		"remove --name NAME|--id ID",
 		"add --name lab --netmask 255.255.255.0 --lower-ip 192.168.57.1 --upper-ip 192.168.57.200", false },
+	{ "import", cmd_import,
+		"FILE.ovf|FILE.ova [--dry-run] [--options keepallmacs,keepnatmacs,importtovdi]\n"
+		"  [--vsys N [--ostype TYPE] [--vmname NAME] [--group GROUP] [--settingsfile FILE]\n"
+		"  [--basefolder DIRECTORY] [--description TEXT] [--eula show|accept] [--cpus N] [--memory MB]\n"
+		"  [--unit N [--ignore] [--disk PATH] [--controller UNIT] [--port N] [--scsitype LsiLogic]]...]...",
+		"web1.ova --vsys 0 --vmname web2", false },
 	{ "internalcommands", cmd_internalcommands, "sethduuid FILE [UUID]", "sethduuid copy.vdi", false },
 	{ "list", cmd_list,
 		"[--long] [--sorted] vms|runningvms|hdds|dvds|floppies|ostypes|hostinfo|systemproperties\n"

@@ -35,8 +35,8 @@ stopped(void *cli)
 	return sigismember(&pending, SIGINT) || sigismember(&pending, SIGTERM);
 }
 
-static struct host_media_progress
-begin(struct cli *c)
+struct host_media_progress
+stoppable_begin(struct cli *c)
 {
 	sigset_t set;
 
@@ -46,9 +46,8 @@ begin(struct cli *c)
 	return (struct host_media_progress){ progress_at, stopped, c };
 }
 
-/* `e`: NULL when it was done. True: it was not because of a signal, which is taken care of. */
-static bool
-end(struct cli *c, const struct err *e)
+bool
+stoppable_end(struct cli *c, const struct err *e)
 {
 	struct timespec now = { 0 };
 	bool cancelled = e && stopped(c);
@@ -116,11 +115,11 @@ static int
 compact(struct cli *c, struct host *h, const struct change *x)
 {
 	static const struct site site = { "Medium", "Compact(pProgress.asOutParam())", 670, "VBoxManageDisk.cpp" };
-	struct host_media_progress p = begin(c);
+	struct host_media_progress p = stoppable_begin(c);
 	struct err e = { 0 };
 	int r = host_medium_compact(h, x->id, &p, &e);
 
-	if (end(c, r ? &e : NULL) || !r)
+	if (stoppable_end(c, r ? &e : NULL) || !r)
 		return r ? 1 : 0;
 	fail_plain(c, "Failed to compact medium");
 	return fail_api(c, &e, &site);
@@ -131,11 +130,11 @@ resize(struct cli *c, struct host *h, const struct change *x)
 {
 	static const struct site site = { "Medium", "Resize(cbResize, pProgress.asOutParam())", 695,
 		"VBoxManageDisk.cpp" };
-	struct host_media_progress p = begin(c);
+	struct host_media_progress p = stoppable_begin(c);
 	struct err e = { 0 };
 	int r = host_medium_resize(h, x->id, x->size, &p, &e);
 
-	if (end(c, r ? &e : NULL) || !r)
+	if (stoppable_end(c, r ? &e : NULL) || !r)
 		return r ? 1 : 0;
 	fail_plain(c, "Failed to resize medium");
 	return fail_api(c, &e, &site);
@@ -146,12 +145,12 @@ move(struct cli *c, struct host *h, const struct change *x)
 {
 	static const struct site site = { "Medium", "MoveTo(Bstr(pszNewLocation).raw(), pProgress.asOutParam())", 720,
 		"VBoxManageDisk.cpp" };
-	struct host_media_progress p = begin(c);
+	struct host_media_progress p = stoppable_begin(c);
 	struct err e = { 0 };
 	char uuid[37];
 	int r = host_medium_move(h, x->type, x->id, x->move, &p, uuid, &e);
 
-	if (end(c, r ? &e : NULL))
+	if (stoppable_end(c, r ? &e : NULL))
 		return 1;
 	if (r) {
 		fail_plain(c, "Failed to move medium");
@@ -349,10 +348,10 @@ clone_medium(struct cli *c, struct host_medium_clone *k)
 
 	if (!h)
 		return 1;
-	p = begin(c);
+	p = stoppable_begin(c);
 	k->progress = &p;
 	r = host_medium_clone(h, k, uuid, &format, &e);
-	if (end(c, r ? &e : NULL))
+	if (stoppable_end(c, r ? &e : NULL))
 		return 1;
 	if (r) {
 		fail_plain(c, "Failed to clone medium");
@@ -582,10 +581,10 @@ encrypt(struct cli *c, struct host_medium_encrypt *k)
 
 	if (!h)
 		return 1;
-	p = begin(c);
+	p = stoppable_begin(c);
 	k->progress = &p;
 	r = host_medium_encrypt(h, k, &e);
-	if (end(c, r ? &e : NULL) || !r)
+	if (stoppable_end(c, r ? &e : NULL) || !r)
 		return r ? 1 : 0;
 	fail_plain(c, "Failed to encrypt medium");
 	return fail_api(c, &e, &site);

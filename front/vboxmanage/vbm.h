@@ -65,6 +65,12 @@ void progress_begin(struct cli *c);
 void progress_at(void *cli, int percent);
 void progress_end(struct cli *c, const struct err *e);
 
+/* ---- medium.c: the same for what Ctrl-C stops and undoes ---- */
+
+struct host_media_progress stoppable_begin(struct cli *c);
+/* `e`: NULL when it was done. True: it was not because of a signal, which is taken care of. */
+bool stoppable_end(struct cli *c, const struct err *e);
+
 /* ---- args.c ---- */
 
 enum opt_kind { OPT_FLAG, OPT_TEXT, OPT_NUMBER, OPT_ONOFF };
@@ -140,6 +146,8 @@ int cmd_debugvm(struct cli *c, int argc, char **argv);
 int cmd_discardstate(struct cli *c, int argc, char **argv);
 int cmd_adoptstate(struct cli *c, int argc, char **argv);
 int cmd_clonevm(struct cli *c, int argc, char **argv);
+int cmd_import(struct cli *c, int argc, char **argv);
+int cmd_export(struct cli *c, int argc, char **argv);
 
 /* A machine as people read it, and as programs do. */
 int show_vm(struct cli *c, const struct host_vm *vm);
