@@ -280,7 +280,8 @@ config_json(struct host *h, const struct host_vm *vm, struct err *e)
 		(json_int_t)host_vm_num(vm, HK_MEMORY, 0), "cpus", (json_int_t)host_vm_num(vm, HK_CPUS, 0), "engine",
 		engine, "hpet", host_vm_on(vm, HK_HPET, 0), "rtc_utc", host_vm_on(vm, HK_RTCUSEUTC, 0), "rtc_offset_ms",
 		(json_int_t)host_vm_num(vm, HK_BIOSSYSTEMTIMEOFFSET, 0), "triple_fault",
-		host_vm_on(vm, HK_TRIPLEFAULTRESET, 0) ? "reset" : "stop", "cpu_cap", (json_int_t)host_vm_num(vm, HK_CPUEXECUTIONCAP, 0), "boot_menu",
+		host_vm_on(vm, HK_TRIPLEFAULTRESET, 0) ? "reset" : "stop", "cpu_cap",
+		(json_int_t)host_vm_num(vm, HK_CPUEXECUTIONCAP, 0), "boot_menu",
 		!strcmp(host_vm_get(vm, HK_BIOSBOOTMENU, 0), "messageandmenu"), "boot", boot(vm), "vga", vga, "storage",
 		storage(h, vm), "bandwidth", groups(h, vm), "serial", serial(vm), "vrde", vrde(vm));
 	free(engine);
