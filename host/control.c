@@ -429,6 +429,9 @@ live_request(const struct host_change *c, const char **method)
 	case HK_CPUEXECUTIONCAP:
 		*method = "cpu_cap";
 		return json_pack("{s:i}", "percent", atoi(c->value));
+	case HK_VRDEPORT:
+		*method = "vrde.set";
+		return json_pack("{s:s}", "ports", c->value);
 	case HK_VRDE:
 		*method = "vrde.set";
 		return json_pack("{s:b}", "enable", on);

@@ -86,7 +86,7 @@ enum host_key {
 	HK_VRDEREUSECON, HK_VRDEVIDEOCHANNEL, HK_VRDEEXTPACK, HK_VRDEPASSWORD, HK_USBOHCI, HK_USBEHCI,
 	HK_USBXHCI, HK_SNAPSHOTFOLDER, HK_HARDWAREUUID, HK_DEFAULTFRONTEND, HK_TPMTYPE, HK_RECORDING,
 	HK_AUTOSTARTENABLED, HK_AUTOSTARTDELAY, HK_GUESTMEMORYBALLOON, HK_TELEPORTER, HK_VMPROCPRIORITY,
-	HK_TRACINGENABLED,
+	HK_TRACINGENABLED, HK_AUTOSTOPTYPE,
 	HK_COUNT,
 	/* what else a change can ask for; no setting of their own */
 	HK_NAME, HK_NATPF_ADD, HK_NATPF_DELETE, HK_NICPROPERTY_SET,
@@ -104,10 +104,12 @@ struct host_setting {
 	const char *values;    /* HT_ENUM: all values known, "a|b|c" */
 	const char *effective; /* the values that do something here, "a|b"; NULL: all of them */
 	const char *why;       /* why the others do not, a clause */
+	bool kept;	       /* the others are kept all the same, for who reads them back: a guest runs as well without */
 };
 const struct host_setting *host_setting(enum host_key key);
 
-enum host_check { HOST_VALUE_OK, HOST_VALUE_MALFORMED, HOST_VALUE_UNSUPPORTED };
+/* WITHOUT_EFFECT: it can be set, and whoever sets it should be told *e. */
+enum host_check { HOST_VALUE_OK, HOST_VALUE_MALFORMED, HOST_VALUE_UNSUPPORTED, HOST_VALUE_WITHOUT_EFFECT };
 /* Is `value` one that `key` can take? *e (may be NULL) says why not. */
 enum host_check host_setting_check(enum host_key key, int slot, const char *value, struct err *e);
 

@@ -19,7 +19,9 @@
 	[key] = { name, slots, HT_UINT, fallback, min, max, NULL, NULL, NULL }
 #define UINT_ONLY(key, name, slots, value, max, why) [key] = { name, slots, HT_UINT, value, 0, max, NULL, value, why }
 #define ENUM(key, name, slots, fallback, values, effective, why)                                                       \
-	[key] = { name, slots, HT_ENUM, fallback, 0, 0, values, effective, why }
+	[key] = { name, slots, HT_ENUM, fallback, 0, 0, values, effective, why, false }
+#define KEPT(key, name, slots, fallback, values, effective, why)                                                       \
+	[key] = { name, slots, HT_ENUM, fallback, 0, 0, values, effective, why, true }
 #define TEXT(key, name, slots, max) [key] = { name, slots, HT_TEXT, "", 0, max, NULL, NULL, NULL }
 #define TEXT_ONLY(key, name, slots, value, why) [key] = { name, slots, HT_TEXT, value, 0, 4096, NULL, value, why }
 #define SPECIAL(key, name, slots, fallback) [key] = { name, slots, HT_SPECIAL, fallback, 0, 0, NULL, NULL, NULL }
@@ -54,7 +56,7 @@ static const struct host_setting settings[HK_COUNT] = {
 	ONLY(HK_VTXUX, "vtxux", 1, "on", engine),
 	ONLY(HK_VIRTVMSAVE, "virtvmsavevmload", 1, "on", engine),
 	ONLY(HK_NESTEDHWVIRT, "nestedhwvirt", 1, "off", "a guest cannot run hardware-assisted guests of its own"),
-	ENUM(HK_PARAVIRTPROVIDER, "paravirtprovider", 1, "default", "none|default|legacy|minimal|hyperv|kvm",
+	KEPT(HK_PARAVIRTPROVIDER, "paravirtprovider", 1, "default", "none|default|legacy|minimal|hyperv|kvm",
 		"none|default", "guests get no paravirtualization interface"),
 	TEXT_ONLY(HK_CPUPROFILE, "cpuprofile", 1, "host", "guests see the host's CPU as far as the engine offers it"),
 	UINT_ONLY(HK_CPUIDPORTABILITY, "cpuidportabilitylevel", 1, "0", 3, "guests see the host's CPU as far as the engine "
@@ -65,7 +67,7 @@ static const struct host_setting settings[HK_COUNT] = {
 	BOOL(HK_RTCUSEUTC, "rtcuseutc", 1, "off"),
 	ENUM(HK_FIRMWARE, "firmware", 1, "BIOS", "bios|efi|efi32|efi64", "bios", "the virtual PC starts from a BIOS"),
 	ENUM(HK_CHIPSET, "chipset", 1, "piix3", "piix3|ich9", "piix3", "the virtual PC has the PIIX3 chip set"),
-	ENUM(HK_GRAPHICSCONTROLLER, "graphicscontroller", 1, "vboxvga", "none|vboxvga|vmsvga|vboxsvga", "none|vboxvga",
+	KEPT(HK_GRAPHICSCONTROLLER, "graphicscontroller", 1, "vboxvga", "none|vboxvga|vmsvga|vboxsvga", "none|vboxvga",
 		"the virtual PC has a VGA with Bochs VBE modes, the one called vboxvga"),
 	UINT_ONLY(HK_MONITORCOUNT, "monitorcount", 1, "1", 64, "the virtual PC has one screen"),
 	ONLY(HK_ACCELERATE3D, "accelerate3d", 1, "off", "the virtual graphics card has no 3D"),
@@ -126,11 +128,11 @@ static const struct host_setting settings[HK_COUNT] = {
 	ONLY(HK_AUDIOOUT, "audioout", 1, "off", no_audio),
 	ENUM(HK_AUDIOCONTROLLER, "audiocontroller", 1, "ac97", "ac97|hda|sb16", "ac97", no_audio),
 	ENUM(HK_AUDIOCODEC, "audiocodec", 1, "ad1980", "stac9700|ad1980|stac9221|sb16", "ad1980", no_audio),
-	ENUM(HK_CLIPBOARD, "clipboard", 1, "disabled", "disabled|hosttoguest|guesttohost|bidirectional", "disabled",
+	KEPT(HK_CLIPBOARD, "clipboard", 1, "disabled", "disabled|hosttoguest|guesttohost|bidirectional", "disabled",
 		"the clipboard is not shared with guests"),
 	ENUM(HK_CLIPBOARDTRANSFERS, "clipboardfiletransfers", 1, "disabled", "enabled|disabled", "disabled",
 		"the clipboard is not shared with guests"),
-	ENUM(HK_DRAGANDDROP, "draganddrop", 1, "disabled", "disabled|hosttoguest|guesttohost|bidirectional", "disabled",
+	KEPT(HK_DRAGANDDROP, "draganddrop", 1, "disabled", "disabled|hosttoguest|guesttohost|bidirectional", "disabled",
 		"nothing can be dragged into a guest or out of it"),
 	BOOL(HK_VRDE, "vrde", 1, "off"),
 	SPECIAL(HK_VRDEPORT, "vrdeport", 1, "5900-5999"),
@@ -151,8 +153,9 @@ static const struct host_setting settings[HK_COUNT] = {
 	ENUM(HK_DEFAULTFRONTEND, "defaultfrontend", 1, "default", "default|headless|gui|separate", NULL, NULL),
 	ENUM(HK_TPMTYPE, "tpmtype", 1, "none", "none|1.2|2.0|host|swtpm", "none", "the virtual PC has no TPM"),
 	ONLY(HK_RECORDING, "recording", 1, "off", "the screen cannot be recorded"),
-	ONLY(HK_AUTOSTARTENABLED, "autostartenabled", 1, "off", "machines are not started with the host"),
-	UINT_ONLY(HK_AUTOSTARTDELAY, "autostartdelay", 1, "0", 3600, "machines are not started with the host"),
+	BOOL(HK_AUTOSTARTENABLED, "autostartenabled", 1, "off"),
+	UINT(HK_AUTOSTARTDELAY, "autostartdelay", 1, "0", 0, 3600),
+	ENUM(HK_AUTOSTOPTYPE, "autostoptype", 1, "disabled", "disabled|savestate|poweroff|acpishutdown", NULL, NULL),
 	UINT_ONLY(HK_GUESTMEMORYBALLOON, "guestmemoryballoon", 1, "0", 1048576, "the size of a balloon cannot be set"),
 	ONLY(HK_TELEPORTER, "teleporter", 1, "off", "machines cannot be teleported"),
 	ENUM(HK_VMPROCPRIORITY, "vmprocpriority", 1, "default", "default|flat|low|normal|high", "default|normal",
@@ -482,6 +485,12 @@ host_setting_check(enum host_key key, int slot, const char *value, struct err *e
 	}
 	ok = s->effective[0] == 0;
 	label = setting_label(key, slot);
+	if (s->kept) {
+		err_set(e, ERR_UNSUPPORTED, "%s '%s' has no effect here: %s", label, normal, s->why);
+		free(label);
+		free(normal);
+		return HOST_VALUE_WITHOUT_EFFECT;
+	}
 	err_set(e, ERR_UNSUPPORTED, "%s cannot be %s%s%s here: %s", label, ok ? "set" : "'", ok ? "" : normal,
 		ok ? "" : "'", s->why);
 	free(label);
@@ -492,7 +501,7 @@ host_setting_check(enum host_key key, int slot, const char *value, struct err *e
 char *
 setting_normal(enum host_key key, int slot, const char *value, struct err *e)
 {
-	if (host_setting_check(key, slot, value, e) != HOST_VALUE_OK)
-		return NULL;
-	return normal_form(key, value);
+	enum host_check c = host_setting_check(key, slot, value, e);
+
+	return c == HOST_VALUE_OK || c == HOST_VALUE_WITHOUT_EFFECT ? normal_form(key, value) : NULL;
 }

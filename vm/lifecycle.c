@@ -211,6 +211,26 @@ vm_console_close(struct vm *v)
 	v->rfb = NULL;
 }
 
+int
+vm_console_move(struct vm *v, const char *ports, struct err *e)
+{
+	struct rfb *old = v->rfb;
+	char *before = v->c->vrde_ports;
+
+	v->c->vrde_ports = xstrdup(ports);
+	v->rfb = NULL;
+	if (old && vm_console_open(v, e)) {
+		free(v->c->vrde_ports);
+		v->c->vrde_ports = before;
+		v->rfb = old;
+		return -1;
+	}
+	if (old)
+		rfb_close(old);
+	free(before);
+	return 0;
+}
+
 static int
 open_console(struct vm *v, struct err *e)
 {

@@ -506,9 +506,10 @@ METHOD(merge_cancel)
 
 METHOD(vrde_set)
 {
-	bool enable;
+	const char *ports = json_string_value(json_object_get(c->params, "ports"));
+	bool enable = c->v->rfb != NULL;
 
-	if (!get_bool(c, "enable", &enable))
+	if (ports ? vm_console_move(c->v, ports, c->e) : !get_bool(c, "enable", &enable))
 		return METHOD_FAILED;
 	if (enable && vm_console_open(c->v, c->e))
 		return METHOD_FAILED;

@@ -135,6 +135,8 @@ void vm_jobs_drop(struct vm *v);
 /* Open or close the console server as configured. Machine lock held. */
 int vm_console_open(struct vm *v, struct err *e);
 void vm_console_close(struct vm *v);
+/* Serve it on these ports from now on; on an error it stays where it is. */
+int vm_console_move(struct vm *v, const char *ports, struct err *e);
 
 /* ---- save.c: owner's thread, without the machine lock ---- */
 int vm_state_open(struct vm *v, struct err *e);

@@ -161,7 +161,7 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *	drive.attach     {controller, port, device, path?, format?, dvd?, nonrotational?, discard?, group?} -> {}
  *	drive.detach     {controller, port, device} -> {}   hot plug: ahci, virtio-scsi and nvme
  *	bandwidth.set    {name, limit} -> {}     bytes a second for the disks of a group together, 0: no limit
- *	vrde.set         {enable:bool} -> {"port":n}   as configured in "vrde"
+ *	vrde.set         {enable:bool} | {ports} -> {"port":n}   as configured in "vrde", or moved to other ports
  *	cpu_cap          {percent} -> {}
  *	stats                       -> {"cpus":[{counter:n,...}],
  *	                                "disks":[{"controller","port","device","reads","writes",...}],

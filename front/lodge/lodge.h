@@ -7,5 +7,6 @@ int lodge_boot(int argc, char **argv);
 int lodge_net(int argc, char **argv);
 int lodge_connect(int argc, char **argv);
 int lodge_fork(int argc, char **argv);
+int lodge_autostart(int argc, char **argv);
 
 #endif

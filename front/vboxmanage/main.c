@@ -39,6 +39,11 @@ static const struct verb verbs[] = {
 	{ "commands", cmd_commands, "", NULL, false },
 	{ "controlvm", cmd_controlvm,
 		"VM pause|resume|reset|poweroff|acpipowerbutton\n"
+		"VM shutdown|reboot [--force]\n"
+		"VM cpuexecutioncap PERCENT\n"
+		"VM autostart-enabled on|off\n"
+		"VM autostart-delay SECONDS\n"
+		"VM vrdeport PORT,...\n"
 		"VM screenshotpng FILE\n"
 		"VM addencpassword NAME FILE|- [--removeonsuspend no]\n"
 		"VM keyboardputscancode HEX...\n"
@@ -162,6 +167,14 @@ static const struct verb verbs[] = {
 		"[disk|dvd|floppy] set UUID|FILE NAME VALUE\n"
 		"[disk|dvd|floppy] get|delete UUID|FILE NAME",
 		"disk get web1.vdi owner", false },
+	{ "metrics", cmd_metrics,
+		"list [*|host|VM [METRICS]]\n"
+		"setup [--period SECONDS] [--samples COUNT] [--list] [*|host|VM [METRICS]]\n"
+		"query [*|host|VM [METRICS]]\n"
+		"enable|disable [--list] [*|host|VM [METRICS]]\n"
+		"collect [--period SECONDS] [--samples COUNT] [--list] [--detach] [*|host|VM [METRICS]]\n"
+		"METRICS: a list of names, with * for any, like CPU/Load/User,RAM/*:avg",
+		"query web1 CPU/Load/User", false },
 	{ "modifyhd", cmd_modifymedium, "UUID|FILE OPTION...", NULL, true },
 	{ "modifymedium", cmd_modifymedium,
 		"[disk|dvd|floppy] UUID|FILE [--type normal|writethrough|immutable|shareable|readonly|multiattach]\n"
@@ -281,10 +294,11 @@ print_all_usage(struct cli *c)
 {
 	printf("Usage:\n\n"
 	       "  %s [--nologo|-q] [--detailed-progress|-d] COMMAND ARGUMENTS...\n"
+	       "  %s @RESPONSEFILE [ARGUMENTS...]\n"
 	       "  %s --version|-V\n"
 	       "  %s help [COMMAND]\n\n"
 	       "Commands:\n\n",
-		c->program, c->program, c->program);
+		c->program, c->program, c->program, c->program);
 	cmd_commands(c, 0, NULL);
 	printf("\n\"%s help COMMAND\" tells the options of a command.\n", c->program);
 }
@@ -312,6 +326,8 @@ static int
 run_verb(struct cli *c, int argc, char **argv)
 {
 	c->verb = verb_find(argv[0]);
+	if (!c->verb && absent_verb(argv[0]))
+		return fail_plain(c, "'%s' is not available here: %s", argv[0], absent_verb(argv[0]));
 	if (!c->verb)
 		return fail_syntax(c, "Invalid command '%s'", argv[0]);
 	if (argc == 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
@@ -321,10 +337,30 @@ run_verb(struct cli *c, int argc, char **argv)
 	return c->verb->run(c, argc - 1, argv + 1);
 }
 
+static int run_line(struct cli *c, int argc, char **argv, bool in_file);
+
+static int
+run_response(struct cli *c, int argc, char **argv, bool in_file)
+{
+	char **words;
+	int count, status;
+
+	if (in_file)
+		return fail_argument(c, "A response file cannot name another: '%s'", argv[0]);
+	status = response_file(c, argv[0] + 1, argc - 1, argv + 1, &count, &words);
+	if (status)
+		return status;
+	status = run_line(c, count, words, true);
+	for (int i = 0; i < count; i++)
+		free(words[i]);
+	free(words);
+	return status;
+}
+
 enum { G_NOLOGO, G_DETAILED, G_VERSION, G_HELP, G_SETTINGSPW, G_DUMP };
 
 static int
-run_line(struct cli *c, int argc, char **argv)
+run_line(struct cli *c, int argc, char **argv, bool in_file)
 {
 	static const struct opt options[] = {
 		{ "nologo", G_NOLOGO, OPT_FLAG, 'q', 0 },
@@ -355,6 +391,8 @@ run_line(struct cli *c, int argc, char **argv)
 		case G_SETTINGSPW:
 			return fail_plain(c, "%s: settings are not encrypted here", a.spelled);
 		case ARG_WORD:
+			if (a.text[0] == '@' && a.text[1])
+				return run_response(c, argc - a.at + 1, argv + a.at - 1, in_file);
 			return run_verb(c, argc - a.at + 1, argv + a.at - 1);
 		default:
 			return 2;
@@ -370,7 +408,7 @@ main(int argc, char **argv)
 	int status;
 
 	log_set_level(LOG_WARN);
-	status = run_line(&c, argc - 1, argv + 1);
+	status = run_line(&c, argc - 1, argv + 1, false);
 	host_close(c.host);
 	if (fflush(stdout) && !status)
 		status = 1;

@@ -183,7 +183,7 @@ static const struct opt options[] = {
 	{ "recording-video-res", M_REFUSED, OPT_TEXT, 0, 0 },
 	{ "autostart-enabled", HK_AUTOSTARTENABLED, OPT_TEXT, 0, 0 },
 	{ "autostart-delay", HK_AUTOSTARTDELAY, OPT_TEXT, 0, 0 },
-	{ "autostop-type", M_REFUSED, OPT_TEXT, 0, 0 },
+	{ "autostop-type", HK_AUTOSTOPTYPE, OPT_TEXT, 0, 0 },
 	{ "guest-memory-balloon", HK_GUESTMEMORYBALLOON, OPT_TEXT, 0, 0 },
 	{ "guest-debug-provider", M_REFUSED, OPT_TEXT, 0, 0 },
 	{ "guest-debug-io-provider", M_REFUSED, OPT_TEXT, 0, 0 },
@@ -273,6 +273,10 @@ set(struct args *a, struct changes *all, enum host_key key, int slot, const char
 		return malformed(a, key, slot, &e);
 	case HOST_VALUE_UNSUPPORTED:
 		return fail_api(a->cli, &e, &site);
+	case HOST_VALUE_WITHOUT_EFFECT:
+		warn(a->cli, "%s", e.text);
+		add_change(all, key, slot, value);
+		break;
 	case HOST_VALUE_OK:
 		add_change(all, key, slot, value);
 	}

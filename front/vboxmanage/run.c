@@ -380,6 +380,58 @@ ctl_savestate(struct cli *c, const char *vm, int slot, int argc, char **argv)
 	return r ? fail_api(c, &e, &site) : 0;
 }
 
+/* Vagrant's and Packer's users write "shutdown": the button asks the guest, --force does not. */
+static int
+ctl_shutdown(struct cli *c, const char *vm, int slot, int argc, char **argv)
+{
+	if (argc > 1 || (argc && strcmp(argv[0], "--force")))
+		return fail_syntax(c, "Invalid parameter '%s'", argv[argc - 1]);
+	return argc ? control(c, vm, HOST_POWEROFF_NOW, "PowerDown(progress.asOutParam())")
+		    : control(c, vm, HOST_POWER_BUTTON, "PowerButton()");
+}
+
+/* Ctrl+Alt+Del, as somebody at the keyboard would ask for it (set 1 codes). */
+static int
+ctl_reboot(struct cli *c, const char *vm, int slot, int argc, char **argv)
+{
+	static const uint8_t keys[] = { 0x1d, 0x38, 0xe0, 0x53, 0xe0, 0xd3, 0xb8, 0x9d };
+	struct err e = { 0 };
+
+	if (argc > 1 || (argc && strcmp(argv[0], "--force")))
+		return fail_syntax(c, "Invalid parameter '%s'", argv[argc - 1]);
+	if (argc)
+		return control(c, vm, HOST_RESET, "Reset()");
+	return host_vm_scancodes(c->host, vm, keys, sizeof(keys), &e) ? fail_api(c, &e, &console) : 0;
+}
+
+static int
+ctl_autostart(struct cli *c, const char *vm, int slot, int argc, char **argv)
+{
+	return on_off(c, vm, HK_AUTOSTARTENABLED, 0, argc, argv);
+}
+
+static int
+ctl_autostart_delay(struct cli *c, const char *vm, int slot, int argc, char **argv)
+{
+	if (argc != 1)
+		return fail_syntax(c, argc ? "Too many parameters" : "Missing argument to 'autostart-delay'");
+	return change(c, vm, HK_AUTOSTARTDELAY, 0, argv[0]);
+}
+
+static int
+ctl_audioout(struct cli *c, const char *vm, int slot, int argc, char **argv)
+{
+	return on_off(c, vm, HK_AUDIOOUT, 0, argc, argv);
+}
+
+static int
+ctl_vrdeport(struct cli *c, const char *vm, int slot, int argc, char **argv)
+{
+	if (argc != 1)
+		return fail_syntax(c, argc ? "Too many parameters" : "Missing argument to 'vrdeport'");
+	return change(c, vm, HK_VRDEPORT, 0, argv[0]);
+}
+
 static int
 ctl_power_button(struct cli *c, const char *vm, int slot, int argc, char **argv)
 {
@@ -397,6 +449,12 @@ static const struct control {
 	{ "poweroff", ctl_poweroff, 0 },
 	{ "savestate", ctl_savestate, 0 },
 	{ "acpipowerbutton", ctl_power_button, 0 },
+	{ "shutdown", ctl_shutdown, 0 },
+	{ "reboot", ctl_reboot, 0 },
+	{ "autostart-enabled", ctl_autostart, 0 },
+	{ "autostart-delay", ctl_autostart_delay, 0 },
+	{ "audioout", ctl_audioout, 0 },
+	{ "vrdeport", ctl_vrdeport, 0 },
 	{ "screenshotpng", ctl_screenshot, 0 },
 	{ "addencpassword", ctl_password, 0 },
 	{ "keyboardputscancode", ctl_scancodes, 0 },
@@ -412,23 +470,6 @@ static const struct control {
 	{ "nicproperty", ctl_nicproperty, HOST_NICS },
 	{ "nic", ctl_nic, HOST_NICS },
 };
-
-/* What VirtualBox has and this does not. */
-static const char *const absent[] = { "acpisleepbutton", "reboot", "shutdown", "usbattach", "usbdetach",
-	"guestmemoryballoon", "setvideomodehint", "setscreenlayout", "plugcpu", "unplugcpu", "teleport", "clipboard",
-	"draganddrop", "audioin", "audioout", "recording", "setcredentials", "webcam", "vrdeport", "vrdeproperty",
-	"changeuartmode", "autostart-enabled1", "vm-process-priority" };
-
-static bool
-is_absent(const char *word)
-{
-	size_t n = strcspn(word, "0123456789");
-
-	for (size_t i = 0; i < ARRAY_LEN(absent); i++)
-		if (!strcmp(word, absent[i]) || (strlen(absent[i]) == n && n && !strncmp(word, absent[i], n)))
-			return true;
-	return false;
-}
 
 static const struct control *
 find_control(const char *word, int *slot)
@@ -472,7 +513,7 @@ cmd_controlvm(struct cli *c, int argc, char **argv)
 	k = find_control(argv[1], &slot);
 	if (k)
 		return k->run(c, argv[0], slot, argc - 2, argv + 2);
-	if (is_absent(argv[1]))
-		return fail_plain(c, "'%s' is not available here", argv[1]);
+	if (absent_control(argv[1]))
+		return fail_plain(c, "'%s' is not available here: %s", argv[1], absent_control(argv[1]));
 	return fail_syntax(c, "Invalid parameter '%s'", argv[1]);
 }

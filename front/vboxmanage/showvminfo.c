@@ -480,6 +480,33 @@ show_boot(const struct host_vm *vm)
 	}
 }
 
+static const char *
+text_of(const char *const rows[][2], size_t count, const char *word)
+{
+	for (size_t i = 0; i < count; i++)
+		if (!strcmp(rows[i][0], word))
+			return rows[i][1];
+	return word;
+}
+
+static const char *
+graphics_text(const char *word)
+{
+	static const char *const rows[][2] = { { "none", "Null" }, { "vboxvga", "VBoxVGA" }, { "vmsvga", "VMSVGA" },
+		{ "vboxsvga", "VBoxSVGA" } };
+
+	return text_of(rows, ARRAY_LEN(rows), word);
+}
+
+static const char *
+provider_text(const char *word)
+{
+	static const char *const rows[][2] = { { "none", "None" }, { "default", "Default" }, { "legacy", "Legacy" },
+		{ "minimal", "Minimal" }, { "hyperv", "HyperV" }, { "kvm", "KVM" } };
+
+	return text_of(rows, ARRAY_LEN(rows), word);
+}
+
 static void
 show_system(const struct host_vm *vm)
 {
@@ -499,11 +526,11 @@ show_system(const struct host_vm *vm)
 	line_enabled(vm, "VT-x Unrestricted Exec.", HK_VTXUX);
 	line_enabled(vm, "AMD-V Virt. Vmsave/Vmload", HK_VIRTVMSAVE);
 	line("IOMMU", "None");
-	line("Paravirt. Provider", strcmp(host_vm_get(vm, HK_PARAVIRTPROVIDER, 0), "none") ? "Default" : "None");
+	line("Paravirt. Provider", provider_text(host_vm_get(vm, HK_PARAVIRTPROVIDER, 0)));
 	line("Effective Paravirt. Prov.", "None");
 	snprintf(state, sizeof(state), "%s (since %s)", host_state_long(vm->state), time_text(vm->state_time, stamp));
 	line("State", state);
-	line("Graphics Controller", strcmp(host_vm_get(vm, HK_GRAPHICSCONTROLLER, 0), "none") ? "VBoxVGA" : "Null");
+	line("Graphics Controller", graphics_text(host_vm_get(vm, HK_GRAPHICSCONTROLLER, 0)));
 	line("Monitor count", host_vm_get(vm, HK_MONITORCOUNT, 0));
 	line_enabled(vm, "3D Acceleration", HK_ACCELERATE3D);
 	line_enabled(vm, "2D Video Acceleration", HK_ACCELERATE2DVIDEO);

@@ -112,6 +112,14 @@ const char *args_value(struct args *a);
 /* The next argument if it is not an option, without taking it. */
 const char *args_peek(const struct args *a);
 
+/* ---- absent.c: why a command, or one of controlvm, is not here; NULL: VirtualBox has none of that name ---- */
+const char *absent_verb(const char *name);
+const char *absent_control(const char *word);
+
+/* ---- response.c ---- */
+/* The words of the file and behind them those given; 0, or the status to leave with. All is to be free()d. */
+int response_file(struct cli *c, const char *path, int argc, char **argv, int *out_argc, char ***out_argv);
+
 /* ---- the commands ---- */
 
 int cmd_createvm(struct cli *c, int argc, char **argv);
@@ -142,6 +150,7 @@ int cmd_guestproperty(struct cli *c, int argc, char **argv);
 int cmd_guestcontrol(struct cli *c, int argc, char **argv);
 int cmd_sharedfolder(struct cli *c, int argc, char **argv);
 int cmd_snapshot(struct cli *c, int argc, char **argv);
+int cmd_metrics(struct cli *c, int argc, char **argv);
 int cmd_debugvm(struct cli *c, int argc, char **argv);
 int cmd_discardstate(struct cli *c, int argc, char **argv);
 int cmd_adoptstate(struct cli *c, int argc, char **argv);

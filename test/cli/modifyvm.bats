@@ -58,8 +58,8 @@ load common
 @test "a value without an effect is refused in a sentence" {
 	make_vm web1
 	for words in "--nic1 cloud" "--firmware efi" "--chipset ich9" "--usb on" "--audio-driver alsa" "--ioapic off" \
-		"--accelerate3d on" "--nested-hw-virt on" "--clipboard bidirectional" "--nictype1 NE2000" "--tpm-type 2.0" \
-		"--cpuexecutioncap 50" "--graphicscontroller vmsvga" "--lpt1 0x378 7" "--teleporter on"; do
+		"--accelerate3d on" "--nested-hw-virt on" "--nictype1 NE2000" "--tpm-type 2.0" \
+		"--cpuexecutioncap 0" "--lpt1 0x378 7" "--teleporter on"; do
 		# shellcheck disable=SC2086 # words
 		vbm modifyvm web1 $words
 		fails_with 1 "VBoxManage: error: "
@@ -68,6 +68,20 @@ load common
 	vbm modifyvm web1 --nic1 cloud
 	fails_with 1 "VBOX_E_NOT_SUPPORTED (0x80bb0009)"
 	[ "$(mr web1 nic1)" = nat ]
+}
+
+@test "what a guest runs as well without is kept with a warning, and read back" {
+	make_vm web1
+	for words in "graphicscontroller vmsvga" "paravirtprovider kvm" "clipboard bidirectional" "draganddrop hosttoguest"; do
+		# shellcheck disable=SC2086 # words
+		vbm modifyvm web1 --$words
+		succeeds
+		[[ $stderr == "VBoxManage: warning: ${words% *} '${words#* }' has no effect here: "* ]]
+		[ "$(mr web1 "${words% *}")" = "${words#* }" ]
+	done
+	vbm showvminfo web1
+	has_line "Graphics Controller:         VMSVGA"
+	has_line "Paravirt. Provider:          KVM"
 }
 
 @test "values that do not exist are refused in VirtualBox's words" {
