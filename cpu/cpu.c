@@ -19,12 +19,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/log.h"
 #include "base/str.h"
 #include "cpu/debug.h"
 #include "cpu/trace.h"
 #include "cpu/x86/x86.h"
+
+#define LARGE_PAGE ((size_t)2 << 20)
 
 /* In the order in which `auto` tries them. */
 static const struct cpu_engine *const engines[] = { &cpu_engine_kvm, &cpu_engine_jit, &cpu_engine_interp };
@@ -394,11 +397,16 @@ static int
 open_one(struct cpus *c, int i, struct err *e)
 {
 	struct vcpu *v;
-	size_t size = (c->engine->vcpu_size + 63) & ~(size_t)63;
+	/* a software engine's tables are megabytes that every access looks into: large pages keep the host's TLB for
+	 * the guest */
+	size_t align = c->engine->vcpu_size > LARGE_PAGE ? LARGE_PAGE : 64;
+	size_t size = (c->engine->vcpu_size + align - 1) & ~(align - 1);
 
-	v = aligned_alloc(64, size);
+	v = aligned_alloc(align, size);
 	if (!v)
 		return err_set(e, ERR_HOST, "no memory for virtual CPU %d", i);
+	if (align == LARGE_PAGE)
+		madvise(v, size, MADV_HUGEPAGE);
 	memset(v, 0, size);
 	v->index = i;
 	v->bsp = i == 0;

@@ -24,6 +24,11 @@
 #define MFD_EXEC 0x0010U
 #endif
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
+
+#define LARGE_PAGE (2u << 20)
 #define BLOCK_CODE_MAX (64u << 10)
 #define BLOCK_META_MAX (16u << 10)
 
@@ -52,6 +57,43 @@ map(int fd, uint32_t size, int prot)
 	return p == MAP_FAILED ? NULL : p;
 }
 
+/* The same at an address that large pages can be mapped at. */
+static void *
+map_aligned(int fd, uint32_t size, int prot)
+{
+	uint8_t *p = map(-1, size + LARGE_PAGE, PROT_NONE);
+	size_t before = p ? -(uintptr_t)p & (LARGE_PAGE - 1) : 0;
+
+	if (!p)
+		return NULL;
+	if (before)
+		munmap(p, before);
+	munmap(p + before + size, LARGE_PAGE - before);
+	p += before;
+	if (mmap(p, size, prot, (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED) | MAP_FIXED, fd, 0) != MAP_FAILED)
+		return p;
+	munmap(p, size);
+	return NULL;
+}
+
+/*
+ * Large pages for [at, at + len): megabytes of code are run, a little of each page, and the host's TLB would not reach
+ * over them. A memfd has none on its own in most hosts; where it cannot be given any nothing is lost.
+ */
+static void
+make_large(struct jit_cpu *j, uint32_t at, uint32_t len)
+{
+	for (uint32_t n = at / LARGE_PAGE; n <= (at + len - 1) / LARGE_PAGE; n++) {
+		uint32_t from = n * LARGE_PAGE;
+
+		if (j->large >> n & 1 || from + LARGE_PAGE > j->arena_size)
+			continue;
+		j->large |= 1u << n;
+		if (!madvise(j->rw + from, LARGE_PAGE, MADV_COLLAPSE))
+			madvise(j->rx + from, LARGE_PAGE, MADV_COLLAPSE);
+	}
+}
+
 bool
 jit_memory_allowed(void)
 {
@@ -74,9 +116,11 @@ jit_cache_open(struct jit_cpu *j, uint32_t arena_size)
 		return -errno;
 	j->arena_size = arena_size;
 	j->meta_size = arena_size;
-	j->rw = map(fd, arena_size, PROT_READ | PROT_WRITE);
-	j->rx = map(fd, arena_size, PROT_READ | PROT_EXEC);
-	j->meta = map(-1, j->meta_size, PROT_READ | PROT_WRITE);
+	j->rw = map_aligned(fd, arena_size, PROT_READ | PROT_WRITE);
+	j->rx = map_aligned(fd, arena_size, PROT_READ | PROT_EXEC);
+	j->meta = map_aligned(-1, j->meta_size, PROT_READ | PROT_WRITE);
+	if (j->meta)
+		madvise(j->meta, j->meta_size, MADV_HUGEPAGE);
 	j->blocks_max = arena_size / 32;
 	j->by_code = map(-1, j->blocks_max * (uint32_t)sizeof(j->by_code[0]), PROT_READ | PROT_WRITE);
 	close(fd);
@@ -84,6 +128,7 @@ jit_cache_open(struct jit_cpu *j, uint32_t arena_size)
 		jit_cache_close(j);
 		return -ENOMEM;
 	}
+	make_large(j, 0, 1);
 	jit_make_stubs(j);
 	jit_drop_all(j);
 	return 0;
@@ -125,6 +170,8 @@ jit_make_room(struct jit_cpu *j)
 	if (j->cold_start - j->used < BLOCK_CODE_MAX || j->arena_size - j->cold < BLOCK_CODE_MAX ||
 		j->meta_size - j->meta_used < BLOCK_META_MAX || j->blocks == j->blocks_max)
 		jit_drop_all(j);
+	make_large(j, j->used, BLOCK_CODE_MAX);
+	make_large(j, j->cold, BLOCK_CODE_MAX);
 }
 
 void *

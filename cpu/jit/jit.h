@@ -235,6 +235,7 @@ struct jit_cpu {
 	uint8_t *rw, *rx;
 	uint32_t arena_size, used, start; /* start: behind the stubs */
 	uint32_t cold, cold_start;	  /* the part for what is seldom run */
+	uint32_t large;			  /* bit n: the nth 2 MiB are in a large page, or cannot be */
 	uint8_t *meta;
 	uint32_t meta_size, meta_used;
 	struct jit_stubs stub;
