@@ -51,7 +51,7 @@
 #define JIT_BLOCK_INSNS 64u
 #define JIT_BLOCK_BYTES 512u
 #define JIT_STACK (64u << 10)
-#define JIT_SAMPLE 127u	    /* entries of tier-1 blocks from one sample to the next */
+#define JIT_SAMPLE 127u	   /* entries of tier-1 blocks from one sample to the next */
 #define JIT_SAMPLES_HOT 16u /* samples that make a block hot */
 /* Page of the stack window when there is none. No access reaches it: not canonical. Whose RSP holds it nevertheless
  * reads and writes jit_cpu.nowhere. */

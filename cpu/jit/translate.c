@@ -132,19 +132,24 @@ note_page(struct jit_scratch *t)
 	e_store(e, T_A, JIT_OFF(hot.page_va));
 }
 
-static void
+/* Returns where ways that need no poll come in: in tier 1 they are sampled too, or what follows a hot block without a
+ * jump backwards would stay as it is. */
+static uint32_t
 write_poll(struct jit_scratch *t, uint32_t stop)
 {
 	struct emit *e = &t->e;
+	uint32_t body;
 
 	e_load32(e, H_CX, JIT_OFF(hot.run_ok));
 	e_jrcxz(e, stop - (e_at(e) + 2));
+	body = e_at(e);
 	if (t->tier == 1) {
 		e_load32(e, H_CX, JIT_OFF(hot.sample));
 		e_lea(e, false, H_CX, H_CX, NONE, 0, -1);
 		e_store32(e, H_CX, JIT_OFF(hot.sample));
 		e_jrcxz(e, stop - (e_at(e) + 2));
 	}
+	return body;
 }
 
 /* The entry for the form of flags that the body does not expect. */
@@ -173,7 +178,7 @@ write_entries(struct jit_scratch *t, enum assume assume)
 {
 	struct emit *e = &t->e;
 	struct jit_block *b = t->b;
-	uint32_t stop = e_at(e), poll;
+	uint32_t stop = e_at(e), poll, body;
 
 	/* JRCXZ reaches 128 bytes: what it leads to comes first */
 	e_call(e, assume == ASSUME_HOST ? t->j->stub.poll_host : t->j->stub.poll_mem);
@@ -189,9 +194,9 @@ write_entries(struct jit_scratch *t, enum assume assume)
 	t->w.fp_ok = false;
 	t->w.host_ok = assume != ASSUME_MEM;
 	t->w.mem_ok = assume == ASSUME_MEM;
-	write_poll(t, stop);
-	b->host_body = assume != ASSUME_MEM ? e_at(e) : 0;
-	b->mem_body = assume != ASSUME_HOST ? e_at(e) : 0;
+	body = write_poll(t, stop);
+	b->host_body = assume != ASSUME_MEM ? body : 0;
+	b->mem_body = assume != ASSUME_HOST ? body : 0;
 	return poll;
 }
 
