@@ -6,7 +6,6 @@
  * when the batch is done.
  */
 #include "base/loop.h"
-#include "base/lock.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -33,8 +32,7 @@ struct loop_watch {
 };
 
 struct loop {
-	pthread_mutex_t *lock; /* one of these two */
-	struct fair_lock *fair;
+	pthread_mutex_t *lock;
 	int epfd, evfd, tfd;
 	_Atomic bool stop;
 	struct loop_watch *dead;
@@ -86,16 +84,6 @@ loop_open(pthread_mutex_t *lock)
 fail:
 	loop_close(l);
 	return NULL;
-}
-
-struct loop *
-loop_open_fair(struct fair_lock *lock)
-{
-	struct loop *l = loop_open(NULL);
-
-	if (l)
-		l->fair = lock;
-	return l;
 }
 
 static void
@@ -365,24 +353,6 @@ drain(int fd)
 	(void)r;
 }
 
-static void
-take(struct loop *l)
-{
-	if (l->fair)
-		fair_lock(l->fair);
-	else
-		pthread_mutex_lock(l->lock);
-}
-
-static void
-release(struct loop *l)
-{
-	if (l->fair)
-		fair_unlock(l->fair);
-	else
-		pthread_mutex_unlock(l->lock);
-}
-
 void
 loop_run(struct loop *l)
 {
@@ -391,7 +361,7 @@ loop_run(struct loop *l)
 	while (!l->stop) {
 		int n = epoll_wait(l->epfd, ev, 32, -1);
 
-		take(l);
+		pthread_mutex_lock(l->lock);
 		for (int i = 0; i < n; i++) {
 			struct loop_watch *w = ev[i].data.ptr;
 			int ready;
@@ -412,6 +382,6 @@ loop_run(struct loop *l)
 				w->fn(w->opaque, ready);
 		}
 		free_dead(l);
-		release(l);
+		pthread_mutex_unlock(l->lock);
 	}
 }

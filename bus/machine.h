@@ -4,15 +4,14 @@
  *
  * Locking: `lock` (the machine lock) is held whenever device code runs: port and MMIO handlers, timers, loop
  * callbacks, interrupt acknowledge, reset. Guest code runs without it. Disk workers run without it and come back
- * through loop_post(). Nobody sleeps or does blocking I/O while holding it. It is fair: a vCPU that touches registers
- * without end keeps neither the loop nor other vCPUs from it.
+ * through loop_post(). Nobody sleeps or does blocking I/O while holding it.
  */
 #ifndef BUS_MACHINE_H
 #define BUS_MACHINE_H
 
+#include <pthread.h>
 #include <stdbool.h>
 
-#include "base/lock.h"
 #include "base/loop.h"
 #include "bus/clock.h"
 #include "bus/device.h"
@@ -34,7 +33,7 @@ enum machine_event {
 
 struct machine {
 	char name[64]; /* for log lines */
-	struct fair_lock lock;
+	pthread_mutex_t lock;
 	struct loop *loop;
 	struct clock clock;
 	struct mem mem;
@@ -61,12 +60,12 @@ void machine_event(struct machine *m, enum machine_event what, int status);
 static inline void
 machine_lock(struct machine *m)
 {
-	fair_lock(&m->lock);
+	pthread_mutex_lock(&m->lock);
 }
 static inline void
 machine_unlock(struct machine *m)
 {
-	fair_unlock(&m->lock);
+	pthread_mutex_unlock(&m->lock);
 }
 
 #endif

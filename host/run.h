@@ -28,6 +28,8 @@ json_t *vm_call_fds(struct host *h, const struct host_vm *vm, const char *method
 int vm_check_mutable(const struct host_vm *vm, struct err *e);
 /* The state as it is when nobody starts the machine or works on it. */
 void vm_resolve_resting(struct host *h, struct host_vm *vm);
+/* Has the guest of the running machine put out the disc at `path`? */
+bool vm_disc_ejected(struct host *h, const char *uuid, const char *path);
 /* An error object of the protocol as ours; -1. */
 int protocol_error(json_t *error, struct err *e);
 

@@ -101,11 +101,18 @@ vm_change_medium(struct vm *v, struct vm_disk *d, const char *path, bool force, 
 	if (d->block)
 		block_close(d->block);
 	d->block = b;
+	d->ejected = false;
 	if (b)
 		vm_disk_opened(d);
 	free(a->path);
 	a->path = xstrdup(path ? path : "");
 	return 0;
+}
+
+static void
+tell_status(void *opaque)
+{
+	vm_status_write(opaque);
 }
 
 /* The guest opened the tray. The image stays open until it is changed or the machine ends. */
@@ -115,6 +122,8 @@ disc_ejected(void *opaque)
 	struct vm_disk *d = opaque;
 
 	log_info(d->v->c->name, "the guest has ejected a disc");
+	d->ejected = true;
+	loop_post(d->v->m->loop, tell_status, d->v);
 }
 
 /* The place of an attachment as machine/ counts. */

@@ -56,6 +56,7 @@ struct vm_disk {
 	struct pc_device *device;
 	int unit;		/* its place there */
 	struct vm_merge *merge; /* under way; NULL: none */
+	bool ejected;		/* the guest has opened the tray since the medium was put in */
 };
 
 /* A drive that is to be plugged in. */

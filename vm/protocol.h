@@ -38,10 +38,12 @@
  * ---- status.json -----------------------------------------------------------------------------------------------
  *
  *	{"pid":4711, "state":"running", "since":"2024-05-01T10:00:00.000000000", "engine":"interp",
- *	 "engine_reason":"...", "vrde_port":5901, "reason":"guest power-off"}
+ *	 "engine_reason":"...", "vrde_port":5901, "reason":"guest power-off",
+ *	 "ejected":["/isos/a.iso"]}
  *
  * `state` is one of VM_STATES. Final are "poweroff", "saved" and "aborted"; `reason` (a sentence) goes with them
  * and with "gurumeditation". `since` is UTC. vrde_port is 0 when the console server is off.
+ * `ejected`: images of discs whose guest has opened the tray.
  *
  * ---- The control protocol --------------------------------------------------------------------------------------
  *
