@@ -33,6 +33,7 @@
 	X(ERR_SESSION, "VBOX_E_INVALID_SESSION_STATE", 0x80bb000bu, 1)                                                 \
 	X(ERR_IN_USE, "VBOX_E_OBJECT_IN_USE", 0x80bb000cu, 1)                                                          \
 	X(ERR_PASSWORD, "VBOX_E_PASSWORD_INCORRECT", 0x80bb000du, 1)                                                   \
+	X(ERR_GUEST, "VBOX_E_GSTCTL_GUEST_ERROR", 0x80bb000fu, 1)                                                      \
 	X(ERR_TIMEOUT, "VBOX_E_TIMEOUT", 0x80bb0010u, 1)                                                               \
 	X(ERR_USAGE, "E_INVALIDARG", 0x80070057u, 2)
 

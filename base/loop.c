@@ -6,6 +6,7 @@
  * when the batch is done.
  */
 #include "base/loop.h"
+#include "base/lock.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -32,7 +33,8 @@ struct loop_watch {
 };
 
 struct loop {
-	pthread_mutex_t *lock;
+	pthread_mutex_t *lock; /* one of these two */
+	struct fair_lock *fair;
 	int epfd, evfd, tfd;
 	_Atomic bool stop;
 	struct loop_watch *dead;
@@ -84,6 +86,16 @@ loop_open(pthread_mutex_t *lock)
 fail:
 	loop_close(l);
 	return NULL;
+}
+
+struct loop *
+loop_open_fair(struct fair_lock *lock)
+{
+	struct loop *l = loop_open(NULL);
+
+	if (l)
+		l->fair = lock;
+	return l;
 }
 
 static void
@@ -353,6 +365,24 @@ drain(int fd)
 	(void)r;
 }
 
+static void
+take(struct loop *l)
+{
+	if (l->fair)
+		fair_lock(l->fair);
+	else
+		pthread_mutex_lock(l->lock);
+}
+
+static void
+release(struct loop *l)
+{
+	if (l->fair)
+		fair_unlock(l->fair);
+	else
+		pthread_mutex_unlock(l->lock);
+}
+
 void
 loop_run(struct loop *l)
 {
@@ -361,7 +391,7 @@ loop_run(struct loop *l)
 	while (!l->stop) {
 		int n = epoll_wait(l->epfd, ev, 32, -1);
 
-		pthread_mutex_lock(l->lock);
+		take(l);
 		for (int i = 0; i < n; i++) {
 			struct loop_watch *w = ev[i].data.ptr;
 			int ready;
@@ -382,6 +412,6 @@ loop_run(struct loop *l)
 				w->fn(w->opaque, ready);
 		}
 		free_dead(l);
-		pthread_mutex_unlock(l->lock);
+		release(l);
 	}
 }

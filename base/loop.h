@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct fair_lock;
 struct loop;
 struct loop_watch;
 
@@ -23,6 +24,7 @@ struct loop_watch;
 enum { LOOP_IN = 1, LOOP_OUT = 2, LOOP_HUP = 4 };
 
 struct loop *loop_open(pthread_mutex_t *lock); /* NULL when out of memory or files */
+struct loop *loop_open_fair(struct fair_lock *lock);
 void loop_close(struct loop *l);
 
 /* Wait and dispatch until loop_stop(). Takes and releases the lock itself: call without it. */

@@ -323,6 +323,27 @@ struct device *virtio_net_create(struct machine *m, int slot, unsigned flags, st
 /* A console of one port. Owns `cd` once it succeeded (NULL: nothing is connected). */
 struct device *virtio_console_create(struct machine *m, int slot, unsigned flags, struct chardev *cd, struct err *e);
 
+/*
+ * A serial port with a name that programs in the guest find it by; at the host's end either `u` (with `opaque`), or
+ * `cd`, which the device owns once it succeeded. Everything below and all callbacks: machine lock held.
+ */
+struct virtio_port_user {
+	/* A program in the guest has opened or closed the port; also after a state was loaded. May be NULL. */
+	void (*opened)(void *opaque, bool open);
+	/* Bytes from the guest; how many of them were taken. Fewer than n: the rest comes after virtio_serial_resume().
+	 */
+	size_t (*receive)(void *opaque, const uint8_t *bytes, size_t n);
+	/* virtio_serial_write() that took less than it was given can take more now. May be NULL. */
+	void (*writable)(void *opaque);
+};
+#define VIRTIO_SERIAL_AGENT "org.qemu.guest_agent.0" /* the name that the packaged guest agents look for */
+struct device *virtio_serial_create(struct machine *m, int slot, unsigned flags, const char *name,
+	const struct virtio_port_user *u, void *opaque, struct chardev *cd, struct err *e);
+/* Bytes for the guest; how many it had room for. None while it has not opened the port or the machine stands still. */
+size_t virtio_serial_write(struct device *dev, const void *bytes, size_t n);
+void virtio_serial_resume(struct device *dev);
+bool virtio_serial_is_open(const struct device *dev);
+
 /* Entropy from the host's kernel, 1 MiB a second at most. */
 struct device *virtio_rng_create(struct machine *m, int slot, unsigned flags, struct err *e);
 

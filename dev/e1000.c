@@ -1133,6 +1133,7 @@ tx_run(struct e1000 *d)
 		return;
 	if (*r(d, TDH) >= ring || *r(d, TDT) >= ring || *r(d, TDH) == *r(d, TDT))
 		return;
+	net_burst(d->link);
 	for (int left = TX_BUDGET; *r(d, TDH) != *r(d, TDT); left--) {
 		if (left <= 0 || *r(d, TPT) - frames >= TX_BUDGET) {
 			arm(d, TIMER_TX_MORE, now(d));
@@ -1143,6 +1144,7 @@ tx_run(struct e1000 *d)
 		if (!tx_one(d, ring, &causes))
 			break;
 	}
+	net_burst_end(d->link);
 	if (*r(d, TDH) == *r(d, TDT))
 		causes |= INT_TXQE;
 	raise(d, causes);

@@ -301,6 +301,7 @@ transmit(struct pcnet *d)
 
 	if (!(d->csr[0] & CSR0_TXON) || !pci_bus_master(&d->pci) || (d->csr[5] & CSR5_SPND) || !d->tx_len)
 		return;
+	net_burst(d->link);
 	for (int left = TX_BUDGET;; left--) {
 		bool end;
 
@@ -326,6 +327,7 @@ transmit(struct pcnet *d)
 		desc_write(d, d->tx_base, d->tx_at, &t);
 		d->tx_at = (uint16_t)((d->tx_at + 1u) % d->tx_len);
 	}
+	net_burst_end(d->link);
 	if (done && !(d->csr[5] & CSR5_TOKINTD)) {
 		d->csr[4] |= CSR4_TXSTRT;
 		raise(d, CSR0_TINT);

@@ -269,6 +269,15 @@ make_virtio_console(struct pc *p, struct pc_device *d, struct err *e)
 }
 
 static int
+make_virtio_serial(struct pc *p, struct pc_device *d, struct err *e)
+{
+	d->made = virtio_serial_create(&p->m, d->slot, 0, VIRTIO_SERIAL_AGENT, d->port, d->port_opaque, d->cd, e);
+	if (d->made)
+		d->cd = NULL;
+	return d->made ? 0 : -1;
+}
+
+static int
 make_virtio_rng(struct pc *p, struct pc_device *d, struct err *e)
 {
 	d->made = virtio_rng_create(&p->m, d->slot, 0, e);
@@ -298,6 +307,7 @@ static const struct device_type {
 	{ "virtio-blk", make_virtio_blk },
 	{ "virtio-net", make_virtio_net },
 	{ "virtio-console", make_virtio_console },
+	{ "virtio-serial", make_virtio_serial },
 	{ "virtio-rng", make_virtio_rng },
 	{ "virtio-balloon", make_virtio_balloon },
 	{ "debug-exit", make_debug_exit },

@@ -63,10 +63,12 @@ struct pc_device {
 	int drive_count;
 	struct pc_drive drives[PC_DRIVES_MAX];
 	struct net_link *link;
-	const char *variant; /* of an e1000: "82540EM", ...; NULL: that */
-	uint64_t vram;	     /* bytes */
-	struct chardev *cd;  /* of a virtio-console; owned by it once it is made */
-	bool not_bootable;   /* firmware does not try it */
+	const char *variant;		     /* of an e1000: "82540EM", ...; NULL: that */
+	uint64_t vram;			     /* bytes */
+	struct chardev *cd;		     /* of a virtio-console or virtio-serial; owned by it once it is made */
+	const struct virtio_port_user *port; /* of a virtio-serial without cd */
+	void *port_opaque;
+	bool not_bootable; /* firmware does not try it */
 	/* filled in by pc_build(): */
 	void *made; /* the device's object */
 	int pci_slot, pci_function;

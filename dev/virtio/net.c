@@ -139,10 +139,12 @@ transmit(struct virtio_net *d)
 {
 	int left = TX_BUDGET;
 
+	net_burst(d->link);
 	while (left-- && net_can_send(d->link) && virtq_pop(&d->v, TX, &d->chain)) {
 		send_chain(d);
 		virtq_push(&d->v, TX, &d->chain, 0);
 	}
+	net_burst_end(d->link);
 	if (left < TX_BUDGET - 1)
 		virtq_notify(&d->v, TX);
 	if (left < 0)
