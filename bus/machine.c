@@ -9,20 +9,16 @@
 int
 machine_open(struct machine *m, const char *name)
 {
-	pthread_mutexattr_t attr;
 	int r;
 
 	memset(m, 0, sizeof(*m));
 	snprintf(m->name, sizeof(m->name), "%s", name);
 	m->devices_tail = &m->devices;
 	/* Recursive: a handler may use code that is also entered from outside, such as mem_load() of another device. */
-	pthread_mutexattr_init(&attr);
-	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_RECURSIVE);
-	pthread_mutex_init(&m->lock, &attr);
-	pthread_mutexattr_destroy(&attr);
-	m->loop = loop_open(&m->lock);
+	fair_lock_init(&m->lock);
+	m->loop = loop_open_fair(&m->lock);
 	if (!m->loop) {
-		pthread_mutex_destroy(&m->lock);
+		fair_lock_destroy(&m->lock);
 		return -ENOMEM;
 	}
 	clock_open(&m->clock, m->loop);
@@ -30,7 +26,7 @@ machine_open(struct machine *m, const char *name)
 	if (r) {
 		clock_close(&m->clock);
 		loop_close(m->loop);
-		pthread_mutex_destroy(&m->lock);
+		fair_lock_destroy(&m->lock);
 	}
 	return r;
 }
@@ -64,7 +60,7 @@ machine_close(struct machine *m)
 	clock_close(&m->clock);
 	mem_close(&m->mem);
 	loop_close(m->loop);
-	pthread_mutex_destroy(&m->lock);
+	fair_lock_destroy(&m->lock);
 }
 
 void

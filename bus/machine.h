@@ -4,14 +4,15 @@
  *
  * Locking: `lock` (the machine lock) is held whenever device code runs: port and MMIO handlers, timers, loop
  * callbacks, interrupt acknowledge, reset. Guest code runs without it. Disk workers run without it and come back
- * through loop_post(). Nobody sleeps or does blocking I/O while holding it.
+ * through loop_post(). Nobody sleeps or does blocking I/O while holding it. It is fair: a vCPU that touches registers
+ * without end keeps neither the loop nor other vCPUs from it.
  */
 #ifndef BUS_MACHINE_H
 #define BUS_MACHINE_H
 
-#include <pthread.h>
 #include <stdbool.h>
 
+#include "base/lock.h"
 #include "base/loop.h"
 #include "bus/clock.h"
 #include "bus/device.h"
@@ -33,7 +34,7 @@ enum machine_event {
 
 struct machine {
 	char name[64]; /* for log lines */
-	pthread_mutex_t lock;
+	struct fair_lock lock;
 	struct loop *loop;
 	struct clock clock;
 	struct mem mem;
@@ -60,12 +61,12 @@ void machine_event(struct machine *m, enum machine_event what, int status);
 static inline void
 machine_lock(struct machine *m)
 {
-	pthread_mutex_lock(&m->lock);
+	fair_lock(&m->lock);
 }
 static inline void
 machine_unlock(struct machine *m)
 {
-	pthread_mutex_unlock(&m->lock);
+	fair_unlock(&m->lock);
 }
 
 #endif

@@ -225,6 +225,19 @@ add_devices(struct host *h, const struct host_vm *vm, json_t *doc, struct err *e
 	return 0;
 }
 
+/* The guest agent's channel is there unless extra data "Lodge/Agent" says "off". */
+static int
+add_agent(struct host *h, const struct host_vm *vm, json_t *doc, struct err *e)
+{
+	char *value = NULL;
+
+	if (host_extra_get(h, vm->uuid, "Lodge/Agent", &value, e))
+		return -1;
+	json_object_set_new(doc, "agent", json_boolean(!value || strcmp(value, "off") != 0));
+	free(value);
+	return 0;
+}
+
 /* Global extra data "Lodge/User": who the process of a machine becomes when root starts it. */
 static int
 add_user(struct host *h, json_t *doc, struct err *e)
@@ -288,7 +301,7 @@ config_json(struct host *h, const struct host_vm *vm, struct err *e)
 	if (!o)
 		err_set(e, ERR_FAILED, "The configuration of machine '%s' cannot be written down: a value is not UTF-8",
 			vm->name);
-	else if (add_nics(h, vm, o, e) || add_devices(h, vm, o, e) || add_user(h, o, e) || add_state(h, vm, o, e)) {
+	else if (add_nics(h, vm, o, e) || add_devices(h, vm, o, e) || add_agent(h, vm, o, e) || add_user(h, o, e) || add_state(h, vm, o, e)) {
 		json_decref(o);
 		return NULL;
 	}

@@ -164,22 +164,15 @@ receive_answer(int fd, const struct host_progress *p, struct received *got)
 	return o;
 }
 
+/* Over a connection there is; its result, or NULL and *e. `params` is taken over. */
 static json_t *
-call(struct host *h, const struct host_vm *vm, const char *method, json_t *params, int pass,
-	const struct host_progress *p, struct received *got, struct err *e)
+ask(int fd, const struct host_vm *vm, const char *method, json_t *params, int pass, const struct host_progress *p,
+	struct received *got, struct err *e)
 {
 	json_t *request = json_pack("{s:i, s:s, s:o}", "id", 1, "method", method, "params", params);
 	json_t *answer = NULL, *result = NULL;
-	char *dir = vm_run_dir(h, vm->uuid);
-	int fd = peer_connect(dir, VM_FILE_CONTROL, CALL_S), r;
+	int r = send_message(fd, request, pass);
 
-	free(dir);
-	if (fd < 0) {
-		json_decref(request);
-		not_running(vm->name, e);
-		return NULL;
-	}
-	r = send_message(fd, request, pass);
 	if (!r && p) {
 		struct timeval forever = { 0 };
 
@@ -187,7 +180,6 @@ call(struct host *h, const struct host_vm *vm, const char *method, json_t *param
 	}
 	if (!r)
 		answer = receive_answer(fd, p, got);
-	close(fd);
 	json_decref(request);
 	if (!answer)
 		err_set(e, ERR_VM, "The process of machine '%s' did not answer '%s'", vm->name, method);
@@ -196,6 +188,41 @@ call(struct host *h, const struct host_vm *vm, const char *method, json_t *param
 	else
 		result = json_incref(json_object_get(answer, "result"));
 	json_decref(answer);
+	return result;
+}
+
+int
+vm_line_open(struct host *h, const struct host_vm *vm, struct err *e)
+{
+	char *dir = vm_run_dir(h, vm->uuid);
+	int fd = peer_connect(dir, VM_FILE_CONTROL, CALL_S);
+
+	free(dir);
+	return fd < 0 ? not_running(vm->name, e) : fd;
+}
+
+json_t *
+vm_line_call(int fd, const struct host_vm *vm, const char *method, json_t *params, uint64_t ms, struct err *e)
+{
+	struct timeval limit = { .tv_sec = (time_t)(ms / 1000) + CALL_S };
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	return ask(fd, vm, method, params, -1, NULL, NULL, e);
+}
+
+static json_t *
+call(struct host *h, const struct host_vm *vm, const char *method, json_t *params, int pass,
+	const struct host_progress *p, struct received *got, struct err *e)
+{
+	int fd = vm_line_open(h, vm, e);
+	json_t *result;
+
+	if (fd < 0) {
+		json_decref(params);
+		return NULL;
+	}
+	result = ask(fd, vm, method, params, pass, p, got, e);
+	close(fd);
 	return result;
 }
 

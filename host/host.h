@@ -104,7 +104,7 @@ struct host_setting {
 	const char *values;    /* HT_ENUM: all values known, "a|b|c" */
 	const char *effective; /* the values that do something here, "a|b"; NULL: all of them */
 	const char *why;       /* why the others do not, a clause */
-	bool kept;	       /* the others are kept all the same, for who reads them back: a guest runs as well without */
+	bool kept; /* the others are kept all the same, for who reads them back: a guest runs as well without */
 };
 const struct host_setting *host_setting(enum host_key key);
 
@@ -563,6 +563,94 @@ struct host_forked {
 /* `count` running copies of a running machine, named "PREFIX-1" and on (NULL: its name). out: room for `count`. */
 int host_vm_fork(struct host *h, const char *id, const char *prefix, int count, struct host_forked *out,
 	double *stopped_ms, struct err *e);
+
+/* ------------------------------------------------------------------ inside the guest of a running machine */
+
+/*
+ * A user's session in the guest, through its agent (QEMU's, or ours). ERR_VM_STATE: the machine does not run; ERR_IPRT:
+ * no agent, or it does not answer. Whether user and password are right is found out in the guest by what is done first;
+ * ERR_ACCESS then. The session ends when it is closed, or when this process does: programs that still run are ended,
+ * unless they were started to stay.
+ */
+struct host_guest;
+struct host_guest *host_guest_open(struct host *h, const char *vm, const char *user, const char *password,
+	const char *session_name, struct err *e);
+void host_guest_close(struct host_guest *g); /* NULL: nothing */
+uint64_t host_guest_session(const struct host_guest *g);
+
+enum host_guest_end {
+	HOST_GUEST_STARTED, /* and left alone */
+	HOST_GUEST_EXITED,
+	HOST_GUEST_SIGNALLED,
+	HOST_GUEST_TIMEOUT, /* it was ended */
+	HOST_GUEST_CANCELLED,
+};
+struct host_guest_program {
+	const char *path;
+	char *const *argv; /* with its name, up to a NULL */
+	char *const *env;  /* "NAME=VALUE" beside what a login has, up to a NULL; NULL: nothing */
+	const char *cwd;   /* NULL: the home directory */
+	uint64_t timeout_ms;
+	int in; /* a descriptor that its standard input comes from; -1: it has none */
+	/* What it writes: stream 1 or 2. Not 0: no more is wanted, and the program is ended. NULL: thrown away. */
+	int (*output)(void *opaque, int stream, const void *bytes, size_t n);
+	void *opaque;
+	int cancel;  /* a descriptor that can be read from when the program is to be ended; -1: none */
+	bool detach; /* come back as soon as it runs, and let it run */
+	bool orphan; /* it may run on after a timeout and without us */
+	/* filled in: */
+	int64_t pid;
+	enum host_guest_end end;
+	int status; /* of exit, or the signal */
+};
+/* ERR_NOT_FOUND: there is no such program. */
+int host_guest_run(struct host_guest *g, struct host_guest_program *p, struct err *e);
+
+/* A script for the guest's sh with "$1"...: its output (free() it) if it ends with 0, otherwise NULL and *e (ERR_GUEST)
+ * with what it wrote to standard error. in: as above. */
+char *host_guest_script(struct host_guest *g, const char *script, char *const *args, int in, struct err *e);
+
+/* Files; errors as host_guest_script(). */
+struct host_guest_stat {
+	char kind; /* 'f', 'd', 'l' or another as ls has it */
+	uint64_t size, inode, links;
+	unsigned mode, uid, gid;
+	char owner[64], group[64];
+	int64_t mtime, atime, ctime; /* s */
+};
+/* ERR_NOT_FOUND: no such file. */
+int host_guest_stat(struct host_guest *g, const char *path, bool follow, struct host_guest_stat *out, struct err *e);
+struct host_guest_copy {
+	bool recursive, follow, no_replace, update;
+	void (*said)(void *opaque, const char *from, const char *to); /* each file; may be NULL */
+	void *opaque;
+};
+int host_guest_copy_to(
+	struct host_guest *g, const char *from, const char *to, const struct host_guest_copy *c, struct err *e);
+int host_guest_copy_from(
+	struct host_guest *g, const char *from, const char *to, const struct host_guest_copy *c, struct err *e);
+
+/* What clients do in the guest now: fn() once a session (pid 0) and once a process of it. Needs no session. */
+struct host_guest_row {
+	uint64_t session;
+	const char *name, *user;
+	int64_t pid;
+	const char *command;
+	bool running;
+};
+int host_guest_each(struct host *h, const char *vm, int (*fn)(void *opaque, const struct host_guest_row *r),
+	void *opaque, struct err *e);
+/* End a process of a session, or (pid 0) the session with all of them. */
+int host_guest_end(struct host *h, const char *vm, uint64_t session, int64_t pid, struct err *e);
+
+/* Does an agent answer, and whose: its version (free() it), "" as `ours` when it is QEMU's. ERR_IPRT: none, after
+ * waiting for timeout_ms for one. */
+int host_guest_agent(struct host *h, const char *vm, uint64_t timeout_ms, char **version, bool *ours, struct err *e);
+
+/* What the agent tells of the guest into guest properties, as VirtualBox names them. */
+int host_guest_refresh(struct host *h, const char *vm, struct err *e);
+/* Freeze the guest's file systems and thaw them; how many there were in *count. */
+int host_guest_freeze(struct host *h, const char *vm, bool freeze, int *count, struct err *e);
 
 /* ------------------------------------------------------------------ the machine this runs on */
 

@@ -140,23 +140,6 @@ parse_time(const char *text)
 	return (int64_t)timegm(&tm) * 1000000000 + ns;
 }
 
-bool
-vm_disc_ejected(struct host *h, const char *uuid, const char *path)
-{
-	json_t *status = read_status(h, uuid), *v;
-	bool found = false;
-	size_t i;
-
-	json_array_foreach(json_object_get(status, "ejected"), i, v)
-	{
-		const char *text = json_string_value(v);
-
-		found |= text && !strcmp(text, path);
-	}
-	json_decref(status);
-	return found;
-}
-
 static enum host_state
 state_of(const char *word, enum host_state fallback)
 {

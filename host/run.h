@@ -21,6 +21,10 @@ bool vm_process_alive(struct host *h, const char *uuid);
 int vm_take_start_lock(struct host *h, const char *uuid);
 /* Start a copy of a running machine: `fds` are its state and memory. */
 int vm_start_copy(struct host *h, const char *uuid, const char *engine, const int *fds, int fd_count, struct err *e);
+/* A connection for several requests, which its end means something to; close() it. -1 and *e. */
+int vm_line_open(struct host *h, const struct host_vm *vm, struct err *e);
+/* As vm_call(), over such a connection. `ms`: what the request itself may take. */
+json_t *vm_line_call(int fd, const struct host_vm *vm, const char *method, json_t *params, uint64_t ms, struct err *e);
 /* As vm_call_long(); descriptors that come with the answer, at most 8, are the caller's to close. */
 json_t *vm_call_fds(struct host *h, const struct host_vm *vm, const char *method, json_t *params, int fds[8],
 	int *fd_count, struct err *e);
@@ -28,8 +32,6 @@ json_t *vm_call_fds(struct host *h, const struct host_vm *vm, const char *method
 int vm_check_mutable(const struct host_vm *vm, struct err *e);
 /* The state as it is when nobody starts the machine or works on it. */
 void vm_resolve_resting(struct host *h, struct host_vm *vm);
-/* Has the guest of the running machine put out the disc at `path`? */
-bool vm_disc_ejected(struct host *h, const char *uuid, const char *path);
 /* An error object of the protocol as ours; -1. */
 int protocol_error(json_t *error, struct err *e);
 

@@ -318,6 +318,20 @@ net_send(struct net_link *l, const uint8_t *frame, size_t len)
 	send_now(l, frame, len);
 }
 
+void
+net_burst(struct net_link *l)
+{
+	l->in_burst = true;
+}
+
+void
+net_burst_end(struct net_link *l)
+{
+	l->in_burst = false;
+	if (l->class && l->class->burst_end)
+		l->class->burst_end(l->backend);
+}
+
 static bool
 offer(struct net_link *l, const uint8_t *frame, size_t len)
 {

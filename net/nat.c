@@ -6,8 +6,9 @@
  * Theory of operation. libslirp is written for a poll() loop: slirp_pollfds_fill() names every socket with the events
  * wanted, slirp_pollfds_poll() looks at what came. Here each socket has a watch in the machine's loop (table `fds`,
  * indexed by file descriptor, which is also the index libslirp gets). refresh() asks libslirp what it wants and brings
- * the watches up to date; only differences cost a system call. It runs after every dispatch, and, once for a burst of
- * frames from the guest, from the timer `tick`, which also drives libslirp's own time-outs.
+ * the watches up to date; only differences cost a system call. It runs after every dispatch and
+ * at the end of a burst of frames from the guest, if one of them may have changed the answer (`stale`); for frames that
+ * come alone, from the timer `tick`, which also drives libslirp's own time-outs.
  *
  * VirtualBox's layout for adapter n (0-based): network 10.0.(2+n).0/24, router and host .2, DNS .3, first lease .15.
  * libslirp serves TFTP from the router's address, and its DHCP answers name that as the boot server.
@@ -48,6 +49,7 @@ struct nat {
 	int fds_cap, fds_end; /* end: one past the highest with a watch ever */
 	uint32_t generation;
 	bool dispatching;
+	bool stale; /* libslirp may wait for something else since the last refresh() */
 	struct nat_rule rules[NAT_RULES_MAX];
 	int rule_count;
 };
@@ -134,6 +136,7 @@ fd_forget(int fd, void *opaque)
 {
 	struct nat *n = opaque;
 
+	n->stale = true;
 	if (fd < 0 || fd >= n->fds_cap)
 		return;
 	loop_watch_remove(n->fds[fd].watch);
@@ -148,6 +151,7 @@ refresh(struct nat *n)
 	uint32_t timeout_ms = UINT32_MAX;
 
 	n->generation++;
+	n->stale = false;
 	slirp_pollfds_fill(n->slirp, &timeout_ms, fd_want, n);
 	for (int fd = 0; fd < n->fds_end; fd++)
 		if (n->fds[fd].watch && n->fds[fd].generation != n->generation)
@@ -181,8 +185,9 @@ want_refresh(struct nat *n)
 {
 	uint64_t now;
 
-	if (n->dispatching)
-		return; /* dispatch() ends with one */
+	n->stale = true;
+	if (n->dispatching || n->link->in_burst)
+		return; /* both end with one */
 	now = loop_now();
 	if (!loop_timer_armed(&n->tick) || n->tick.when > now)
 		loop_timer_arm(&n->tick, now);
@@ -276,13 +281,31 @@ static const SlirpCb slirp_callbacks = {
 
 /* ---- the link's side ---- */
 
+static bool
+is_tcp(const uint8_t *frame)
+{
+	return frame[12] == 0x08 ? frame[23] == IPPROTO_TCP : frame[20] == IPPROTO_TCP;
+}
+
+static void
+nat_burst_end(void *backend)
+{
+	struct nat *n = backend;
+
+	if (n->stale && !n->dispatching)
+		refresh(n);
+}
+
 static void
 nat_send(void *backend, const uint8_t *frame, size_t len)
 {
 	struct nat *n = backend;
 
 	slirp_input(n->slirp, frame, (int)len);
-	want_refresh(n);
+	/* A datagram for a socket that is there changes nothing in what libslirp waits for. */
+	n->stale |= len >= 24 && is_tcp(frame);
+	if (n->stale)
+		want_refresh(n);
 }
 
 static void
@@ -305,6 +328,7 @@ static const struct net_backend_class nat_class = {
 	.name = "nat",
 	.send = nat_send,
 	.close = nat_close,
+	.burst_end = nat_burst_end,
 	.takes_tso = true,
 };
 

@@ -39,7 +39,8 @@ struct net_adapter {
 struct net_backend_class {
 	const char *name;
 	void (*send)(void *backend, const uint8_t *frame, size_t len);
-	void (*ready)(void *backend); /* the adapter has room again; may be NULL */
+	void (*ready)(void *backend);	  /* the adapter has room again; may be NULL */
+	void (*burst_end)(void *backend); /* see net_burst(); may be NULL */
 	/* Is there room for a frame, also one that is cut up first? If not, net_send_ready() follows. May be NULL:
 	 * always.
 	 */
@@ -67,6 +68,7 @@ struct net_link {
 	struct net_queue *held;	 /* frames that wait for the limit; bounded, then dropped */
 	struct net_link *limit_next;
 	bool send_waits; /* net_can_send() has said no */
+	bool in_burst;
 };
 
 void net_link_init(struct net_link *l, const uint8_t mac[6]);
@@ -75,6 +77,12 @@ void net_send(struct net_link *l, const uint8_t *frame, size_t len);	/* adapter 
 void net_deliver(struct net_link *l, const uint8_t *frame, size_t len); /* backend calls */
 void net_adapter_ready(struct net_link *l);				/* adapter calls */
 void net_set_cable(struct net_link *l, bool plugged);
+/*
+ * Frames sent between these two calls may be acted on at the second, together: what a network does once for a burst
+ * instead of for a frame (waking a switch, asking libslirp what it wants). Do not nest.
+ */
+void net_burst(struct net_link *l);
+void net_burst_end(struct net_link *l);
 /* Adapters that can wait ask before they send; false: send_ready() follows. */
 bool net_can_send(struct net_link *l);
 void net_send_ready(struct net_link *l); /* backend calls */

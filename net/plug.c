@@ -39,13 +39,26 @@ struct plug {
 	struct loop_watch *sock_watch, *bell_watch;
 	struct loop_timer retry;
 	struct wire wire;
-	bool paused;  /* the adapter has no room */
-	bool starved; /* the ring to the switch has none */
-	bool lost;    /* said so */
+	bool paused;	  /* the adapter has no room */
+	bool starved;	  /* the ring to the switch has none */
+	bool lost;	  /* said so */
+	bool unpublished; /* frames in the ring to the switch, which does not see them yet */
 	uint8_t frame[NET_FRAME_MAX];
 };
 
 /* ---- frames ---- */
+
+static void
+plug_burst_end(void *backend)
+{
+	struct plug *p = backend;
+
+	if (!p->unpublished)
+		return;
+	p->unpublished = false;
+	if (p->wire.shared && ring_publish(&p->wire.out))
+		wire_ring(&p->wire);
+}
 
 static void
 plug_send(void *backend, const uint8_t *frame, size_t len)
@@ -56,8 +69,9 @@ plug_send(void *backend, const uint8_t *frame, size_t len)
 		p->link->stats.dropped++;
 		return;
 	}
-	if (ring_publish(&p->wire.out))
-		wire_ring(&p->wire);
+	p->unpublished = true;
+	if (!p->link->in_burst)
+		plug_burst_end(p);
 }
 
 #define ROOM_BYTES (96u << 10) /* 64 KiB in frames of 1,500 bytes, and their heads */
@@ -88,7 +102,7 @@ hang_up(struct plug *p, const char *why)
 	if (p->sock >= 0)
 		close(p->sock);
 	p->sock = -1;
-	p->paused = p->starved = false;
+	p->paused = p->starved = p->unpublished = false;
 	loop_timer_arm(&p->retry, loop_now() + RETRY_NS);
 	net_send_ready(p->link);
 }
@@ -290,6 +304,7 @@ static const struct net_backend_class plug_class = {
 	.name = "switch",
 	.send = plug_send,
 	.ready = plug_ready,
+	.burst_end = plug_burst_end,
 	.room = plug_room,
 	.close = plug_close,
 };

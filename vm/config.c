@@ -780,6 +780,7 @@ static const struct key config_keys[] = {
 	KEY_LIST(struct vm_config, "nics", nics, nic_count, nic_keys, nic_init),
 	KEY_LIST(struct vm_config, "serial", serial, serial_count, serial_keys, serial_init),
 	KEY_OWN("vrde", read_vrde, write_vrde),
+	KEY(struct vm_config, "agent", agent, K_BOOL, 0, 0),
 	KEY_OWN("devices", read_devices, write_devices),
 	{ 0 },
 };
@@ -1075,13 +1076,15 @@ check_serial(const struct vm_serial *s, struct err *e)
 const char *
 vm_device_type(const char *text)
 {
-	static const char *const types[] = { "virtio-rng", "virtio-balloon", "virtio-console", "debug-exit",
-		"testdev" };
+	static const char *const types[] = { "virtio-rng", "virtio-balloon", "virtio-console", "virtio-serial",
+		"debug-exit", "testdev" };
 	size_t n = strcspn(text, "=");
 
 	for (size_t i = 0; i < ARRAY_LEN(types); i++)
 		if (strlen(types[i]) == n && !strncmp(types[i], text, n))
-			return text[n] && strcmp(types[i], "virtio-console") ? NULL : types[i];
+			return text[n] && strcmp(types[i], "virtio-console") && strcmp(types[i], "virtio-serial")
+				       ? NULL
+				       : types[i];
 	return NULL;
 }
 
@@ -1091,9 +1094,8 @@ check_device(const char *text, struct err *e)
 	if (vm_device_type(text))
 		return 0;
 	return err_set(e, ERR_INVALID,
-		"there is no device '%s'; there are virtio-rng, virtio-balloon, virtio-console[=BACKEND], debug-exit "
-		"and "
-		"testdev",
+		"there is no device '%s'; there are virtio-rng, virtio-balloon, virtio-console[=BACKEND], "
+		"virtio-serial[=BACKEND], debug-exit and testdev",
 		text);
 }
 

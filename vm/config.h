@@ -127,6 +127,7 @@ struct vm_config {
 	struct vm_serial serial[VM_SERIAL_MAX];
 	bool vrde, vrde_enabled;
 	char *vrde_address, *vrde_ports, *vrde_password;
+	bool agent;
 	int device_count;
 	char *devices[VM_DEVICES_MAX];
 };

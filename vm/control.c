@@ -95,6 +95,7 @@ client_close(struct client *c)
 		p = &(*p)->next;
 	*p = c->next;
 	c->control->count--;
+	vm_agent_client_gone(c->control->v, c->number);
 	loop_watch_remove(c->watch);
 	close_fds(c);
 	close(c->fd);

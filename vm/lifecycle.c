@@ -361,6 +361,7 @@ static const struct step {
 	{ "open the disks", vm_open_disks, vm_close_disks },
 	{ "plug in the networks", vm_open_networks, vm_close_networks },
 	{ "connect the serial lines", vm_open_serial, vm_close_serial },
+	{ "open the guest agent's channel", vm_agent_open, vm_agent_close },
 	{ "build the parts", build_parts, dismantle },
 	{ "load the saved state", vm_state_load, NULL },
 	{ "open the console", open_console, close_console },

@@ -583,6 +583,39 @@ METHOD(stats)
 	return done(c, json_pack("{s:o, s:o, s:o}", "cpus", cpu_list, "disks", disks, "nics", nics));
 }
 
+/* ---- the guest agent ---- */
+
+static enum method_result
+ask_agent(struct call *c, enum vm_agent_request what)
+{
+	return vm_agent_method(c->v, what, c->params, c->asker, &c->result, c->e);
+}
+
+METHOD(agent_status)
+{
+	return ask_agent(c, AGENT_STATUS);
+}
+
+METHOD(agent_call)
+{
+	return ask_agent(c, AGENT_CALL);
+}
+
+METHOD(agent_wait)
+{
+	return ask_agent(c, AGENT_WAIT);
+}
+
+METHOD(agent_onclose)
+{
+	return ask_agent(c, AGENT_ONCLOSE);
+}
+
+METHOD(agent_session)
+{
+	return ask_agent(c, AGENT_SESSION);
+}
+
 /* ---- pictures ---- */
 
 /* RFC 4648, section 4. */

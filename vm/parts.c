@@ -101,18 +101,11 @@ vm_change_medium(struct vm *v, struct vm_disk *d, const char *path, bool force, 
 	if (d->block)
 		block_close(d->block);
 	d->block = b;
-	d->ejected = false;
 	if (b)
 		vm_disk_opened(d);
 	free(a->path);
 	a->path = xstrdup(path ? path : "");
 	return 0;
-}
-
-static void
-tell_status(void *opaque)
-{
-	vm_status_write(opaque);
 }
 
 /* The guest opened the tray. The image stays open until it is changed or the machine ends. */
@@ -122,8 +115,6 @@ disc_ejected(void *opaque)
 	struct vm_disk *d = opaque;
 
 	log_info(d->v->c->name, "the guest has ejected a disc");
-	d->ejected = true;
-	loop_post(d->v->m->loop, tell_status, d->v);
 }
 
 /* The place of an attachment as machine/ counts. */
@@ -354,6 +345,17 @@ list_named(struct vm *v, const char *text, struct err *e)
 	return d->cd ? 0 : -1;
 }
 
+static int
+list_agent(struct vm *v, struct err *e)
+{
+	struct pc_device *d = add_device(v, "virtio-serial", -1);
+
+	if (!d)
+		return err_set(e, ERR_INVALID, "the machine has too many devices");
+	vm_agent_wire(v, d);
+	return 0;
+}
+
 int
 vm_list_devices(struct vm *v, struct err *e)
 {
@@ -370,5 +372,5 @@ vm_list_devices(struct vm *v, struct err *e)
 	for (int i = 0; i < v->c->device_count; i++)
 		if (list_named(v, v->c->devices[i], e))
 			return -1;
-	return 0;
+	return v->c->agent ? list_agent(v, e) : 0;
 }

@@ -56,7 +56,6 @@ struct vm_disk {
 	struct pc_device *device;
 	int unit;		/* its place there */
 	struct vm_merge *merge; /* under way; NULL: none */
-	bool ejected;		/* the guest has opened the tray since the medium was put in */
 };
 
 /* A drive that is to be plugged in. */
@@ -94,6 +93,10 @@ struct vm {
 	int link_count;
 	bool escape_seen; /* Ctrl-A on the terminal */
 	struct rfb *rfb;
+	struct agent *agent;		/* agentlink.c */
+	struct pc_device *agent_device; /* NULL: none */
+	json_t *sessions;		/* in the guest, as clients told */
+	uint64_t next_session;
 	struct control *control;
 	int lock_fd;
 	pthread_t loop_thread;
@@ -243,6 +246,19 @@ enum method_result { METHOD_DONE, METHOD_FAILED, METHOD_LATER };
  */
 enum method_result method_call(struct vm *v, const char *name, const json_t *params, const struct vm_asker *asker,
 	json_t **result, struct err *e);
+/* ---- agentlink.c ---- */
+enum vm_agent_request { AGENT_STATUS, AGENT_CALL, AGENT_WAIT, AGENT_ONCLOSE, AGENT_SESSION };
+int vm_agent_open(struct vm *v, struct err *e);
+void vm_agent_close(struct vm *v);
+/* The device is the agent's channel. */
+void vm_agent_wire(struct vm *v, struct pc_device *d);
+/* The rest: machine lock held. The requests "agent.*" of vm/protocol.h. */
+enum method_result vm_agent_method(struct vm *v, enum vm_agent_request what, const json_t *params,
+	const struct vm_asker *asker, json_t **result, struct err *e);
+int vm_agent_session(struct vm *v, const json_t *params, uint64_t client, json_t **result, struct err *e);
+/* A connection of the control socket has ended. */
+void vm_agent_client_gone(struct vm *v, uint64_t client);
+void vm_agent_resumed(struct vm *v);
 /* ---- merge.c: machine lock held ---- */
 enum method_result vm_merge_start(
 	struct vm *v, struct vm_disk *d, const char *child, bool up, const struct vm_asker *asker, struct err *e);

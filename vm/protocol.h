@@ -38,12 +38,10 @@
  * ---- status.json -----------------------------------------------------------------------------------------------
  *
  *	{"pid":4711, "state":"running", "since":"2024-05-01T10:00:00.000000000", "engine":"interp",
- *	 "engine_reason":"...", "vrde_port":5901, "reason":"guest power-off",
- *	 "ejected":["/isos/a.iso"]}
+ *	 "engine_reason":"...", "vrde_port":5901, "reason":"guest power-off"}
  *
  * `state` is one of VM_STATES. Final are "poweroff", "saved" and "aborted"; `reason` (a sentence) goes with them
  * and with "gurumeditation". `since` is UTC. vrde_port is 0 when the console server is off.
- * `ejected`: images of discs whose guest has opened the tray.
  *
  * ---- The control protocol --------------------------------------------------------------------------------------
  *
@@ -164,7 +162,26 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *	drive.detach     {controller, port, device} -> {}   hot plug: ahci, virtio-scsi and nvme
  *	bandwidth.set    {name, limit} -> {}     bytes a second for the disks of a group together, 0: no limit
  *	vrde.set         {enable:bool} | {ports} -> {"port":n}   as configured in "vrde", or moved to other ports
- *	cpu_cap          {percent} -> {}
+ *	cpu_cap          {percent} -> {} \
+ *	vrde.set         {enable:bool} -> {"port":n}   as configured in "vrde"
+ *	agent.status                -> {"open":bool, "ready":bool, "events":n}   open: a program in the guest has the
+ *	                               agent's port open; ready: it has answered; events: see agent.wait
+ *	agent.call {execute, arguments?, timeout_ms?:10000, no_reply?:bool}
+ *	                            -> {"return":any, "events":n} or {"error":{"class","desc"}, "events":n}: one request
+ *	                               of QEMU's guest agent protocol, in its turn. The error is the agent's own; an
+ *	                               agent that is not there or does not answer in time is an error of this protocol.
+ *	                               no_reply: of a request that is answered only when it fails
+ *	agent.wait {events, timeout_ms?}
+ *	                            -> {"events":n}   when something has happened since the agent's events were counted
+ *	                               to `events`, or the time is over
+ *	agent.onclose {calls:[{execute, arguments}]}
+ *	                            -> {}        asked of the agent when this connection ends, instead of what was said
+ *	                               before
+ *	agent.session {what, ...}   a list that clients keep for each other, of who does what in the guest:
+ *	                               add {name, user} -> {"id"}     ends with the connection
+ *	                               process {id, process:{pid, command}}
+ *	                               detach {id}, remove {id}
+ *	                               list -> {"sessions":[{"id","name","user","client","processes":[...]}]}
  *	stats                       -> {"cpus":[{counter:n,...}],
  *	                                "disks":[{"controller","port","device","reads","writes",...}],
  *	                                "nics":[{"slot","tx_frames","tx_bytes","rx_frames",...}]}
@@ -203,7 +220,12 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
 	X("bandwidth.set", bandwidth_set)                                                                              \
 	X("vrde.set", vrde_set)                                                                                        \
 	X("cpu_cap", cpu_cap)                                                                                          \
-	X("stats", stats)
+	X("stats", stats)                                                                                              \
+	X("agent.status", agent_status)                                                                                \
+	X("agent.call", agent_call)                                                                                    \
+	X("agent.wait", agent_wait)                                                                                    \
+	X("agent.onclose", agent_onclose)                                                                              \
+	X("agent.session", agent_session)
 
 /*
  * ---- The configuration document ----------------------------------------------------------------------------------
@@ -284,8 +306,10 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *   "vrde": {"enabled": true, "address": "127.0.0.1", "ports": "5900-5999", "password": ""},
  *                                       left out: there is none. enabled : true. ports: a list of ports and ranges
  *                                       ("5900,6000-6010"), the first free one is taken : 5900-5999
- *   "devices": ["virtio-rng"]           also virtio-balloon virtio-console debug-exit testdev : none.
- *                                       "virtio-console=file:/…" (or null, pty, unix-server:PATH...) connects it
+ *   "agent": true,                      a virtio-serial port for the guest agent, asked through agent.call : false
+ *   "devices": ["virtio-rng"]           also virtio-balloon virtio-console virtio-serial debug-exit testdev : none.
+ *                                       "virtio-console=file:/…" (or null, pty, unix-server:PATH...) connects it;
+ *                                       virtio-serial is the agent's port, for another program to talk to
  * }
  *
  * null is the same as leaving the member out, apart from "vga".

@@ -95,21 +95,6 @@ timestamp(char out[40])
 	snprintf(out + strlen(out), 16, ".%09ld", now.tv_nsec);
 }
 
-/* The images that the guest has put out and nobody has changed since. */
-static json_t *
-ejected_discs(struct vm *v)
-{
-	json_t *list = json_array();
-
-	for (int i = 0; i < v->disk_count; i++) {
-		const struct vm_disk *d = &v->disks[i];
-
-		if (d->ejected && d->block)
-			json_array_append_new(list, json_string(block_path(d->block)));
-	}
-	return list;
-}
-
 void
 vm_status_write(struct vm *v)
 {
@@ -119,10 +104,9 @@ vm_status_write(struct vm *v)
 
 	if (!v->o.run_dir)
 		return;
-	j = json_pack("{s:i, s:s, s:s, s:s, s:s, s:i, s:s, s:o}", "pid", (int)getpid(), "state",
-		vm_state_text(v->state), "since", v->since, "engine", v->engine ? v->engine->name : "", "engine_reason",
-		v->engine_why, "vrde_port", (int)vm_console_port(v), "reason", v->outcome.reason, "ejected",
-		ejected_discs(v));
+	j = json_pack("{s:i, s:s, s:s, s:s, s:s, s:i, s:s}", "pid", (int)getpid(), "state", vm_state_text(v->state),
+		"since", v->since, "engine", v->engine ? v->engine->name : "", "engine_reason", v->engine_why,
+		"vrde_port", (int)vm_console_port(v), "reason", v->outcome.reason);
 	text = j ? json_dumps(j, JSON_COMPACT) : NULL;
 	path = xasprintf("%s/%s", v->o.run_dir, VM_FILE_STATUS);
 	if (!text || file_replace(path, text, strlen(text), 0600, &e))
@@ -139,4 +123,6 @@ vm_set_state(struct vm *v, enum vm_state s)
 	timestamp(v->since);
 	log_info(v->c->name, "%s%s%s", vm_state_text(s), v->outcome.reason[0] ? ": " : "", v->outcome.reason);
 	vm_status_write(v);
+	if (s == VM_RUNNING)
+		vm_agent_resumed(v);
 }

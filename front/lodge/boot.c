@@ -405,6 +405,17 @@ opt_device(struct boot *b, char *arg)
 	return 0;
 }
 
+/* The agent's channel as another program takes it: the protocol itself, on a socket. */
+static int
+opt_agent(struct boot *b, char *arg)
+{
+	char *device = xasprintf("virtio-serial=unix-server:%s", arg);
+	int r = arg[0] == '/' ? opt_device(b, device) : bad(b, "--agent", arg);
+
+	free(device);
+	return r;
+}
+
 static int
 opt_display(struct boot *b, char *arg)
 {
@@ -573,7 +584,9 @@ static const struct boot_option {
 	{ "trace-pcap", "F", opt_trace, "frames of the --nic before it, in libpcap's format" },
 	{ "serial", "stdio|file:F|pty|unix-server:F|unix-client:F|tcp-server:PORT|tcp-client:ADDR|null", opt_serial,
 		"a serial port, COM1 first. On a terminal Ctrl-A x ends the machine" },
-	{ "device", "NAME", opt_device, "debug-exit, testdev, virtio-rng, virtio-balloon, virtio-console[=BACKEND]" },
+	{ "device", "NAME", opt_device,
+		"debug-exit, testdev, virtio-rng, virtio-balloon, virtio-console[=BACKEND], virtio-serial[=BACKEND]" },
+	{ "agent", "PATH", opt_agent, "the guest agent's channel on a unix socket, an absolute path" },
 	{ "display", "none|vnc:PORT|png:F|text:F", opt_display,
 		"serve the screen on 127.0.0.1, or save it when the machine ends" },
 	{ "stats", NULL, opt_stats, "print the CPUs' counters when the machine ends" },

@@ -14,17 +14,27 @@ load ../guest/common
 
 setup_file() {
 	export PATH=$LODGE_BIN:$PATH LODGE_ENGINE=${LODGE_TEST_ENGINE:-jit}
-	KERNEL=$BATS_FILE_TMPDIR/ticks
-	export KERNEL
+	build "$BATS_FILE_TMPDIR/ticks"
+	build "$BATS_FILE_TMPDIR/registers" -DREGISTERS
+}
+
+build() { # KERNEL OPTION...
 	gcc -std=gnu11 -O2 -Wall -Wextra -Werror -ffreestanding -nostdlib -static -fno-pic -no-pie -mcmodel=small -mno-red-zone \
-		-mgeneral-regs-only -fno-stack-protector -fcf-protection=none \
-		-Wl,--build-id=none,-n,-Ttext=0x100000,--no-warn-rwx-segments -o "$KERNEL.64" test/long/ticks.c
-	objcopy -O elf32-i386 "$KERNEL.64" "$KERNEL" # what multiboot loaders take
+		-mgeneral-regs-only -fno-stack-protector -fcf-protection=none "${@:2}" \
+		-Wl,--build-id=none,-n,-Ttext=0x100000,--no-warn-rwx-segments -o "$1.64" test/long/ticks.c
+	objcopy -O elf32-i386 "$1.64" "$1" # what multiboot loaders take
 }
 
 @test "ticks worth 24 hours come where they are due, under load" {
-	run test/long/ticks "$KERNEL" "${LODGE_TICKS:-21600000}" "$(nproc)" \
+	run test/long/ticks "$BATS_FILE_TMPDIR/ticks" "${LODGE_TICKS:-21600000}" "$(nproc)" \
 		lodge boot --memory 32 --display none --serial stdio --timeout 3000
+	echo "$output"
+	[ "$status" -eq 0 ]
+}
+
+@test "ticks come to a guest that does nothing but touch a device's registers" {
+	run test/long/ticks "$BATS_FILE_TMPDIR/registers" 300000 "$(nproc)" \
+		lodge boot --memory 32 --display none --serial stdio --timeout 300
 	echo "$output"
 	[ "$status" -eq 0 ]
 }
