@@ -24,8 +24,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/log.h"
 #include "base/str.h"
+
+/* Segments joined to a large one. libslirp has windows of 64 KiB: two of these fit, so that one is always on its way.
+ */
+#define LARGE_SEGMENTS 16
+#define LARGE_MTU (NET_MSS4 * LARGE_SEGMENTS + 40)
 
 struct nat_fd {
 	struct loop_watch *watch;
@@ -52,6 +58,7 @@ struct nat {
 	bool stale; /* libslirp may wait for something else since the last refresh() */
 	struct nat_rule rules[NAT_RULES_MAX];
 	int rule_count;
+	uint8_t scratch[NET_FRAME_WIRE + 120];
 };
 
 /* ---- sockets ---- */
@@ -195,12 +202,42 @@ want_refresh(struct nat *n)
 
 /* ---- what libslirp calls ---- */
 
+static void
+deliver_piece(void *opaque, const uint8_t *frame, size_t len)
+{
+	net_deliver(opaque, frame, len);
+}
+
+static bool
+adapter_takes_large(const struct net_link *l)
+{
+	return l->adapter.takes_large && l->adapter.takes_large(l->adapter.opaque);
+}
+
+static void
+deliver_large(struct nat *n, const uint8_t *frame, size_t len)
+{
+	struct net_tcp t;
+
+	if (!net_tcp_find(frame, len, &t)) {
+		net_cut_ipv4(frame, len, n->scratch, deliver_piece, n->link);
+	} else if (adapter_takes_large(n->link)) {
+		net_deliver(n->link, frame, len);
+	} else { /* the guest took large ones when the connection began, and does no more */
+		t.mss = be16(frame + t.l3 - 2) == 0x0800 ? NET_MSS4 : NET_MSS6;
+		net_cut_tcp(frame, len, &t, n->scratch, deliver_piece, n->link);
+	}
+}
+
 static ssize_t
 slirp_to_guest(const void *frame, size_t len, void *opaque)
 {
 	struct nat *n = opaque;
 
-	net_deliver(n->link, frame, len);
+	if (len <= NET_FRAME_WIRE)
+		net_deliver(n->link, frame, len);
+	else
+		deliver_large(n, frame, len);
 	return (ssize_t)len;
 }
 
@@ -296,12 +333,55 @@ nat_burst_end(void *backend)
 		refresh(n);
 }
 
+/* The place of the MSS (RFC 9293, section 3.7.1) in a SYN of an adapter that takes large frames, or 0. */
+static unsigned
+mss_place(const uint8_t *frame, size_t len)
+{
+	struct net_tcp t;
+
+	if (len > NET_FRAME_WIRE || !net_tcp_find(frame, len, &t) || !(frame[t.l4 + 13] & 2))
+		return 0;
+	for (unsigned at = t.l4 + 20; at + 4 <= t.payload && frame[at]; at += frame[at] == 1 ? 1 : frame[at + 1]) {
+		if (frame[at] == 2)
+			return frame[at + 1] == 4 && !(at & 1) ? at + 2 : 0;
+		if (frame[at] != 1 && frame[at + 1] < 2)
+			return 0;
+	}
+	return 0;
+}
+
+/*
+ * Of a guest that can take segments which are joined, and whose MTU is the usual one, libslirp hears in its SYN that
+ * it takes large ones. Each then costs libslirp, the adapter and the guest once what LARGE_SEGMENTS would.
+ */
+static const uint8_t *
+ask_for_large(struct nat *n, const uint8_t *frame, size_t len)
+{
+	struct net_tcp t;
+	uint32_t sum;
+	unsigned at, mss;
+
+	if (!adapter_takes_large(n->link) || !(at = mss_place(frame, len)) || !net_tcp_find(frame, len, &t))
+		return frame;
+	mss = be16(frame + at);
+	if (mss != (be16(frame + t.l3 - 2) == 0x0800 ? NET_MSS4 : NET_MSS6))
+		return frame;
+	memcpy(n->scratch, frame, len);
+	put_be16(n->scratch + at, mss * LARGE_SEGMENTS);
+	/* RFC 1624, equation 3 */
+	sum = (be16(frame + t.l4 + 16) ^ 0xffffu) + (mss ^ 0xffffu) + mss * LARGE_SEGMENTS;
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	put_be16(n->scratch + t.l4 + 16, sum ^ 0xffffu);
+	return n->scratch;
+}
+
 static void
 nat_send(void *backend, const uint8_t *frame, size_t len)
 {
 	struct nat *n = backend;
 
-	slirp_input(n->slirp, frame, (int)len);
+	slirp_input(n->slirp, ask_for_large(n, frame, len), (int)len);
 	/* A datagram for a socket that is there changes nothing in what libslirp waits for. */
 	n->stale |= len >= 24 && is_tcp(frame);
 	if (n->stale)
@@ -505,6 +585,8 @@ fill_config(SlirpConfig *c, const struct nat_options *o, struct err *e)
 		.vhostname = o->hostname,
 		.tftp_path = o->tftp_root,
 		.bootfile = o->bootfile,
+		.if_mtu = LARGE_MTU,
+		.if_mru = LARGE_MTU,
 		.disable_host_loopback = !o->localhost_reachable,
 	};
 	return 0;

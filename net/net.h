@@ -20,6 +20,10 @@
 
 #define NET_FRAME_MAX 65550 /* 64 KiB of payload and a header, for segmentation offload later */
 
+#define NET_FRAME_WIRE 1518 /* the longest on a wire: an MTU of 1500, and a VLAN tag */
+#define NET_MSS4 1460
+#define NET_MSS6 1440
+
 struct pcap;
 
 /* The adapter's side. */
@@ -31,6 +35,9 @@ struct net_adapter {
 	/* The network has room again after net_can_send() said no. May be NULL: then frames beyond its room are
 	 * dropped. */
 	void (*send_ready)(void *opaque);
+	/* Does it take TCP frames that are longer than the MTU, to be cut up (if ever) into segments of NET_MSS4 or
+	 * NET_MSS6 bytes? May be NULL: no. */
+	bool (*takes_large)(void *opaque);
 	/* The link has another MAC address than the adapter was saved with. May be NULL. */
 	void (*address_changed)(void *opaque);
 };
@@ -182,6 +189,21 @@ int net_checksum_verify(const uint8_t *frame, size_t len);
  */
 void net_send_tso(struct net_link *l, const uint8_t *frame, size_t len, unsigned l3, unsigned l4, unsigned payload,
 	unsigned mss, uint8_t *scratch);
+
+/* Where the headers of a TCP frame are; mss is left alone. False: it is none, or its headers are not all there. */
+struct net_tcp {
+	unsigned l3, l4, payload, mss;
+};
+bool net_tcp_find(const uint8_t *frame, size_t len, struct net_tcp *t);
+/* Cut as net_send_tso() does, each segment to `emit`. The bounds are those of net_send_tso(). */
+void net_cut_tcp(const uint8_t *frame, size_t len, const struct net_tcp *t, uint8_t *scratch,
+	void (*emit)(void *opaque, const uint8_t *frame, size_t len), void *opaque);
+/* The sum of a TCP packet's pseudo header, to go uncomplemented into its checksum field (virtio 1.1, 5.1.6.4.1). */
+uint16_t net_tcp_pseudo(const uint8_t *frame, size_t len, const struct net_tcp *t);
+/* Cut an IPv4 frame into fragments for an MTU of 1500 (RFC 791, section 3.2); other frames go to `emit` as they are.
+ * `scratch` has NET_FRAME_WIRE bytes. */
+void net_cut_ipv4(const uint8_t *frame, size_t len, uint8_t *scratch,
+	void (*emit)(void *opaque, const uint8_t *frame, size_t len), void *opaque);
 
 /* ---- pcap (libpcap file format 2.4, nanoseconds magic no: microseconds, linktype 1) ---- */
 struct pcap *pcap_open(const char *path, struct err *e);

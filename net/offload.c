@@ -157,22 +157,94 @@ fix_tcp(uint8_t *ip, uint8_t *tcp, size_t tcp_len, uint32_t advance, bool first,
 }
 
 void
-net_send_tso(struct net_link *l, const uint8_t *frame, size_t len, unsigned l3, unsigned l4, unsigned payload,
-	unsigned mss, uint8_t *scratch)
+net_cut_tcp(const uint8_t *frame, size_t len, const struct net_tcp *t, uint8_t *scratch,
+	void (*emit)(void *opaque, const uint8_t *frame, size_t len), void *opaque)
 {
-	size_t off = payload;
+	size_t off = t->payload;
 	unsigned index = 0;
 
 	do {
-		size_t n = MIN(len - off, mss);
+		size_t n = MIN(len - off, t->mss);
 		bool last = off + n == len;
 
-		memcpy(scratch, frame, payload);
-		memcpy(scratch + payload, frame + off, n);
-		fix_ip(scratch + l3, payload + n - l3, l4 - l3, index);
-		fix_tcp(scratch + l3, scratch + l4, payload + n - l4, (uint32_t)(off - payload), !index, last);
-		net_send(l, scratch, payload + n);
+		memcpy(scratch, frame, t->payload);
+		memcpy(scratch + t->payload, frame + off, n);
+		fix_ip(scratch + t->l3, t->payload + n - t->l3, t->l4 - t->l3, index);
+		fix_tcp(scratch + t->l3, scratch + t->l4, t->payload + n - t->l4, (uint32_t)(off - t->payload), !index,
+			last);
+		emit(opaque, scratch, t->payload + n);
 		off += n;
 		index++;
 	} while (off < len);
+}
+
+static void
+emit_send(void *opaque, const uint8_t *frame, size_t len)
+{
+	net_send(opaque, frame, len);
+}
+
+void
+net_send_tso(struct net_link *l, const uint8_t *frame, size_t len, unsigned l3, unsigned l4, unsigned payload,
+	unsigned mss, uint8_t *scratch)
+{
+	net_cut_tcp(frame, len, &(struct net_tcp){ l3, l4, payload, mss }, scratch, emit_send, l);
+}
+
+bool
+net_tcp_find(const uint8_t *frame, size_t len, struct net_tcp *t)
+{
+	unsigned header = 0;
+
+	t->l3 = len >= 18 && be16(frame + 12) == 0x8100 ? 18 : 14;
+	if (len < t->l3 + 20)
+		return false;
+	if (be16(frame + t->l3 - 2) == 0x0800 && frame[t->l3] >> 4 == 4 && frame[t->l3 + 9] == 6 &&
+		!(be16(frame + t->l3 + 6) & 0x3fff))
+		header = (frame[t->l3] & 15) * 4u;
+	else if (be16(frame + t->l3 - 2) == 0x86dd && frame[t->l3] >> 4 == 6 && frame[t->l3 + 6] == 6)
+		header = 40;
+	t->l4 = t->l3 + header;
+	if (header < 20 || len < t->l4 + 20)
+		return false;
+	t->payload = t->l4 + (frame[t->l4 + 12] >> 4) * 4u;
+	return t->payload >= t->l4 + 20 && t->payload <= len;
+}
+
+uint16_t
+net_tcp_pseudo(const uint8_t *frame, size_t len, const struct net_tcp *t)
+{
+	return (uint16_t)~net_sum_fold(pseudo_sum(frame + t->l3, 6, len - t->l4));
+}
+
+/* ---- fragments ---- */
+
+enum { IP_MORE = 0x2000, MTU = 1500 };
+
+void
+net_cut_ipv4(const uint8_t *frame, size_t len, uint8_t *scratch,
+	void (*emit)(void *opaque, const uint8_t *frame, size_t len), void *opaque)
+{
+	size_t ihl = len >= 34 ? (frame[14] & 15) * 4u : 0, end = len >= 34 ? 14 + be16(frame + 16) : 0, step;
+	unsigned field;
+
+	if (len <= 14 + MTU || be16(frame + 12) != 0x0800 || ihl < 20 || end > len || end < 14 + ihl) {
+		emit(opaque, frame, len);
+		return;
+	}
+	step = (MTU - ihl) & ~(size_t)7;
+	field = be16(frame + 20);
+	for (size_t off = 14 + ihl; off < end; off += step) {
+		size_t n = MIN(step, end - off);
+		uint16_t sum;
+
+		memcpy(scratch, frame, 14 + ihl);
+		memcpy(scratch + 14 + ihl, frame + off, n);
+		put_be16(scratch + 16, (unsigned)(ihl + n));
+		put_be16(scratch + 20, (field + (unsigned)((off - 14 - ihl) / 8)) | (off + n < end ? IP_MORE : 0));
+		put_be16(scratch + 24, 0);
+		sum = net_sum_fold(net_sum(0, scratch + 14, ihl));
+		memcpy(scratch + 24, &sum, 2);
+		emit(opaque, scratch, 14 + ihl + n);
+	}
 }

@@ -9,7 +9,9 @@
  * frame to be segmented goes to a network that is a TCP/IP stack itself in one piece (net_backend_class.takes_tso), to
  * others cut up (net_send_tso()). Receive: straight from the network's frame into the driver's buffers, over several
  * chains where they are mergeable; when there are too few, those taken are put back and the frame stays in the link's
- * queue until the driver notifies. Checksums are verified here, natively, so that the guest need not.
+ * queue until the driver notifies. Checksums are verified here, natively, so that the guest need not;
+ * a TCP frame longer than the wire's, which only a network gives that knows this adapter takes them (takes_large()),
+ * goes to the driver as joined segments.
  */
 #include <linux/virtio_net.h>
 #include <stdlib.h>
@@ -41,9 +43,10 @@ struct virtio_net {
 	uint32_t uni_count, multi_count; /* in macs: first the unicast ones */
 	uint8_t vlans[VLANS / 8];
 
-	struct virtq_chain chain, first;
-	uint8_t tx_buf[NET_FRAME_MAX + 2];
-	uint8_t scratch[NET_FRAME_MAX + 2];
+	/* A network may answer a frame while it is being sent: nothing is used in both directions. */
+	struct virtq_chain chain, first, next; /* sent or control; received */
+	uint8_t tx_buf[NET_FRAME_MAX + 2], scratch[NET_FRAME_MAX + 2];
+	uint8_t rx_buf[NET_FRAME_MAX + 2];
 };
 
 static const struct field net_fields[] = {
@@ -193,13 +196,50 @@ static void
 fill_header(struct virtio_net *d, uint8_t *h, const uint8_t *frame, size_t len)
 {
 	memset(h, 0, HEADER_MAX);
+	put_le16(h + 10, 1);
 	if (virtio_has(&d->v, VIRTIO_NET_F_GUEST_CSUM)) {
 		int found = net_checksum_verify(frame, len);
 
 		if ((found & NET_CSUM_L4) && !(found & (NET_CSUM_L4_BAD | NET_CSUM_IP_BAD)))
 			h[0] = VIRTIO_NET_HDR_F_DATA_VALID;
 	}
+}
+
+static bool
+takes_large(void *opaque)
+{
+	struct virtio_net *d = opaque;
+
+	return virtio_running(&d->v) && virtio_has(&d->v, VIRTIO_NET_F_GUEST_CSUM) &&
+	       virtio_has(&d->v, VIRTIO_NET_F_GUEST_TSO4) && virtio_has(&d->v, VIRTIO_NET_F_GUEST_TSO6);
+}
+
+/*
+ * The header of a TCP frame that is longer than the wire's, and the frame as the driver wants it (5.1.6.4.1): with the
+ * sum of the pseudo header only in its checksum field. NULL: it is nothing of the kind.
+ */
+static const uint8_t *
+fill_large_header(struct virtio_net *d, uint8_t *h, const uint8_t *frame, size_t len)
+{
+	struct net_tcp t;
+	bool v4;
+	uint16_t sum;
+
+	if (len <= NET_FRAME_WIRE || !takes_large(d) || !net_tcp_find(frame, len, &t))
+		return NULL;
+	v4 = be16(frame + t.l3 - 2) == 0x0800;
+	memset(h, 0, HEADER_MAX);
+	h[0] = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+	h[1] = v4 ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6;
+	put_le16(h + 2, t.payload);
+	put_le16(h + 4, v4 ? NET_MSS4 : NET_MSS6);
+	put_le16(h + 6, t.l4);
+	put_le16(h + 8, 16);
 	put_le16(h + 10, 1);
+	memcpy(d->rx_buf, frame, len);
+	sum = net_tcp_pseudo(frame, len, &t);
+	memcpy(d->rx_buf + t.l4 + 16, &sum, 2);
+	return d->rx_buf;
 }
 
 /*
@@ -215,7 +255,7 @@ fill_chains(struct virtio_net *d, const uint8_t *h, const uint8_t *frame, uint32
 	int chains = 0;
 
 	do {
-		struct virtq_chain *c = chains ? &d->chain : &d->first;
+		struct virtq_chain *c = chains ? &d->next : &d->first;
 		uint32_t skip = chains ? 0 : hlen, n;
 
 		if (chains == RX_CHAINS_MAX || !virtq_pop(v, RX, c)) {
@@ -240,6 +280,7 @@ static bool
 receive(void *opaque, const uint8_t *frame, size_t len)
 {
 	struct virtio_net *d = opaque;
+	const uint8_t *large;
 	uint8_t h[HEADER_MAX], n[2];
 	int chains;
 
@@ -247,7 +288,11 @@ receive(void *opaque, const uint8_t *frame, size_t len)
 		return false;
 	if (!virtio_running(&d->v) || !d->v.vq[RX].enabled || !accepts(d, frame, len))
 		return true;
-	fill_header(d, h, frame, len);
+	large = fill_large_header(d, h, frame, len);
+	if (large)
+		frame = large;
+	else
+		fill_header(d, h, frame, len);
 	chains = fill_chains(d, h, frame, (uint32_t)len);
 	if (!chains)
 		return !virtio_running(&d->v);
@@ -498,6 +543,7 @@ virtio_net_create(struct machine *m, int slot, unsigned flags, struct net_link *
 	d->v.host_features = VIRTIO_BIT(VIRTIO_NET_F_MAC) | VIRTIO_BIT(VIRTIO_NET_F_STATUS) |
 			     VIRTIO_BIT(VIRTIO_NET_F_MRG_RXBUF) | VIRTIO_BIT(VIRTIO_NET_F_CSUM) |
 			     VIRTIO_BIT(VIRTIO_NET_F_GUEST_CSUM) | VIRTIO_BIT(VIRTIO_NET_F_HOST_TSO4) |
+			     VIRTIO_BIT(VIRTIO_NET_F_GUEST_TSO4) | VIRTIO_BIT(VIRTIO_NET_F_GUEST_TSO6) |
 			     VIRTIO_BIT(VIRTIO_NET_F_HOST_TSO6) | VIRTIO_BIT(VIRTIO_NET_F_HOST_ECN) |
 			     VIRTIO_BIT(VIRTIO_NET_F_CTRL_VQ) | VIRTIO_BIT(VIRTIO_NET_F_CTRL_RX) |
 			     VIRTIO_BIT(VIRTIO_NET_F_CTRL_RX_EXTRA) | VIRTIO_BIT(VIRTIO_NET_F_CTRL_VLAN) |
@@ -509,6 +555,7 @@ virtio_net_create(struct machine *m, int slot, unsigned flags, struct net_link *
 	}
 	link->adapter = (struct net_adapter){ .opaque = d,
 		.receive = receive,
+		.takes_large = takes_large,
 		.link_changed = link_changed,
 		.address_changed = address_changed,
 		.send_ready = transmit_more };

@@ -43,6 +43,8 @@ struct bench {
 	uint8_t sent[64][70000];
 	size_t sent_len[64];
 	int sent_count;
+	const uint8_t *answer; /* comes while a frame is being sent */
+	size_t answer_len;
 };
 
 static void
@@ -52,6 +54,8 @@ backend_send(void *backend, const uint8_t *frame, size_t len)
 
 	memcpy(b->sent[b->sent_count % 64], frame, len);
 	b->sent_len[b->sent_count++ % 64] = len;
+	if (b->answer)
+		net_deliver(&b->link, b->answer, b->answer_len);
 }
 
 static void
@@ -719,6 +723,56 @@ a_frame_is_merged_over_buffers_or_waits(void **state)
 }
 
 static void
+a_frame_may_be_answered_while_it_is_being_sent(void **state)
+{
+	struct bench *b = net_bench(true, 0);
+	static const uint8_t answer[1000] = { 2 };
+
+	b->answer = answer;
+	b->answer_len = sizeof(answer);
+	for (unsigned i = 10; i < 14; i++) {
+		desc(b, 0, i, DATA + 0x1000 * i, 300, WRITE, 0);
+		offer(b, 0, i);
+	}
+	make_tcp(b, 700);
+	send(b, 754, 0, 0, 0);
+	assert_int_equal(used_idx(b, 0), 4);
+	assert_int_equal(used_idx(b, 1), 1);
+	assert_int_equal(le32(at(b, QUEUE(1) + 0x8004)), 0); /* the chain that was sent, not one that was received */
+	bench_close(b);
+}
+
+static void
+segments_come_joined_to_a_driver_that_takes_them(void **state)
+{
+	struct bench *b = net_bench(true, 0);
+	static uint8_t f[9054], zeroes[2];
+	struct net_tcp t;
+	uint8_t *h = at(b, DATA + 0x10000), *got = h + 12;
+
+	make_tcp(b, 9000);
+	memcpy(f, at(b, DATA + 12), sizeof(f));
+	memcpy(f + 50, zeroes, 2);
+	assert_true(b->link.adapter.takes_large(b->link.adapter.opaque));
+	desc(b, 0, 0, DATA + 0x10000, 9100, WRITE, 0);
+	offer(b, 0, 0);
+	net_deliver(&b->link, f, sizeof(f));
+	assert_int_equal(used_len(b, 0, 0), 12 + sizeof(f));
+	assert_int_equal(h[0], VIRTIO_NET_HDR_F_NEEDS_CSUM);
+	assert_int_equal(h[1], VIRTIO_NET_HDR_GSO_TCPV4);
+	assert_int_equal(le16(h + 2), 54);
+	assert_int_equal(le16(h + 4), NET_MSS4);
+	assert_int_equal(le16(h + 6), 34);
+	assert_int_equal(le16(h + 8), 16);
+	assert_memory_equal(got, at(b, DATA + 12), sizeof(f)); /* which has the pseudo header's sum */
+	assert_true(net_tcp_find(got, sizeof(f), &t));
+	bench_close(b);
+	b = net_bench(true, VIRTIO_BIT(VIRTIO_NET_F_GUEST_TSO4));
+	assert_false(b->link.adapter.takes_large(b->link.adapter.opaque));
+	bench_close(b);
+}
+
+static void
 the_control_queue_sets_the_filters(void **state)
 {
 	struct bench *b = net_bench(false, 0);
@@ -846,6 +900,8 @@ main(void)
 		cmocka_unit_test(frames_leave_with_checksums_and_in_segments),
 		cmocka_unit_test(nonsense_in_a_header_drops_the_frame),
 		cmocka_unit_test(a_frame_is_merged_over_buffers_or_waits),
+		cmocka_unit_test(a_frame_may_be_answered_while_it_is_being_sent),
+		cmocka_unit_test(segments_come_joined_to_a_driver_that_takes_them),
 		cmocka_unit_test(the_control_queue_sets_the_filters),
 		cmocka_unit_test(pages_in_the_balloon_are_given_to_the_host),
 		cmocka_unit_test(the_console_writes_to_its_file),

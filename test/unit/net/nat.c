@@ -42,7 +42,9 @@ struct guest {
 	struct net_link link;
 	pthread_t thread;
 	pthread_cond_t changed;
-	uint8_t in[64][2048]; /* frames that came, looked at from the loop, not from within libslirp */
+	bool large; /* takes segments that are joined */
+	size_t longest, udp_got, tcp_got;
+	uint8_t in[64][25000]; /* frames that came, looked at from the loop, not from within libslirp */
 	size_t in_len[64];
 	unsigned in_head, in_tail;
 	uint8_t ip[4], router[4], dns[4];
@@ -127,9 +129,13 @@ send_tcp(struct guest *g, uint8_t flags, const char *data, size_t n)
 	put32(f + 42, flags & ACK ? t->ack : 0);
 	f[46] = 5 << 4;
 	f[47] = flags;
-	put16(f + 48, 8192);
-	memcpy(f + 54, data, n);
-	send_ip(g, f, t->peer_mac, t->peer_ip, 6, 20 + n, 16);
+	put16(f + 48, 60000);
+	if (flags & SYN) {
+		f[46] = 6 << 4;
+		memcpy(f + 54, "\x02\x04\x05\xb4", 4); /* MSS 1460 */
+	}
+	memcpy(f + 34 + (f[46] >> 4) * 4, data, n);
+	send_ip(g, f, t->peer_mac, t->peer_ip, 6, (f[46] >> 4) * 4u + n, 16);
 	t->seq += (uint32_t)n + !!(flags & (SYN | FIN));
 }
 
@@ -208,14 +214,15 @@ static void
 got_tcp_data(struct guest *g, const uint8_t *data, size_t n)
 {
 	struct tcp *t = &g->tcp;
-	char out[64];
+	char out[64] = "";
 
+	g->tcp_got += n;
 	for (size_t i = 0; i < n && t->got_len < sizeof(t->got) - 1; i++) {
 		t->got[t->got_len++] = (char)data[i];
 		out[i] = (char)(data[i] >= 'a' && data[i] <= 'z' ? data[i] - 32 : data[i]);
 	}
 	if (g->serve)
-		send_tcp(g, ACK | PSH, out, n);
+		send_tcp(g, ACK | PSH, out, MIN(n, sizeof(out)));
 	else
 		send_tcp(g, ACK, "", 0);
 }
@@ -276,6 +283,8 @@ look_at_frames(void *opaque)
 			got_arp(g, f);
 		else if (f[23] == 17 && get16(f + 36) == 68)
 			got_dhcp(g, f, len);
+		else if (f[23] == 17)
+			g->udp_got += len - 34;
 		else if (f[23] == 6)
 			got_tcp(g, f, len);
 		else if (f[23] == 1 && f[34] == 3) /* ICMP: unreachable */
@@ -289,7 +298,8 @@ guest_receive(void *opaque, const uint8_t *frame, size_t len)
 {
 	struct guest *g = opaque;
 
-	if (len > 2048 || g->in_tail - g->in_head == 64)
+	g->longest = MAX(g->longest, len);
+	if (len > sizeof(g->in[0]) || g->in_tail - g->in_head == 64)
 		return true;
 	memcpy(g->in[g->in_tail % 64], frame, len);
 	g->in_len[g->in_tail++ % 64] = len;
@@ -356,6 +366,12 @@ guest_was_refused(struct guest *g)
 	return g->tcp.reset;
 }
 
+static bool
+takes_large(void *opaque)
+{
+	return ((struct guest *)opaque)->large;
+}
+
 static struct guest *
 guest_open(const struct nat_options *o)
 {
@@ -367,7 +383,7 @@ guest_open(const struct nat_options *o)
 	g->loop = loop_open(&g->lock);
 	g->host_fd = -1;
 	net_link_init(&g->link, guest_mac);
-	g->link.adapter = (struct net_adapter){ .opaque = g, .receive = guest_receive };
+	g->link.adapter = (struct net_adapter){ .opaque = g, .receive = guest_receive, .takes_large = takes_large };
 	if (nat_open(&g->link, g->loop, o, &e))
 		fail_msg("%s", e.text);
 	pthread_create(&g->thread, NULL, run, g);
@@ -615,6 +631,89 @@ a_packet_far_above_the_mtu_arrives_whole(void **state)
 	guest_close(g);
 }
 
+static bool
+got_once(struct guest *g)
+{
+	return g->tcp_got >= 60000;
+}
+
+static bool
+got_twice(struct guest *g)
+{
+	return g->tcp_got >= 120000;
+}
+
+static void
+send_all(struct guest *g, int fd)
+{
+	static const char big[60000];
+
+	g->longest = 0;
+	pthread_mutex_unlock(&g->lock);
+	assert_int_equal(send(fd, big, sizeof(big), 0), sizeof(big));
+	pthread_mutex_lock(&g->lock);
+}
+
+static void
+segments_come_joined_while_the_adapter_takes_them_so(void **state)
+{
+	struct guest *g = guest_open(&(struct nat_options){ .localhost_reachable = true });
+	char buf[16];
+	uint16_t port;
+	int server = listen_somewhere(SOCK_STREAM, &port), fd;
+
+	g->large = true;
+	guest_gets_address(g);
+	guest_connects(g, port);
+	pthread_mutex_unlock(&g->lock);
+	fd = accept(server, NULL, NULL);
+	assert_int_equal(recv(fd, buf, 10, MSG_WAITALL), 10);
+	pthread_mutex_lock(&g->lock);
+	send_all(g, fd);
+	wait_until(g, got_once);
+	assert_in_range(g->longest, 20000, 54 + 16 * 1460);
+	g->large = false; /* another driver, say */
+	send_all(g, fd);
+	wait_until(g, got_twice);
+	assert_in_range(g->longest, 1000, 1514);
+	close(fd);
+	close(server);
+	guest_close(g);
+}
+
+static bool
+got_datagram(struct guest *g)
+{
+	return g->udp_got >= 4000 + 8;
+}
+
+static void
+a_datagram_above_the_mtu_comes_in_fragments(void **state)
+{
+	struct guest *g = guest_open(&(struct nat_options){ .localhost_reachable = true });
+	uint8_t f[64] = { 0 };
+	static char big[4000];
+	struct sockaddr_in from;
+	socklen_t len = sizeof(from);
+	uint16_t port;
+	int server = listen_somewhere(SOCK_DGRAM, &port);
+
+	guest_gets_address(g);
+	put16(f + 34, 4000);
+	put16(f + 36, port);
+	put16(f + 38, 12);
+	send_ip(g, f, (const uint8_t *)"\x52\x55\x0a\x00\x02\x02", g->router, 17, 12, 6);
+	pthread_mutex_unlock(&g->lock);
+	assert_int_equal(recvfrom(server, big, 100, 0, (struct sockaddr *)&from, &len), 4);
+	assert_int_equal(sendto(server, big, 4000, 0, (struct sockaddr *)&from, len), 4000);
+	pthread_mutex_lock(&g->lock);
+	wait_until(g, got_datagram);
+	assert_int_equal(g->udp_got, 4008);
+	assert_in_range(g->longest, 1000, 1514);
+	close(server);
+	guest_close(g);
+}
+
 static void
 the_guest_does_not_reach_the_hosts_loopback_otherwise(void **state)
 {
@@ -683,6 +782,8 @@ main(void)
 		cmocka_unit_test(a_taken_port_is_an_error_that_names_rule_address_and_port),
 		cmocka_unit_test(the_guest_reaches_the_hosts_loopback_where_that_is_allowed),
 		cmocka_unit_test(a_packet_far_above_the_mtu_arrives_whole),
+		cmocka_unit_test(segments_come_joined_while_the_adapter_takes_them_so),
+		cmocka_unit_test(a_datagram_above_the_mtu_comes_in_fragments),
 		cmocka_unit_test(the_guest_does_not_reach_the_hosts_loopback_otherwise),
 		cmocka_unit_test(rules_are_parsed_as_vboxmanage_writes_them),
 		cmocka_unit_test(bad_networks_are_refused),
