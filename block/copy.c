@@ -5,7 +5,8 @@
  * The disk is cut into pieces of 2 MiB. Threads take the next piece each, ask the source what is there, skip what is a
  * hole or known to be zero, and carry the rest over in buffers that fit into a processor's cache; what turns out to be
  * zeroes is skipped too, by pages. Threads write to places of the target in no order; its driver puts them where it
- * likes.
+ * likes. When the copy is to be on stable storage at the end, the thread that waits for the others has the host begin
+ * with what is there already.
  *
  * Both images are opened by the caller, and nobody else uses them.
  */
@@ -22,14 +23,14 @@
 #include "block/format.h"
 
 #define PIECE (2ull << 20)
-#define BUFFER (512u << 10)
+#define BUFFER (256u << 10)
 #define PAGE 4096u
 #define THREADS_MAX 8
 
 struct copying {
 	struct image *from, *to;
 	uint64_t size;
-	bool fill;
+	bool fill, sync;
 	_Atomic uint64_t next, done;
 	_Atomic int error;
 	_Atomic bool stop;
@@ -149,6 +150,8 @@ wait_for_end(struct copying *c, const struct block_progress *p)
 		until.tv_nsec %= 1000000000;
 		pthread_cond_timedwait(&c->ended, &c->lock, &until);
 		pthread_mutex_unlock(&c->lock);
+		if (c->sync)
+			image_start_sync(c->to);
 		if (p && p->percent)
 			p->percent(p->opaque, (int)(atomic_load(&c->done) / 1024 * 99 / (c->size / 1024 + 1)));
 		if (p && p->stopped && p->stopped(p->opaque))
@@ -186,7 +189,7 @@ run_copiers(struct copying *c, const struct block_progress *p)
 int
 block_copy(const struct block_copy *how, struct err *e)
 {
-	struct copying c = { .from = how->from->top, .to = how->to->top, .fill = how->fill };
+	struct copying c = { .from = how->from->top, .to = how->to->top, .fill = how->fill, .sync = how->sync };
 	int r;
 
 	c.size = MIN(c.from->size, c.to->size);

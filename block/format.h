@@ -177,6 +177,8 @@ int image_data_zero(struct image *b, int fd, uint64_t len, uint64_t at, uint64_t
 int image_sync(struct image *b, int fd);
 /* All files of `b` onto stable storage in any case. */
 int image_sync_files(struct image *b);
+/* Let the host begin to write out what it holds of them; image_sync_files() comes later. May take a while. */
+void image_start_sync(struct image *b);
 /* Is a new place in the file not at once what the disk shows there? */
 static inline bool
 image_needs_fill(const struct image *b)

@@ -380,6 +380,17 @@ image_sync_files(struct image *b)
 	return r;
 }
 
+void
+image_start_sync(struct image *b)
+{
+	int fd;
+
+	sync_file_range(b->fd, 0, 0, SYNC_FILE_RANGE_WRITE); /* a hint: image_sync_files() tells what went wrong */
+	for (int i = 0; b->format->part_fd && (fd = b->format->part_fd(b, i)) != -1; i++)
+		if (fd >= 0 && fd != b->fd)
+			sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+}
+
 /* ---- names ---- */
 
 char *

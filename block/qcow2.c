@@ -74,7 +74,8 @@
 #define L1_BYTES_MAX (32ull << 20)
 #define RT_BYTES_MAX (8ull << 20)
 #define NAME_MAX_LEN 1023u
-#define GROW (4ull << 20) /* the file grows in steps of this */
+#define GROW_MIN (4ull << 20) /* the file grows in steps of a 16th of itself, between these */
+#define GROW_MAX (64ull << 20)
 #define CREATE_BITS 16
 
 enum { INCOMPAT_DIRTY = 1, INCOMPAT_CORRUPT = 2, INCOMPAT_COMPRESSION = 8 };
@@ -701,7 +702,8 @@ set_refcount(struct qcow *q, uint64_t block, uint64_t cluster, uint64_t count)
 static int
 grow_file(struct image *b, struct qcow *q, uint64_t end)
 {
-	uint64_t to = (end + GROW - 1) / GROW * GROW;
+	uint64_t step = MAX(GROW_MIN, MIN(q->file_end / 16, GROW_MAX) / GROW_MIN * GROW_MIN);
+	uint64_t to = (end + step - 1) / step * step;
 
 	if (end <= q->file_end)
 		return 0;
