@@ -591,6 +591,10 @@ read_at_once(struct block *b, const struct block_req *r)
 
 	if (r->op != BLOCK_READ || len > AT_ONCE_MAX || !b->loop || b->limit || pthread_rwlock_tryrdlock(&b->chain))
 		return false;
+	if (b->top->direct) { /* there is nothing of it in the page cache */
+		pthread_rwlock_unlock(&b->chain);
+		return false;
+	}
 	file_cached_only(true);
 	if (r->iovcnt <= BLOCK_IOV_MAX && in_range(b, r->off, len))
 		res = b->top->format->read(b->top, r->iov, r->iovcnt, 0, r->off, len);

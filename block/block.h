@@ -31,6 +31,7 @@ enum block_open_flags {
 	BLOCK_DETECT_ZEROES = 2, /* what is written as zeroes takes no space */
 	BLOCK_NO_PARENT = 4,	 /* the image alone: what it does not hold reads as zeroes */
 	BLOCK_SHARED = 16,	 /* others write to it as well: fixed images only, whose tables do not change */
+	BLOCK_DIRECT = 32,	 /* data goes past the host's page cache (O_DIRECT), where the file system has that */
 	BLOCK_UNSAFE = 8, /* a flush need not reach stable storage: for a file that is thrown away after a crash */
 };
 

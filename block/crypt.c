@@ -353,13 +353,13 @@ image_data_read(struct image *b, int fd, const struct iovec *iov, int iovcnt, ui
 	int r = 0;
 
 	if (!b->crypt)
-		return file_readv(fd, iov, iovcnt, skip, len, at);
+		return direct_readv(b, fd, iov, iovcnt, skip, len, at);
 	buf = malloc(MIN(len, PIECE));
 	if (!buf)
 		return -ENOMEM;
 	for (uint64_t done = 0, n; done < len && !r; done += n) {
 		n = MIN(PIECE, len - done);
-		r = file_pread(fd, buf, n, at + done);
+		r = direct_readv(b, fd, &(struct iovec){ buf, n }, 1, 0, n, at + done);
 		if (!r)
 			r = crypt_decrypt(b->crypt, buf, buf, n, off + done);
 		if (!r)
@@ -377,7 +377,7 @@ image_data_write(struct image *b, int fd, const struct iovec *iov, int iovcnt, u
 	int r = 0;
 
 	if (!b->crypt)
-		return file_writev(fd, iov, iovcnt, skip, len, at);
+		return direct_writev(b, fd, iov, iovcnt, skip, len, at);
 	buf = malloc(MIN(len, PIECE));
 	if (!buf)
 		return -ENOMEM;
@@ -386,7 +386,7 @@ image_data_write(struct image *b, int fd, const struct iovec *iov, int iovcnt, u
 		iov_copy(iov, iovcnt, skip + done, buf, n);
 		r = crypt_encrypt(b->crypt, buf, buf, n, off + done);
 		if (!r)
-			r = file_pwrite(fd, buf, n, at + done);
+			r = direct_writev(b, fd, &(struct iovec){ buf, n }, 1, 0, n, at + done);
 	}
 	free(buf);
 	return r;

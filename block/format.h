@@ -37,6 +37,7 @@ enum map_kind {
 
 struct image;
 struct crypt;
+struct direct;
 
 struct block_format {
 	const char *name;
@@ -110,7 +111,8 @@ struct image {
 	int flags;	       /* of image_open() */
 	const struct block_finder *finder;
 	struct data_span span;
-	struct crypt *crypt; /* the data is encrypted; NULL: it is not */
+	struct crypt *crypt;   /* the data is encrypted; NULL: it is not */
+	struct direct *direct; /* its files without the page cache; NULL: through it */
 };
 
 /* More flags of image_open(), behind those of block_open(). */
@@ -185,6 +187,17 @@ image_needs_fill(const struct image *b)
 {
 	return b->backing || b->crypt;
 }
+
+/* ---- direct.c ---- */
+
+/* With BLOCK_DIRECT: open the files of `b`, which its driver has opened, once more. */
+void direct_open(struct image *b);
+void direct_close(struct image *b);
+/* As file_readv() and file_writev(), of one of the files of `b`, past the page cache if that is wanted and can be. */
+int direct_readv(
+	struct image *b, int fd, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, uint64_t at);
+int direct_writev(
+	struct image *b, int fd, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, uint64_t at);
 
 /* ---- create.c ---- */
 

@@ -318,6 +318,7 @@ image_open(const char *path, const char *format, int flags, int depth, const str
 		image_close(b);
 		return NULL;
 	}
+	direct_open(b);
 	return b;
 }
 
@@ -331,6 +332,7 @@ image_close(struct image *b)
 			log_error("block", "'%s' could not be flushed when it was closed", b->path);
 		b->format->close(b);
 		crypt_close(b->crypt);
+		direct_close(b);
 		discard(b);
 		b = behind;
 	}
@@ -514,7 +516,7 @@ check_parent(struct image *b, const struct parent_ref *ref, struct image *p, str
 static int
 try_parent(struct image *b, const struct parent_ref *ref, const char *path, struct err *e)
 {
-	int flags = BLOCK_RDONLY | (b->flags & BLOCK_NO_PARENT);
+	int flags = BLOCK_RDONLY | (b->flags & (BLOCK_NO_PARENT | BLOCK_DIRECT));
 	struct image *p;
 
 	if (access(path, F_OK)) {

@@ -76,7 +76,7 @@ iso_close(struct image *b)
 static int
 iso_read(struct image *b, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t off, uint64_t len)
 {
-	return file_readv(b->fd, iov, iovcnt, skip, len, off);
+	return image_data_read(b, b->fd, iov, iovcnt, skip, len, off, off);
 }
 
 static int

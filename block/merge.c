@@ -354,7 +354,8 @@ place_of(struct block *b, struct image *i)
 static struct image *
 reopen(struct block *b, struct image *old, bool writing, struct err *e)
 {
-	int flags = IMAGE_NO_PARENT | IMAGE_KEEP_CHANGE | IMAGE_LOCK_SHARED | (writing ? 0 : BLOCK_RDONLY);
+	int flags = IMAGE_NO_PARENT | IMAGE_KEEP_CHANGE | IMAGE_LOCK_SHARED | (writing ? 0 : BLOCK_RDONLY) |
+		    (old->flags & BLOCK_DIRECT);
 	struct image *fresh;
 
 	int r = old->read_only ? 0 : old->format->flush(old);
@@ -704,7 +705,7 @@ block_push_overlay(struct block *b, const char *path, const char *format, const 
 	free(name);
 	if (r)
 		return -1;
-	fresh = image_open(path, c.format, IMAGE_NO_PARENT, 0, &b->finder, e);
+	fresh = image_open(path, c.format, IMAGE_NO_PARENT | (old->flags & BLOCK_DIRECT), 0, &b->finder, e);
 	if (fresh)
 		crypt_share(fresh->crypt, old->crypt);
 	if (fresh && !swap_in(b, fresh, &before, e))

@@ -36,13 +36,13 @@ raw_close(struct image *b)
 static int
 raw_read(struct image *b, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t off, uint64_t len)
 {
-	return file_readv(b->fd, iov, iovcnt, skip, len, off);
+	return image_data_read(b, b->fd, iov, iovcnt, skip, len, off, off);
 }
 
 static int
 raw_write(struct image *b, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t off, uint64_t len)
 {
-	return file_writev(b->fd, iov, iovcnt, skip, len, off);
+	return image_data_write(b, b->fd, iov, iovcnt, skip, len, off, off);
 }
 
 static int

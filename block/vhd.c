@@ -534,14 +534,14 @@ vhd_read(struct image *b, const struct iovec *iov, int iovcnt, uint64_t skip, ui
 	int r = 0;
 
 	if (!v->dynamic)
-		return file_readv(b->fd, iov, iovcnt, skip, len, off);
+		return image_data_read(b, b->fd, iov, iovcnt, skip, len, off, off);
 	for (uint64_t n; len && !r; off += n, skip += n, len -= n) {
 		uint64_t host;
 
 		n = len;
 		r = find(v, off, &n, &host);
 		if (!r && host)
-			r = file_readv(b->fd, iov, iovcnt, skip, n, host);
+			r = image_data_read(b, b->fd, iov, iovcnt, skip, n, host, off);
 		else if (!r)
 			r = image_read_backing(b, iov, iovcnt, skip, off, n);
 	}
@@ -570,14 +570,14 @@ vhd_write(struct image *b, const struct iovec *iov, int iovcnt, uint64_t skip, u
 	int r = 0;
 
 	if (!v->dynamic)
-		return file_writev(b->fd, iov, iovcnt, skip, len, off);
+		return image_data_write(b, b->fd, iov, iovcnt, skip, len, off, off);
 	for (uint64_t n; len && !r; off += n, skip += n, len -= n) {
 		uint64_t host;
 
 		n = MIN(len, v->block - off % v->block);
 		r = find_place(b, v, off, &host);
 		if (!r)
-			r = file_writev(b->fd, iov, iovcnt, skip, n, host);
+			r = image_data_write(b, b->fd, iov, iovcnt, skip, n, host, off);
 		if (!r)
 			r = mark_written(v, off, n);
 	}

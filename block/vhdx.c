@@ -303,7 +303,7 @@ vhdx_read(struct image *b, const struct iovec *iov, int iovcnt, uint64_t skip, u
 		n = len;
 		at = find(b->state, off, &n);
 		if (at)
-			r = file_readv(b->fd, iov, iovcnt, skip, n, at);
+			r = image_data_read(b, b->fd, iov, iovcnt, skip, n, at, off);
 		else
 			iov_zero(iov, iovcnt, skip, n);
 	}

@@ -88,6 +88,8 @@ storage(struct host *h, const struct host_vm *vm)
 			json_object_set_new(o, "ports", json_integer(c->ports));
 		if (c->bus == HOST_IDE && strcmp(c->type, bus_of(c->bus)->type))
 			json_object_set_new(o, "model", json_string(c->type));
+		if (!c->hostiocache)
+			json_object_set_new(o, "hostiocache", json_false());
 		json_array_append_new(list, o);
 	}
 	return list;

@@ -70,6 +70,8 @@ static const char *const migrations[] = {
 	"ALTER TABLE medium ADD COLUMN autoreset INTEGER NOT NULL DEFAULT 0;"
 	"CREATE TABLE medium_property(medium INTEGER NOT NULL REFERENCES medium ON DELETE CASCADE, key TEXT NOT NULL,"
 	" value TEXT NOT NULL, PRIMARY KEY(medium, key)) WITHOUT ROWID;",
+	/* 4: until now it was kept and had no effect */
+	"UPDATE controller SET hostiocache = 1;",
 };
 #define SCHEMA_VERSION ((int)ARRAY_LEN(migrations))
 

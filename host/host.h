@@ -177,6 +177,7 @@ struct host_attachment {
 	char *path;		    /* location of the medium; NULL with an empty drive */
 	char *format;		    /* of the medium, lower case as block/ names it; NULL with an empty drive */
 	bool nonrotational, discard, hotpluggable, tempeject, passthrough;
+	bool ejected; /* it runs, and its guest has put the disc out for the time being (tempeject) */
 };
 
 struct host_controller {
@@ -344,7 +345,8 @@ struct host_media_progress {
 struct host_medium_clone {
 	const char *from, *to; /* UUID or path; `to` a UUID or path of a medium that exists with `existing` */
 	enum host_device type;
-	const char *format; /* NULL: the source's */
+	const char *format;   /* NULL: the source's */
+	const char *password; /* of an encrypted one; the copy has the same key and password. NULL: none */
 	bool fixed, split, stream, existing;
 	const struct host_media_progress *progress;
 };
@@ -365,9 +367,11 @@ int host_convert_raw(const struct host_convert *c, struct err *e);
 int host_medium_set_kind(struct host *h, enum host_device type, const char *id, enum host_medium_kind k, struct err *e);
 int host_medium_set_autoreset(struct host *h, const char *id, bool on, struct err *e);
 int host_medium_set_description(struct host *h, enum host_device type, const char *id, const char *text, struct err *e);
-int host_medium_resize(
-	struct host *h, const char *id, uint64_t size, const struct host_media_progress *p, struct err *e);
-int host_medium_compact(struct host *h, const char *id, const struct host_media_progress *p, struct err *e);
+/* password: of an encrypted disk; NULL: none. Without it an encrypted one is refused where its data has to be read. */
+int host_medium_resize(struct host *h, const char *id, uint64_t size, const char *password,
+	const struct host_media_progress *p, struct err *e);
+int host_medium_compact(
+	struct host *h, const char *id, const char *password, const struct host_media_progress *p, struct err *e);
 /* Move the files; `to` is a path or a directory. uuid: of what was moved. */
 int host_medium_move(struct host *h, enum host_device type, const char *id, const char *to,
 	const struct host_media_progress *p, char uuid[37], struct err *e);

@@ -258,6 +258,10 @@ json_t *vm_call_long(struct host *h, const struct host_vm *vm, const char *metho
 /* After a power-off: until the process is gone, so that the next command finds the machine free. */
 void vm_wait_gone(struct host *h, const char *uuid);
 /* The state of a machine that does not run is `s` from now on, whatever it was last. Inside a transaction. */
+/* What the guest has ejected for good is no longer attached, on the disk too. In a transaction, or not. */
+int vm_settle_ejected(struct host *h, const char *uuid, struct err *e);
+/* vm_store() has it: the process, which has ended, said it last. */
+void vm_forget_ejected(struct host *h, const char *uuid);
 int vm_set_final_state(struct host *h, const char *uuid, enum host_state s, const char *state_file, struct err *e);
 /* The same, with a descriptor to go along (-1: none). */
 json_t *vm_call_fd(

@@ -61,6 +61,21 @@ open_medium(struct host *h, const struct host_medium *m, int flags, struct err *
 	return b;
 }
 
+/* An encrypted disk whose data is to be read. */
+static int
+unlock(struct block *b, const struct host_medium *m, const char *password, struct err *e)
+{
+	struct block_info info;
+
+	block_get_info(b, &info);
+	if (!info.locked)
+		return 0;
+	if (!password)
+		return err_set(e, ERR_PASSWORD,
+			"'%s' is encrypted: its password is needed (--password FILE, or - for a prompt)", m->path);
+	return block_unlock(b, password, e);
+}
+
 /* ---- a new image with the contents of another one ---- */
 
 struct target {
@@ -81,6 +96,28 @@ stamp_key(const struct target *t, struct err *e)
 		r = block_set_text(b, "CRYPT/KeyStore", t->keystore, e);
 	block_close(b);
 	return r;
+}
+
+/* The copy of an encrypted disk has its key and its password. free() both. */
+struct key_of {
+	char *store, *id;
+};
+
+static void
+take_key(struct target *t, struct key_of *k, struct block *from, const char *password)
+{
+	k->store = block_get_text(from, "CRYPT/KeyStore");
+	k->id = block_get_text(from, "CRYPT/KeyId");
+	t->keystore = k->store;
+	t->key_id = k->store && k->id ? k->id : "";
+	t->password = password;
+}
+
+static void
+free_key(struct key_of *k)
+{
+	free(k->store);
+	free(k->id);
 }
 
 /* Nothing is left on failure. */
@@ -264,9 +301,11 @@ clone_new(struct host *h, const struct host_medium_clone *c, struct block *from,
 		.uuid = &u,
 		.size = size_of(from) };
 	struct media_job *job = NULL;
+	struct key_of key;
 	int r = -1;
 
 	free(abs);
+	take_key(&t, &key, from, c->password);
 	if (!refuse_existing(path, format, e) && !parent_directory(path, e) &&
 		(job = media_job_begin(h, "clonemedium", path, e)))
 		r = copy_to(from, &t, &progress, e);
@@ -276,6 +315,7 @@ clone_new(struct host *h, const struct host_medium_clone *c, struct block *from,
 		r = -1;
 	}
 	media_job_end(job);
+	free_key(&key);
 	free(path);
 	free(p);
 	free(f);
@@ -289,6 +329,7 @@ clone_existing(struct host *h, const struct host_medium_clone *c, struct block *
 	struct block_progress progress = progress_of(c->progress);
 	struct host_medium *m = idle_medium(h, c->type, c->to, e);
 	struct target t = { 0 };
+	struct key_of key;
 	struct uuid u;
 	char *format;
 	int r = -1;
@@ -302,6 +343,7 @@ clone_existing(struct host *h, const struct host_medium_clone *c, struct block *
 	t.fixed = !strcmp(m->variant, "fixed") || str_ends(m->variant, "Flat");
 	t.split = str_starts(m->variant, "twoGb");
 	t.size = MAX(m->size, size_of(from));
+	take_key(&t, &key, from, c->password);
 	if (m->has_parent || *m->parent || m->child_count)
 		err_set(e, ERR_UNSUPPORTED,
 			"'%s' has a parent or children and cannot be written over: clone to a new medium", m->path);
@@ -309,10 +351,11 @@ clone_existing(struct host *h, const struct host_medium_clone *c, struct block *
 		err_set(e, ERR_UNSUPPORTED, "'%s' is encrypted and cannot be written over: clone to a new medium",
 			m->path);
 	else
-		r = replace_image(h, "clonemedium", from, m->path, t, NULL, &progress, e);
+		r = replace_image(h, "clonemedium", from, m->path, t, medium_sync_key, &progress, e);
 	if (!r)
 		r = db_run(h, e, "UPDATE medium SET size = ? WHERE uuid = ?", "ls", (int64_t)t.size, m->uuid);
 	snprintf(uuid, 37, "%s", m->uuid);
+	free_key(&key);
 	free(format);
 	host_medium_free(m);
 	return r;
@@ -335,9 +378,11 @@ host_medium_clone(struct host *h, const struct host_medium_clone *c, char uuid[3
 		word = format_word(c->format ? c->format : !strcmp(m->format, "VHDX") ? "VHD" : m->format, e);
 	if (word)
 		from = open_medium(h, m, BLOCK_RDONLY, e);
-	if (from && m->encrypted)
-		err_set(e, ERR_PASSWORD, "'%s' is encrypted: decrypt it before it is cloned", m->path);
-	else if (from)
+	if (from && m->encrypted && (c->stream || !strcmp(word, "vhd") || !strcmp(word, "raw")))
+		err_set(e, ERR_UNSUPPORTED,
+			"'%s' is encrypted, and %s cannot be: clone it to VDI, VMDK or QCOW2, or decrypt it before",
+			m->path, c->stream ? "a stream-optimized image" : "an image of that format");
+	else if (from && !unlock(from, m, c->password, e))
 		r = c->existing ? clone_existing(h, c, from, uuid, e) : clone_new(h, c, from, word, uuid, e);
 	block_close(from);
 	if (!r)
@@ -543,18 +588,18 @@ host_medium_set_property(
  * one that stands alone: children know their parent by what it was.
  */
 static int
-rebuild(struct host *h, const char *what, const struct host_medium *m, uint64_t size, const struct block_progress *p,
-	struct err *e)
+rebuild(struct host *h, const char *what, const struct host_medium *m, uint64_t size, const char *password,
+	const struct block_progress *p, struct err *e)
 {
 	struct err why = *e;
 	struct block *from;
 	struct uuid u;
 	char *format;
 	struct target t = { .uuid = &u, .size = size };
+	struct key_of key;
 	int r;
 
-	if (*m->parent || m->child_count || m->encrypted ||
-		(strcmp(m->variant, "dynamic") && strcmp(m->variant, "monolithicSparse")))
+	if (*m->parent || m->child_count || (strcmp(m->variant, "dynamic") && strcmp(m->variant, "monolithicSparse")))
 		return -1; /* with what the format said */
 	from = open_medium(h, m, BLOCK_RDONLY, e);
 	if (!from)
@@ -562,16 +607,19 @@ rebuild(struct host *h, const char *what, const struct host_medium *m, uint64_t 
 	format = xstrlower(m->format);
 	t.format = format;
 	uuid_parse(m->uuid, &u);
-	r = size < m->size ? -1 : replace_image(h, what, from, m->path, t, NULL, p, e);
+	take_key(&t, &key, from, password);
+	r = size < m->size || unlock(from, m, password, e) ? -1 : replace_image(h, what, from, m->path, t, NULL, p, e);
 	if (size < m->size)
 		*e = why;
 	block_close(from);
+	free_key(&key);
 	free(format);
 	return r;
 }
 
 int
-host_medium_resize(struct host *h, const char *id, uint64_t size, const struct host_media_progress *p, struct err *e)
+host_medium_resize(struct host *h, const char *id, uint64_t size, const char *password,
+	const struct host_media_progress *p, struct err *e)
 {
 	struct host_medium *m = idle_medium(h, HOST_DISK, id, e);
 	struct block_progress progress = progress_of(p);
@@ -584,11 +632,15 @@ host_medium_resize(struct host *h, const char *id, uint64_t size, const struct h
 			m->child_count);
 	else if (m)
 		b = open_medium(h, m, 0, e);
+	if (b && size < m->size && m->encrypted && unlock(b, m, password, e)) {
+		block_close(b);
+		b = NULL;
+	}
 	if (b)
 		r = block_resize(b, size, e);
 	block_close(b);
 	if (b && r && e->code == ERR_UNSUPPORTED)
-		r = rebuild(h, "modifymedium --resize", m, size, &progress, e);
+		r = rebuild(h, "modifymedium --resize", m, size, password, &progress, e);
 	if (!r)
 		r = db_run(h, e, "UPDATE medium SET size = ? WHERE uuid = ?", "ls", (int64_t)size, m->uuid);
 	host_medium_free(m);
@@ -596,16 +648,17 @@ host_medium_resize(struct host *h, const char *id, uint64_t size, const struct h
 }
 
 int
-host_medium_compact(struct host *h, const char *id, const struct host_media_progress *p, struct err *e)
+host_medium_compact(
+	struct host *h, const char *id, const char *password, const struct host_media_progress *p, struct err *e)
 {
 	struct host_medium *m = idle_medium(h, HOST_DISK, id, e);
 	struct block *b = m ? open_medium(h, m, 0, e) : NULL;
 	struct block_progress progress = progress_of(p);
-	int r = b ? block_compact(b, &progress, e) : -1;
+	int r = b && !unlock(b, m, password, e) ? block_compact(b, &progress, e) : -1;
 
 	block_close(b);
 	if (b && r && e->code == ERR_UNSUPPORTED)
-		r = rebuild(h, "modifymedium --compact", m, m->size, &progress, e);
+		r = rebuild(h, "modifymedium --compact", m, m->size, password, &progress, e);
 	host_medium_free(m);
 	return r;
 }

@@ -206,6 +206,76 @@ vm_resolve_resting(struct host *h, struct host_vm *vm)
 	json_decref(status);
 }
 
+/* The drive that an entry of "ejected" is about, while it still has that disc; else NULL. */
+static struct host_attachment *
+ejected_drive(struct host_vm *vm, json_t *entry)
+{
+	const char *name = json_string_value(json_object_get(entry, "controller")),
+		   *path = json_string_value(json_object_get(entry, "path"));
+	struct host_controller *c = name ? vm_controller(vm, name) : NULL;
+	struct host_attachment *a = c ? (struct host_attachment *)host_vm_attachment(c,
+						(int)json_integer_value(json_object_get(entry, "port")),
+						(int)json_integer_value(json_object_get(entry, "device")))
+				      : NULL;
+
+	return a && a->path && path && !strcmp(a->path, path) ? a : NULL;
+}
+
+/* A disc that the guest has put out: gone from the settings, or away until the machine is started again. */
+static void
+apply_ejected(struct host_vm *vm, json_t *list, bool locked)
+{
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		struct host_attachment *a = ejected_drive(vm, json_array_get(list, i));
+
+		if (!a)
+			continue;
+		a->ejected = a->tempeject && locked;
+		if (a->tempeject)
+			continue;
+		free(a->medium);
+		free(a->path);
+		free(a->format);
+		a->medium = a->path = a->format = NULL;
+	}
+}
+
+int
+vm_settle_ejected(struct host *h, const char *uuid, struct err *e)
+{
+	json_t *status = read_status(h, uuid), *list = json_object_get(status, "ejected");
+	int r = 0;
+
+	for (size_t i = 0; i < json_array_size(list) && !r; i++) {
+		json_t *o = json_array_get(list, i);
+
+		r = db_run(h, e,
+			"UPDATE attachment SET medium = NULL WHERE tempeject = 0 AND port = ? AND device = ? AND"
+			" medium = (SELECT id FROM medium WHERE path = ?) AND controller = (SELECT c.id FROM controller"
+			" c JOIN machine m ON m.id = c.machine WHERE m.uuid = ? AND c.name = ?)",
+			"iisss", (int)json_integer_value(json_object_get(o, "port")),
+			(int)json_integer_value(json_object_get(o, "device")),
+			json_string_value(json_object_get(o, "path")), uuid,
+			json_string_value(json_object_get(o, "controller")));
+	}
+	json_decref(status);
+	return r;
+}
+
+void
+vm_forget_ejected(struct host *h, const char *uuid)
+{
+	json_t *status = read_status(h, uuid);
+	char *path = run_file(h, uuid, VM_FILE_STATUS);
+
+	if (json_array_size(json_object_get(status, "ejected")) && !vm_locked(h, uuid)) {
+		json_object_del(status, "ejected");
+		json_dump_file(status, path, 0);
+	}
+	free(path);
+	json_decref(status);
+}
+
 void
 vm_resolve_state(struct host *h, struct host_vm *vm, const char *stored, int64_t stored_time)
 {
@@ -226,6 +296,7 @@ vm_resolve_state(struct host *h, struct host_vm *vm, const char *stored, int64_t
 		state_from_status(vm, status, locked);
 	else if (locked)
 		vm->state = HOST_STARTING;
+	apply_ejected(vm, json_object_get(status, "ejected"), locked);
 	json_decref(status);
 }
 
@@ -233,8 +304,11 @@ int
 vm_set_final_state(struct host *h, const char *uuid, enum host_state s, const char *state_file, struct err *e)
 {
 	char *path = run_file(h, uuid, VM_FILE_STATUS);
-	int r = db_run(h, e, "UPDATE machine SET state = ?, state_time = ?, state_file = ? WHERE uuid = ?", "slss",
-		host_state_short(s), now_ns(), state_file, uuid);
+	int r = vm_settle_ejected(h, uuid, e);
+
+	r = r ? r
+	      : db_run(h, e, "UPDATE machine SET state = ?, state_time = ?, state_file = ? WHERE uuid = ?", "slss",
+			host_state_short(s), now_ns(), state_file, uuid);
 
 	if (!r)
 		unlink(path); /* what its process said last */
@@ -475,7 +549,7 @@ start_locked(struct host *h, const char *uuid, struct err *e)
 	if (vm && lock_held(h, uuid, VM_FILE_LOCK))
 		already_locked(vm->name, e);
 	else if (vm && !check_media(vm, e) && (*vm->state_file || !medium_reset(h, vm, e)) &&
-		 !write_config(h, vm, config, e)) {
+		 !vm_settle_ejected(h, uuid, e) && !write_config(h, vm, config, e)) {
 		r = run_program(h, vm, config, NULL, 0, e);
 		if (r)
 			restore_status(h, uuid, before);

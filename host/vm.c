@@ -172,6 +172,7 @@ vm_controller_add(struct host_vm *vm, const char *name)
 	c = &vm->ctl[vm->ctl_count++];
 	memset(c, 0, sizeof(*c));
 	c->name = xstrdup(name);
+	c->hostiocache = true;
 	return c;
 }
 
@@ -612,5 +613,8 @@ vm_store(struct host *h, const struct host_vm *vm, struct err *e)
 
 	if (row < 0 || store_settings(h, vm, row, e) || store_rules(h, vm, row, e))
 		return -1;
-	return store_controllers(h, vm, row, e);
+	if (store_controllers(h, vm, row, e))
+		return -1;
+	vm_forget_ejected(h, vm->uuid);
+	return 0;
 }

@@ -671,6 +671,7 @@ static const struct key controller_keys[] = {
 	KEY_ENUM(struct vm_controller, "type", type, controller_names),
 	KEY(struct vm_controller, "ports", ports, K_INT, 1, VM_ATTACHMENTS_MAX),
 	KEY(struct vm_controller, "bootable", bootable, K_BOOL, 0, 0),
+	KEY(struct vm_controller, "hostiocache", hostiocache, K_BOOL, 0, 0),
 	KEY(struct vm_controller, "model", model, K_STRING, 0, 15),
 	KEY_LIST(struct vm_controller, "attachments", attachments, attachment_count, attachment_keys, attachment_init),
 	{ 0 },
@@ -683,7 +684,7 @@ controller_init(void *element)
 
 	c->name = xstrdup("");
 	c->model = xstrdup("");
-	c->bootable = true;
+	c->bootable = c->hostiocache = true;
 }
 
 static const struct key group_keys[] = {

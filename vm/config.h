@@ -59,7 +59,8 @@ struct vm_controller {
 	enum vm_controller_type type;
 	int ports;
 	bool bootable;
-	char *model; /* of an ide: "PIIX3"; "": PIIX4 */
+	bool hostiocache; /* false: the data of its images goes past the host's page cache */
+	char *model;	  /* of an ide: "PIIX3"; "": PIIX4 */
 	int attachment_count;
 	struct vm_attachment attachments[VM_ATTACHMENTS_MAX];
 };

@@ -309,6 +309,11 @@ act_on_request(struct vm *v, struct vm_job *j)
 		j->asker.id = NULL;
 		end(v, VM_END_STOPPED, 0, "powered off");
 		return;
+	case JOB_EJECTED:
+		machine_lock(v->m);
+		vm_status_write(v);
+		machine_unlock(v->m);
+		return;
 	case JOB_FULL:
 		vm_full_pause(v);
 		return;

@@ -33,9 +33,9 @@ open_disk(struct vm *v, int controller, int attachment, struct err *e)
 	*d = (struct vm_disk){ .v = v, .controller = controller, .attachment = attachment };
 	if (a->path[0]) {
 		d->block = block_open(a->path, a->format[0] ? a->format : NULL,
-			readonly    ? BLOCK_RDONLY
-			: a->shared ? BLOCK_SHARED
-				    : 0,
+			vm_cache_flags(d) | (readonly		? BLOCK_RDONLY
+						    : a->shared ? BLOCK_SHARED
+								: 0),
 			e);
 		if (!d->block)
 			return -1;
@@ -89,7 +89,7 @@ vm_change_medium(struct vm *v, struct vm_disk *d, const char *path, bool force, 
 	struct block *b = NULL;
 
 	if (path && path[0]) {
-		b = vm_open_image(v, path, NULL, a->type == VM_DVD ? BLOCK_RDONLY : 0, e);
+		b = vm_open_image(v, path, NULL, vm_cache_flags(d) | (a->type == VM_DVD ? BLOCK_RDONLY : 0), e);
 		if (!b)
 			return -1;
 	}
@@ -105,16 +105,23 @@ vm_change_medium(struct vm *v, struct vm_disk *d, const char *path, bool force, 
 		vm_disk_opened(d);
 	free(a->path);
 	a->path = xstrdup(path ? path : "");
+	d->ejected = false;
+	vm_status_write(v);
 	return 0;
 }
 
-/* The guest opened the tray. The image stays open until it is changed or the machine ends. */
+/*
+ * The guest opened the tray. The image stays open until it is changed or the machine ends. Who reads the status knows;
+ * this may be a thread that cannot write it.
+ */
 static void
 disc_ejected(void *opaque)
 {
 	struct vm_disk *d = opaque;
 
 	log_info(d->v->c->name, "the guest has ejected a disc");
+	d->ejected = true;
+	vm_post_job(d->v, (struct vm_job){ .kind = JOB_EJECTED });
 }
 
 /* The place of an attachment as machine/ counts. */

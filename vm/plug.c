@@ -261,6 +261,13 @@ vm_group_set(struct vm *v, const char *name, uint64_t limit, struct err *e)
 	return 0;
 }
 
+/* Of block_open(): does the controller want the host's page cache? */
+int
+vm_cache_flags(const struct vm_disk *d)
+{
+	return d->v->c->controllers[d->controller].hostiocache ? 0 : BLOCK_DIRECT;
+}
+
 /* What every image of a disk is given when it is opened. */
 void
 vm_disk_opened(struct vm_disk *d)
@@ -370,7 +377,7 @@ vm_plug_in(struct vm *v, const struct vm_plug *p, struct err *e)
 	set_text(&a->serial, "");
 	d->block = NULL;
 	if (a->path[0]) {
-		d->block = vm_open_image(v, a->path, a->format, p->dvd ? BLOCK_RDONLY : 0, e);
+		d->block = vm_open_image(v, a->path, a->format, vm_cache_flags(d) | (p->dvd ? BLOCK_RDONLY : 0), e);
 		if (!d->block)
 			return -1;
 		vm_disk_opened(d);

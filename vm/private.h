@@ -29,6 +29,7 @@ enum vm_job_kind {
 	JOB_FORK,
 	JOB_BARRIER,
 	JOB_FULL,
+	JOB_EJECTED,
 	JOB_EVENT,
 };
 
@@ -56,6 +57,7 @@ struct vm_disk {
 	struct pc_device *device;
 	int unit;		/* its place there */
 	struct vm_merge *merge; /* under way; NULL: none */
+	bool ejected;		/* the guest has put the disc out, and nobody has put one in since */
 };
 
 /* A drive that is to be plugged in. */
@@ -193,6 +195,7 @@ void vm_opener_stop(struct vm *v);
 /* As block_open(), also when the sandbox is closed. Any thread; format "" or NULL: found out. */
 struct block *vm_open_image(struct vm *v, const char *path, const char *format, int flags, struct err *e);
 /* A disk has its image, just opened. */
+int vm_cache_flags(const struct vm_disk *d);
 void vm_disk_opened(struct vm_disk *d);
 /* The password called `id`, for all disks that wait for it. *complete: none waits for another one. Machine lock held.
  */

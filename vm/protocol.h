@@ -38,10 +38,12 @@
  * ---- status.json -----------------------------------------------------------------------------------------------
  *
  *	{"pid":4711, "state":"running", "since":"2024-05-01T10:00:00.000000000", "engine":"interp",
- *	 "engine_reason":"...", "vrde_port":5901, "reason":"guest power-off"}
+ *	 "engine_reason":"...", "vrde_port":5901, "reason":"guest power-off",
+ *	 "ejected":[{"controller":"IDE", "port":1, "device":0, "path":"/…"}]}
  *
  * `state` is one of VM_STATES. Final are "poweroff", "saved" and "aborted"; `reason` (a sentence) goes with them
- * and with "gurumeditation". `since` is UTC. vrde_port is 0 when the console server is off.
+ * and with "gurumeditation". `since` is UTC. vrde_port is 0 when the console server is off. `ejected`: drives whose disc, the one named,
+ * the guest has put out; they are empty.
  *
  * ---- The control protocol --------------------------------------------------------------------------------------
  *
@@ -270,6 +272,7 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *      "ports": 4,                      how many : highest used + 1
  *      "model": "PIIX3",                of an ide, also ICH6 : PIIX4
  *      "bootable": true,                : true
+ *      "hostiocache": true,             false: the data of its images goes past the host's page cache : true
  *      "attachments": [
  *        {"port": 0, "device": 0, "type": "disk", "path": "/…", "format": "vdi", "readonly": false,
  *         "serial": "VB12345678-9abcdef0", "nonrotational": false, "discard": false, "group": ""}

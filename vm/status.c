@@ -95,6 +95,22 @@ timestamp(char out[40])
 	snprintf(out + strlen(out), 16, ".%09ld", now.tv_nsec);
 }
 
+static json_t *
+ejected(struct vm *v)
+{
+	json_t *list = json_array();
+
+	for (int i = 0; i < v->disk_count; i++) {
+		const struct vm_controller *c = &v->c->controllers[v->disks[i].controller];
+		const struct vm_attachment *a = &c->attachments[v->disks[i].attachment];
+
+		if (v->disks[i].ejected && !a->gone)
+			json_array_append_new(list, json_pack("{s:s, s:i, s:i, s:s}", "controller", c->name, "port",
+							    a->port, "device", a->device, "path", a->path));
+	}
+	return list;
+}
+
 void
 vm_status_write(struct vm *v)
 {
@@ -104,9 +120,10 @@ vm_status_write(struct vm *v)
 
 	if (!v->o.run_dir)
 		return;
-	j = json_pack("{s:i, s:s, s:s, s:s, s:s, s:i, s:s}", "pid", (int)getpid(), "state", vm_state_text(v->state),
-		"since", v->since, "engine", v->engine ? v->engine->name : "", "engine_reason", v->engine_why,
-		"vrde_port", (int)vm_console_port(v), "reason", v->outcome.reason);
+	j = json_pack("{s:i, s:s, s:s, s:s, s:s, s:i, s:s, s:o}", "pid", (int)getpid(), "state",
+		vm_state_text(v->state), "since", v->since, "engine", v->engine ? v->engine->name : "", "engine_reason",
+		v->engine_why, "vrde_port", (int)vm_console_port(v), "reason", v->outcome.reason, "ejected",
+		ejected(v));
 	text = j ? json_dumps(j, JSON_COMPACT) : NULL;
 	path = xasprintf("%s/%s", v->o.run_dir, VM_FILE_STATUS);
 	if (!text || file_replace(path, text, strlen(text), 0600, &e))

@@ -31,8 +31,8 @@ static const struct verb verbs[] = {
 		true },
 	{ "clonemedium", cmd_clonemedium,
 		"[disk|dvd|floppy] UUID|FILE UUID|FILE [--format VDI|VMDK|VHD|QCOW2|RAW]\n"
-		"  [--variant Standard,Fixed,Split2G,Stream]\n"
-		"[disk|dvd|floppy] UUID|FILE UUID|FILE --existing",
+		"  [--variant Standard,Fixed,Split2G,Stream] [--password FILE|-]\n"
+		"[disk|dvd|floppy] UUID|FILE UUID|FILE --existing [--password FILE|-]",
 		"disk web1.vdi web1.vmdk --format VMDK --variant Stream", false },
 	{ "clonevdi", cmd_clonemedium, "UUID|FILE UUID|FILE", NULL, true },
 	{ "closemedium", cmd_closemedium, "[disk|dvd|floppy] UUID|FILE [--delete]", "disk old.vdi --delete", false },
@@ -179,7 +179,7 @@ static const struct verb verbs[] = {
 	{ "modifymedium", cmd_modifymedium,
 		"[disk|dvd|floppy] UUID|FILE [--type normal|writethrough|immutable|shareable|readonly|multiattach]\n"
 		"  [--autoreset on|off] [--property NAME=VALUE] [--compact] [--resize MB|--resizebyte BYTES]\n"
-		"  [--move PATH] [--setlocation PATH] [--description TEXT]",
+		"  [--password FILE|-] [--move PATH] [--setlocation PATH] [--description TEXT]",
 		"disk web1.vdi --resize 16384", false },
 	{ "modifyvdi", cmd_modifymedium, "UUID|FILE OPTION...", NULL, true },
 	{ "modifyvm", cmd_modifyvm,

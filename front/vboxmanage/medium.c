@@ -68,7 +68,18 @@ stoppable_end(struct cli *c, const struct err *e)
 
 /* ---- modifymedium ---- */
 
-enum { O_TYPE, O_AUTORESET, O_PROPERTY, O_COMPACT, O_RESIZE, O_RESIZEBYTE, O_MOVE, O_SETLOCATION, O_DESCRIPTION };
+enum {
+	O_TYPE,
+	O_AUTORESET,
+	O_PROPERTY,
+	O_COMPACT,
+	O_RESIZE,
+	O_RESIZEBYTE,
+	O_MOVE,
+	O_SETLOCATION,
+	O_DESCRIPTION,
+	O_PASSWORD
+};
 
 struct change {
 	enum host_device type;
@@ -76,6 +87,8 @@ struct change {
 	int autoreset; /* -1: not asked */
 	bool compact, resize;
 	uint64_t size;
+	const char *password_file;
+	char *password;
 };
 
 static const struct site put_site = { "Medium", "COMSETTER(Type)((MediumType_T)enmMediumType)", 643,
@@ -117,7 +130,7 @@ compact(struct cli *c, struct host *h, const struct change *x)
 	static const struct site site = { "Medium", "Compact(pProgress.asOutParam())", 670, "VBoxManageDisk.cpp" };
 	struct host_media_progress p = stoppable_begin(c);
 	struct err e = { 0 };
-	int r = host_medium_compact(h, x->id, &p, &e);
+	int r = host_medium_compact(h, x->id, x->password, &p, &e);
 
 	if (stoppable_end(c, r ? &e : NULL) || !r)
 		return r ? 1 : 0;
@@ -132,7 +145,7 @@ resize(struct cli *c, struct host *h, const struct change *x)
 		"VBoxManageDisk.cpp" };
 	struct host_media_progress p = stoppable_begin(c);
 	struct err e = { 0 };
-	int r = host_medium_resize(h, x->id, x->size, &p, &e);
+	int r = host_medium_resize(h, x->id, x->size, x->password, &p, &e);
 
 	if (stoppable_end(c, r ? &e : NULL) || !r)
 		return r ? 1 : 0;
@@ -240,6 +253,9 @@ take_change(struct args *a, int id, struct change *x)
 	case O_DESCRIPTION:
 		x->description = a->text;
 		return 0;
+	case O_PASSWORD:
+		x->password_file = a->text;
+		return 0;
 	default:
 		if (x->id)
 			return fail_syntax(a->cli, "Invalid parameter '%s'", a->text);
@@ -261,6 +277,7 @@ cmd_modifymedium(struct cli *c, int argc, char **argv)
 		{ "move", O_MOVE, OPT_TEXT, 'm', 0 },
 		{ "set-location", O_SETLOCATION, OPT_TEXT, 'l', 0 },
 		{ "description", O_DESCRIPTION, OPT_TEXT, 'd', 0 },
+		{ "password", O_PASSWORD, OPT_TEXT, 0, 0 },
 	};
 	struct change x = { .type = HOST_DISK, .autoreset = -1 };
 	struct args a = ARGS(c, argc, argv, options);
@@ -283,7 +300,13 @@ cmd_modifymedium(struct cli *c, int argc, char **argv)
 	if (!x.kind && x.autoreset < 0 && !x.property && !x.compact && !x.resize && !x.move && !x.location &&
 		!x.description)
 		return fail_syntax(c, "No operation specified");
-	return change_medium(c, &x);
+	if (x.password_file && !x.compact && !x.resize)
+		return fail_syntax(c, "--password is for --compact and --resize");
+	if (x.password_file && !(x.password = read_password(c, x.password_file, "Enter password: ")))
+		return 1;
+	r = change_medium(c, &x);
+	free(x.password);
+	return r;
 }
 
 /* ---- mediumproperty ---- */
@@ -331,7 +354,7 @@ cmd_mediumproperty(struct cli *c, int argc, char **argv)
 
 /* ---- clonemedium ---- */
 
-enum { O_FORMAT, O_VARIANT, O_EXISTING, O_STATIC, O_UUID };
+enum { O_FORMAT, O_VARIANT, O_EXISTING, O_STATIC, O_UUID, O_CLONE_PASSWORD };
 
 static int
 clone_medium(struct cli *c, struct host_medium_clone *k)
@@ -370,8 +393,11 @@ cmd_clonemedium(struct cli *c, int argc, char **argv)
 		{ "variant", O_VARIANT, OPT_TEXT, 'm', 0 },
 		{ "existing", O_EXISTING, OPT_FLAG, 'E', 0 },
 		{ "static", O_STATIC, OPT_FLAG, 0, 0 },
+		{ "password", O_CLONE_PASSWORD, OPT_TEXT, 0, 0 },
 	};
 	struct host_medium_clone k = { .type = HOST_DISK };
+	const char *password = NULL;
+	char *secret = NULL;
 	struct args a = ARGS(c, argc, argv, options);
 	bool kind = false;
 	int r;
@@ -392,6 +418,9 @@ cmd_clonemedium(struct cli *c, int argc, char **argv)
 		case O_STATIC:
 			k.fixed = true;
 			break;
+		case O_CLONE_PASSWORD:
+			password = a.text;
+			break;
 		case ARG_WORD:
 			if (!kind && !k.from && medium_kind_word(a.text, &k.type))
 				kind = true;
@@ -408,7 +437,12 @@ cmd_clonemedium(struct cli *c, int argc, char **argv)
 							     : "Mandatory UUID or input filename parameter missing");
 			if (k.existing && (k.format || k.fixed || k.split || k.stream))
 				return fail_syntax(c, "Specified options which cannot be used with --existing");
-			return clone_medium(c, &k);
+			if (password && !(secret = read_password(c, password, "Enter password: ")))
+				return 1;
+			k.password = secret;
+			r = clone_medium(c, &k);
+			free(secret);
+			return r;
 		default:
 			return 2;
 		}

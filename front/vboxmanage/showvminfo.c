@@ -213,7 +213,7 @@ mr_attachment(const struct host_controller *c, const struct host_attachment *a)
 	mr_slot(c, "ImageUUID", p, d, a->medium);
 	if (a->type == HOST_DVD) {
 		mr_slot(c, "tempeject", p, d, on_off(a->tempeject));
-		mr_slot(c, "IsEjected", p, d, "off");
+		mr_slot(c, "IsEjected", p, d, on_off(a->ejected));
 	}
 	if (!strcmp(c->name, "SATA") || !strcmp(c->name, "USB"))
 		mr_slot(c, "hot-pluggable", p, d, on_off(a->hotpluggable));

@@ -264,6 +264,37 @@ same() { # IMAGE: holds what data.raw does
 	fails_with 1 "cannot be encrypted"
 }
 
+@test "an encrypted disk is cloned, compacted and resized with its password, and stays encrypted" {
+	echo secret >p1
+	echo other >p2
+	for f in VDI VMDK QCOW2; do
+		filled a.$f $f
+		VBoxManage encryptmedium a.$f --newpassword p1 --newpasswordid web1 2>/dev/null
+		vbm clonemedium a.$f b.vdi --password p2
+		fails_with 1 incorrect
+		[ ! -e b.vdi ]
+		for to in VDI VMDK QCOW2; do
+			vbm clonemedium a.$f b.$to --format $to --password p1
+			succeeds
+			[ "$(field b.$to Encryption)" = enabled ]
+			[ "$(field b.$to "Password ID")" = web1 ]
+			VBoxManage encryptmedium b.$to --oldpassword p1 2>/dev/null
+			qemu-img compare -q data.raw b.$to
+			VBoxManage closemedium b.$to --delete 2>/dev/null
+		done
+		vbm clonemedium a.$f b.vhd --format VHD --password p1
+		fails_with 1 "cannot be: clone it to VDI"
+		vbm modifymedium a.$f --compact
+		fails_with 1 "its password is needed"
+		echo secret | VBoxManage modifymedium a.$f --compact --password - 2>/dev/null
+		VBoxManage modifymedium a.$f --resize 128 --password p1 2>/dev/null
+		VBoxManage encryptmedium a.$f --oldpassword p1 2>/dev/null
+		truncate -s 128M data.raw
+		qemu-img compare -q data.raw a.$f
+		rm data.raw
+	done
+}
+
 @test "internalcommands sethduuid gives a copied image another UUID" {
 	uuid=$(hd a.vdi 5)
 	cp a.vdi b.vdi

@@ -110,6 +110,52 @@ plug_and_unplug() { # CONTROLLER DEVICE
 	[[ $status -eq 1 && $output == *"The machine is not mutable"* ]]
 }
 
+slot() { # WHAT: of the second drive
+	VBoxManage showvminfo m --machinereadable | sed -n "s/^\"SATA-$1\"=\"\(.*\)\"$/\1/p"
+}
+
+@test "a disc that the guest ejects leaves the machine for good, or with --tempeject until the next start" {
+	two_discs() {
+		cp "$ISO" "$HOME/second.iso"
+		VBoxManage storagectl m --name SATA --add sata --portcount 2 --hostiocache off
+		VBoxManage storageattach m --storagectl SATA --port 1 --device 0 --type dvddrive --medium "$HOME/second.iso" --tempeject on
+	}
+	start_machine two_discs
+	[ "$(slot IsEjected-1-0)" = off ]
+	works 60 "eject /dev/sr1"
+	wait_for 10 ejected
+	[ "$(slot 1-0)" = "$HOME/second.iso" ]
+	VBoxManage storageattach m --storagectl SATA --port 1 --device 0 --type dvddrive --medium "$HOME/second.iso"
+	[ "$(slot IsEjected-1-0)" = off ]
+	works 60 "for i in \$(seq 30); do dd if=/dev/sr1 of=/dev/null bs=2k count=20 && break; sleep 1; done"
+	works 60 "eject /dev/sr1"
+	wait_for 10 ejected
+	VBoxManage controlvm m poweroff 2>/dev/null
+	[ "$(slot IsEjected-1-0)" = off ]
+	[ "$(slot 1-0)" = "$HOME/second.iso" ]
+	VBoxManage storageattach m --storagectl SATA --port 1 --device 0 --tempeject off
+	kill "$talk"
+	VBoxManage startvm m --type headless
+	socat - "UNIX-CONNECT:$line" <&9 >"$console" 3>&- &
+	talk=$!
+	wait_for 100 grep -q LODGE-GUEST-READY "$console"
+	wait_for 30 shell_answers
+	works 60 "eject /dev/sr1"
+	wait_for 10 gone
+	VBoxManage controlvm m poweroff 2>/dev/null
+	gone
+	VBoxManage modifyvm m --memory 200
+	gone
+}
+
+ejected() {
+	[ "$(slot IsEjected-1-0)" = on ]
+}
+
+gone() {
+	[ "$(slot 1-0)" = emptydrive ]
+}
+
 @test "a floppy disk is read, written and changed" {
 	yes one | head -c 1474560 >"$BATS_TEST_TMPDIR/1.img"
 	yes two | head -c 1474560 >"$BATS_TEST_TMPDIR/2.img"
