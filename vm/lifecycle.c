@@ -413,6 +413,7 @@ vm_close(struct vm *v)
 	vm_jobs_drop(v);
 	if (v->wake_fd >= 0)
 		close(v->wake_fd);
+	json_decref(v->ejected);
 	pthread_mutex_destroy(&v->jobs_lock);
 	vm_config_free(v->c);
 	free(v);

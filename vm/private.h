@@ -116,6 +116,7 @@ struct vm {
 	struct vm_asker poweroff_asker;
 	struct vm_throttle *throttle;
 
+	json_t *ejected;	   /* discs that the guest put out, as status.json has them; NULL: none yet */
 	struct state_file *saved;  /* that the machine came from; NULL: none */
 	int uffd;		   /* -1: none */
 	struct state_share *share; /* memory that copies have too */

@@ -95,11 +95,15 @@ timestamp(char out[40])
 	snprintf(out + strlen(out), 16, ".%09ld", now.tv_nsec);
 }
 
+/* The list of `ejected`; once the disks are closed, as it was before. */
 static json_t *
 ejected(struct vm *v)
 {
-	json_t *list = json_array();
+	json_t *list;
 
+	if (!v->disk_count && v->ejected)
+		return json_incref(v->ejected);
+	list = json_array();
 	for (int i = 0; i < v->disk_count; i++) {
 		const struct vm_controller *c = &v->c->controllers[v->disks[i].controller];
 		const struct vm_attachment *a = &c->attachments[v->disks[i].attachment];
@@ -108,7 +112,8 @@ ejected(struct vm *v)
 			json_array_append_new(list, json_pack("{s:s, s:i, s:i, s:s}", "controller", c->name, "port",
 							    a->port, "device", a->device, "path", a->path));
 	}
-	return list;
+	json_decref(v->ejected);
+	return json_incref(v->ejected = list);
 }
 
 void

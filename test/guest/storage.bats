@@ -110,6 +110,28 @@ plug_and_unplug() { # CONTROLLER DEVICE
 	[[ $status -eq 1 && $output == *"The machine is not mutable"* ]]
 }
 
+# A program for the guest, which has none: ejects /dev/sr1. It comes at the beginning of a disk.
+eject_disk() { # FILE
+	gcc -nostdlib -static -Os -fno-stack-protector -o "$1" -x c - <<-'END'
+		static long call(long n, long a, long b, long c)
+		{
+			__asm__ volatile("syscall" : "+a"(n) : "D"(a), "S"(b), "d"(c) : "rcx", "r11", "memory");
+			return n;
+		}
+		void _start(void)
+		{
+			long fd = call(2, (long)"/dev/sr1", 04000, 0); /* open, O_NONBLOCK */
+
+			call(60, call(16, fd, 0x5309, 0) != 0, 0, 0); /* exit(ioctl(CDROMEJECT)) */
+		}
+	END
+	truncate -s 1M "$1"
+}
+
+fetch_eject() {
+	works 60 "cd /tmp && dd if=/dev/sda of=eject bs=64k count=1 && chmod 755 eject"
+}
+
 slot() { # WHAT: of the second drive
 	VBoxManage showvminfo m --machinereadable | sed -n "s/^\"SATA-$1\"=\"\(.*\)\"$/\1/p"
 }
@@ -119,16 +141,19 @@ slot() { # WHAT: of the second drive
 		cp "$ISO" "$HOME/second.iso"
 		VBoxManage storagectl m --name SATA --add sata --portcount 2 --hostiocache off
 		VBoxManage storageattach m --storagectl SATA --port 1 --device 0 --type dvddrive --medium "$HOME/second.iso" --tempeject on
+		eject_disk "$HOME/eject.img"
+		VBoxManage storageattach m --storagectl SATA --port 0 --device 0 --type hdd --medium "$HOME/eject.img"
 	}
 	start_machine two_discs
+	fetch_eject
 	[ "$(slot IsEjected-1-0)" = off ]
-	works 60 "eject /dev/sr1"
+	works 60 /tmp/eject
 	wait_for 10 ejected
 	[ "$(slot 1-0)" = "$HOME/second.iso" ]
 	VBoxManage storageattach m --storagectl SATA --port 1 --device 0 --type dvddrive --medium "$HOME/second.iso"
 	[ "$(slot IsEjected-1-0)" = off ]
 	works 60 "for i in \$(seq 30); do dd if=/dev/sr1 of=/dev/null bs=2k count=20 && break; sleep 1; done"
-	works 60 "eject /dev/sr1"
+	works 60 /tmp/eject
 	wait_for 10 ejected
 	VBoxManage controlvm m poweroff 2>/dev/null
 	[ "$(slot IsEjected-1-0)" = off ]
@@ -140,7 +165,8 @@ slot() { # WHAT: of the second drive
 	talk=$!
 	wait_for 100 grep -q LODGE-GUEST-READY "$console"
 	wait_for 30 shell_answers
-	works 60 "eject /dev/sr1"
+	fetch_eject
+	works 60 /tmp/eject
 	wait_for 10 gone
 	VBoxManage controlvm m poweroff 2>/dev/null
 	gone
