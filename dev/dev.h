@@ -194,6 +194,34 @@ struct uuid;
 struct vmgenid *vmgenid_create(struct machine *m, gpa_t base, struct piix4pm *pm);
 void vmgenid_set(struct vmgenid *v, const struct uuid *id);
 
+/* ---- VirtualBox's guest device ---- */
+
+/*
+ * 80ee:cafe in PCI `slot` (-1: any free one): requests of guests' drivers, and their calls to the services of share/.
+ * Both stay the caller's and outlive the device; `props` may be NULL. NULL and *e: the slot is taken.
+ */
+struct share;
+struct props;
+struct vmmdev_wires {
+	struct share *share;
+	struct props *props;
+	uint64_t ram, vram; /* bytes, of the machine */
+};
+struct vmmdev;
+struct vmmdev *vmmdev_create(struct machine *m, int slot, const struct vmmdev_wires *w, struct err *e);
+/* Somebody would like the screen to have this size; the guest's driver is told. 0s: no wish. */
+void vmmdev_display_hint(struct vmmdev *d, unsigned display, unsigned width, unsigned height, unsigned bpp);
+/* Ask the guest to give up so much memory. -1 and *e: there is not that much. */
+int vmmdev_balloon(struct vmmdev *d, uint64_t mib, struct err *e);
+/* What the guest's driver has told of itself; major 0: nothing yet. */
+struct vmmdev_guest {
+	unsigned major, minor, build, revision, os_type, caps;
+	unsigned driver_status, service_status; /* 50: active */
+	uint64_t silent_ns;			/* since the last heartbeat; 0: none is expected */
+	unsigned balloon_mib;
+};
+void vmmdev_guest(struct vmmdev *d, struct vmmdev_guest *out);
+
 /* ---- disks and CD-ROM drives ---- */
 
 /*

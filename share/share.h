@@ -53,6 +53,7 @@ enum share_status {
 	SHARE_RESOURCE_BUSY = -138,
 	SHARE_DISK_FULL = -152,
 	SHARE_TOO_MANY_SYMLINKS = -156,
+	SHARE_MEDIA_NOT_PRESENT = -121,
 	SHARE_NO_MORE_FILES = -201,
 	SHARE_DEV_IO_ERROR = -250,
 	SHARE_SERVICE_NOT_FOUND = -2900,
@@ -123,5 +124,83 @@ struct prop_waiter;
 struct prop_waiter *props_wait(
 	struct props *s, const char *patterns, int64_t after, prop_wait_fn *fn, void *opaque, struct prop *now);
 bool props_unwait(struct props *s, void *opaque);
+
+/* ------------------------------------------------------------------ services and calls */
+
+enum share_kind { SHARE_NONE, SHARE_U32, SHARE_U64, SHARE_BUF };
+
+struct share_parm {
+	enum share_kind kind;
+	uint64_t value; /* SHARE_U32, SHARE_U64: in and out */
+	uint8_t *data;	/* SHARE_BUF: the transport's, until done() */
+	uint32_t size;
+};
+
+#define SHARE_PARMS_MAX 32
+struct share_call {
+	uint32_t client, function;
+	int count;
+	struct share_parm parm[SHARE_PARMS_MAX];
+	int status; /* filled in: an enum share_status */
+	void (*done)(struct share_call *c);
+	struct share_call *next; /* private, as what follows */
+	struct share *share;
+	struct folder *folder;
+};
+
+struct share;
+struct share_options {
+	struct props *props; /* stays the caller's; NULL: no guest properties */
+	bool confine;	     /* folders' threads give up what they do not need (Landlock, capabilities) */
+	int max_handles;     /* files and directories that guests can have open; 0: 2048 */
+	/* For tests: instead of the system call. */
+	int (*openat2)(int dirfd, const char *path, const void *how, size_t size);
+};
+/* Starts the thread that starts the folders' threads: call it before rights are given up. */
+struct share *share_open(const struct share_options *o, struct err *e);
+/* Every call has ended, or is a wait, which is forgotten. */
+void share_close(struct share *s);
+
+/* ---- folders: any thread ---- */
+
+#define SHARE_FOLDERS_MAX 64
+#define SHARE_NAME_MAX 255 /* bytes */
+#define SHARE_THREADS 2	   /* a folder */
+
+struct share_folder {
+	const char *name;
+	int fd; /* the directory, O_PATH is enough; taken over */
+	bool readonly;
+	bool symlinks; /* the guest may make symbolic links */
+	bool automount;
+	const char *mount_point; /* of automount; NULL or "": the guest's choice */
+};
+/* -1 and *e (the descriptor is closed): the name is taken or cannot be, or this host cannot share safely. */
+int share_folder_add(struct share *s, const struct share_folder *f, struct err *e);
+/* What the guest has open in it is closed; it gets SHARE_MEDIA_NOT_PRESENT until a folder of that name is added. */
+int share_folder_remove(struct share *s, const char *name, struct err *e);
+/* May the guest make symbolic links there? */
+void share_folder_symlinks(struct share *s, const char *name, bool allowed);
+int share_open_handles(struct share *s);
+
+/* ---- the transport's side: any thread ---- */
+
+int share_connect(struct share *s, const char *service, uint32_t *client);
+int share_disconnect(struct share *s, uint32_t client);
+void share_submit(struct share *s, struct share_call *c);
+/* True: the call waited for something, has been taken back and will not be told `done`. */
+bool share_cancel(struct share *s, struct share_call *c);
+/* Wait until nothing is in flight but calls that wait for a change. */
+void share_drain(struct share *s);
+/* The guest starts anew: nothing in flight; clients and what they have open are forgotten, waits too. */
+void share_reset(struct share *s);
+
+/*
+ * Clients, mapped folders and open handles as bytes, for saved states; drained before. share_load() reopens what it
+ * finds unchanged; the rest answers SHARE_DEV_IO_ERROR until it is closed.
+ */
+#define SHARE_SAVED_SIZE 65536
+void share_save(struct share *s, uint8_t out[SHARE_SAVED_SIZE]);
+void share_load(struct share *s, const uint8_t in[SHARE_SAVED_SIZE]);
 
 #endif
