@@ -42,6 +42,7 @@ struct pc {
 	struct fdc *floppy; /* NULL: none */
 	struct i8042 *keyboard;
 	struct vga *vga;
+	struct vmmdev *guest_device;
 	struct fwcfg *fwcfg;
 	struct vmgenid *generation;
 

@@ -291,6 +291,16 @@ make_virtio_balloon(struct pc *p, struct pc_device *d, struct err *e)
 	return d->made ? 0 : -1;
 }
 
+static int
+make_vmmdev(struct pc *p, struct pc_device *d, struct err *e)
+{
+	struct vmmdev_wires w = { .share = d->share, .props = d->props, .ram = p->c->ram, .vram = d->vram };
+
+	p->guest_device = vmmdev_create(&p->m, d->slot, &w, e);
+	d->made = p->guest_device;
+	return d->made ? 0 : -1;
+}
+
 static const struct device_type {
 	const char *name;
 	int (*make)(struct pc *p, struct pc_device *d, struct err *e);
@@ -310,6 +320,7 @@ static const struct device_type {
 	{ "virtio-serial", make_virtio_serial },
 	{ "virtio-rng", make_virtio_rng },
 	{ "virtio-balloon", make_virtio_balloon },
+	{ "vmmdev", make_vmmdev },
 	{ "debug-exit", make_debug_exit },
 	{ "testdev", make_testdev },
 };

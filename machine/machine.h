@@ -55,6 +55,9 @@ struct pc_drive {
 	void *opaque;
 };
 
+struct share;
+struct props;
+
 /* One device a user can name. `type` is a row of the catalogue (pc_device_type). */
 struct pc_device {
 	const char *type;
@@ -68,6 +71,8 @@ struct pc_device {
 	struct chardev *cd;		     /* of a virtio-console or virtio-serial; owned by it once it is made */
 	const struct virtio_port_user *port; /* of a virtio-serial without cd */
 	void *port_opaque;
+	struct share *share; /* of a vmmdev, as `props`: the caller's */
+	struct props *props;
 	bool not_bootable; /* firmware does not try it */
 	/* filled in by pc_build(): */
 	void *made; /* the device's object */
@@ -147,6 +152,9 @@ bool pc_power_button(struct pc *p);
 /* What a person types and does with the mouse; what the screen shows (false: there is no VGA). Machine lock held. */
 struct input_sink pc_input(struct pc *p);
 bool pc_display(struct pc *p, struct display_source *out);
+
+/* VirtualBox's guest device, dev/dev.h; NULL: there is none. */
+struct vmmdev *pc_guest_device(struct pc *p);
 
 /* The name of row n of the catalogue of devices; NULL behind the last. */
 const char *pc_device_type(int n);

@@ -384,6 +384,12 @@ pc_input(struct pc *p)
 	return (struct input_sink){ .opaque = p, .scancodes = type_scancodes, .pointer = move_pointer };
 }
 
+struct vmmdev *
+pc_guest_device(struct pc *p)
+{
+	return p->guest_device;
+}
+
 bool
 pc_display(struct pc *p, struct display_source *out)
 {

@@ -65,10 +65,10 @@ landlock(int dir, bool readonly, int version)
 }
 
 int
-confine_thread(int dir, bool readonly)
+confine_thread(int dir, bool readonly, bool keep_capabilities)
 {
 	int version = (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
-	int r = drop_capabilities();
+	int r = keep_capabilities ? 0 : drop_capabilities();
 
 	if (!r && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 		r = -errno;

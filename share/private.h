@@ -105,7 +105,7 @@ void propsvc_call(struct share *s, struct share_call *c);
 
 /* ---- confine.c ---- */
 /* This thread can from now on only do what a folder's server needs: beneath `dir`. 0 or -errno. */
-int confine_thread(int dir, bool readonly);
+int confine_thread(int dir, bool readonly, bool keep_capabilities);
 
 /* ---- share.c ---- */
 /* Are the parameters of these kinds? '4' SHARE_U32, '8' SHARE_U64, 'b' SHARE_BUF, one a parameter. */

@@ -412,6 +412,17 @@ props_load(struct props *s, const struct prop *p)
 	pthread_mutex_unlock(&s->lock);
 }
 
+int64_t
+props_now(struct props *s)
+{
+	int64_t now;
+
+	pthread_mutex_lock(&s->lock);
+	now = new_time(s);
+	pthread_mutex_unlock(&s->lock);
+	return now;
+}
+
 bool
 props_get(struct props *s, const char *name, struct prop *out)
 {

@@ -183,7 +183,7 @@ birth_main(void *opaque)
 {
 	struct birth *b = opaque;
 	struct folder *f = b->f;
-	int r = f->share->o.confine ? confine_thread(f->fd, f->readonly) : 0;
+	int r = f->share->o.confine ? confine_thread(f->fd, f->readonly, f->share->o.keep_capabilities) : 0;
 
 	pthread_mutex_lock(&b->lock);
 	b->result = r;

@@ -111,6 +111,8 @@ bool props_get(struct props *s, const char *name, struct prop *out);
 void props_each(struct props *s, const char *patterns, void (*fn)(void *opaque, const struct prop *p), void *opaque);
 /* As it was written down: neither a change nor checked against flags. What is not valid is left out. */
 void props_load(struct props *s, const struct prop *p);
+/* A time that no change up to now is behind. */
+int64_t props_now(struct props *s);
 /* The machine is reset: what has PROP_TRANSRESET goes. */
 void props_reset(struct props *s);
 
@@ -150,9 +152,10 @@ struct share_call {
 
 struct share;
 struct share_options {
-	struct props *props; /* stays the caller's; NULL: no guest properties */
-	bool confine;	     /* folders' threads give up what they do not need (Landlock, capabilities) */
-	int max_handles;     /* files and directories that guests can have open; 0: 2048 */
+	struct props *props;	/* stays the caller's; NULL: no guest properties */
+	bool confine;		/* folders' threads give up what they do not need (Landlock, capabilities) */
+	bool keep_capabilities; /* but not these: they go when the process becomes another user */
+	int max_handles;	/* files and directories that guests can have open; 0: 2048 */
 	/* For tests: instead of the system call. */
 	int (*openat2)(int dirfd, const char *path, const void *how, size_t size);
 };

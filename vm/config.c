@@ -750,6 +750,44 @@ serial_init(void *element)
 	((struct vm_serial *)element)->path = xstrdup("");
 }
 
+static const struct key share_keys[] = {
+	KEY(struct vm_share, "name", name, K_STRING, 1, 255),
+	KEY(struct vm_share, "path", path, K_PATH, 1, 4095),
+	KEY(struct vm_share, "readonly", readonly, K_BOOL, 0, 0),
+	KEY(struct vm_share, "symlinks", symlinks, K_BOOL, 0, 0),
+	KEY(struct vm_share, "automount", automount, K_BOOL, 0, 0),
+	KEY(struct vm_share, "mount_point", mount_point, K_STRING, 0, 255),
+	{ 0 },
+};
+
+static void
+share_init(void *element)
+{
+	struct vm_share *s = element;
+
+	s->name = xstrdup("");
+	s->path = xstrdup("");
+	s->mount_point = xstrdup("");
+}
+
+static const struct key property_keys[] = {
+	KEY(struct vm_property, "name", name, K_STRING, 1, 63),
+	KEY(struct vm_property, "value", value, K_STRING, 0, 127),
+	KEY(struct vm_property, "time", time, K_I64, 0, INT64_MAX),
+	KEY(struct vm_property, "flags", flags, K_STRING, 0, 127),
+	{ 0 },
+};
+
+static void
+property_init(void *element)
+{
+	struct vm_property *p = element;
+
+	p->name = xstrdup("");
+	p->value = xstrdup("");
+	p->flags = xstrdup("");
+}
+
 static const char *const triple_fault_names[] = { "stop", "reset", NULL };
 static const struct key config_keys[] = {
 	KEY_OWN("version", read_version, write_version),
@@ -783,6 +821,9 @@ static const struct key config_keys[] = {
 	KEY_OWN("vrde", read_vrde, write_vrde),
 	KEY(struct vm_config, "agent", agent, K_BOOL, 0, 0),
 	KEY_OWN("devices", read_devices, write_devices),
+	KEY(struct vm_config, "guest_device", guest_device, K_BOOL, 0, 0),
+	KEY_LIST(struct vm_config, "shares", shares, share_count, share_keys, share_init),
+	KEY_LIST(struct vm_config, "properties", properties, property_count, property_keys, property_init),
 	{ 0 },
 };
 
@@ -870,6 +911,7 @@ complete(struct vm_config *c)
 {
 	for (int i = 0; i < c->serial_count; i++)
 		complete_serial(&c->serial[i]);
+	c->guest_device |= c->share_count != 0;
 	for (int i = 0; i < c->controller_count; i++)
 		for (int k = 0; k < c->controllers[i].attachment_count; k++)
 			c->controllers[i].ports =
@@ -912,6 +954,33 @@ vm_config_add_nic(struct vm_config *c)
 	nic_init(n);
 	n->slot = c->nic_count - 1;
 	return n;
+}
+
+struct vm_share *
+vm_config_add_share(struct vm_config *c, const void *json, struct err *e)
+{
+	struct place place = { "share", e };
+	struct vm_share *s = &c->shares[c->share_count];
+
+	if (c->share_count == VM_SHARES_MAX) {
+		err_set(e, ERR_INVALID, "A machine can have %d shared folders", VM_SHARES_MAX);
+		return NULL;
+	}
+	*s = (struct vm_share){ 0 };
+	share_init(s);
+	c->share_count++;
+	if (!read_object(s, json, share_keys, &place))
+		return s;
+	vm_config_remove_share(c, s);
+	return NULL;
+}
+
+void
+vm_config_remove_share(struct vm_config *c, struct vm_share *s)
+{
+	free_members(s, share_keys);
+	c->share_count--;
+	memmove(s, s + 1, (size_t)(&c->shares[c->share_count] - s) * sizeof(*s));
 }
 
 struct vm_attachment *

@@ -84,6 +84,20 @@ struct vm_nic {
 	bool trace_on;
 };
 
+#define VM_SHARES_MAX 64
+#define VM_PROPERTIES_MAX 256
+
+struct vm_share {
+	char *name, *path, *mount_point;
+	bool readonly, symlinks, automount;
+	bool transient; /* came while the machine ran */
+};
+
+struct vm_property {
+	char *name, *value, *flags;
+	int64_t time;
+};
+
 /* Disks that share a limit of bandwidth. */
 struct vm_group {
 	char *name;
@@ -129,6 +143,11 @@ struct vm_config {
 	bool vrde, vrde_enabled;
 	char *vrde_address, *vrde_ports, *vrde_password;
 	bool agent;
+	bool guest_device;
+	int share_count;
+	struct vm_share shares[VM_SHARES_MAX];
+	int property_count;
+	struct vm_property properties[VM_PROPERTIES_MAX];
 	int device_count;
 	char *devices[VM_DEVICES_MAX];
 };
@@ -150,6 +169,9 @@ int vm_config_check(const struct vm_config *c, struct err *e);
 /* One more adapter, in the first slot that is free, or serial port, with defaults. There must be room. */
 struct vm_nic *vm_config_add_nic(struct vm_config *c);
 struct vm_serial *vm_config_add_serial(struct vm_config *c);
+/* One more shared folder, as "share.add" of the protocol has it. NULL and *e. (Its name is checked by share/.) */
+struct vm_share *vm_config_add_share(struct vm_config *c, const void *json, struct err *e);
+void vm_config_remove_share(struct vm_config *c, struct vm_share *s);
 struct vm_attachment *vm_config_add_attachment(struct vm_controller *c, int port, int device);
 
 /* A rule as nat_rule_parse() reads it. */

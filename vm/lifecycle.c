@@ -296,6 +296,7 @@ enter_sandbox(struct vm *v, struct err *e)
 		}
 	}
 	s.writable = images;
+	s.shares = v->shares != NULL;
 
 	for (int i = 0; i < v->c->serial_count; i++)
 		if (v->c->serial[i].mode == VM_SERIAL_SERVER)
@@ -357,6 +358,7 @@ static const struct step {
 	{ "open the machine", open_machine, close_machine },
 	{ "open the saved state", vm_state_open, vm_state_close },
 	{ "start the opener of images", vm_opener_start, vm_opener_stop },
+	{ "open the shared folders", vm_shares_open, vm_shares_close },
 	{ "set the limits of bandwidth", vm_groups_open, vm_groups_close },
 	{ "open the disks", vm_open_disks, vm_close_disks },
 	{ "plug in the networks", vm_open_networks, vm_close_networks },

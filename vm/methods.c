@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "dev/dev.h"
 #include "vm/private.h"
 
 struct call {
@@ -141,6 +142,7 @@ METHOD(status)
 		(int)s.width, "height", (int)s.height, "uptime_ms",
 		(json_int_t)((loop_now() - v->started_ns) / 1000000u), "nics", nics, "vrde_clients",
 		v->rfb ? (int)rfb_clients(v->rfb) : 0);
+	json_object_set_new(c->result, "additions", vm_additions(v));
 	surface_free(&s);
 	return done(c, c->result);
 }
@@ -501,6 +503,104 @@ METHOD(merge_cancel)
 	if (!d)
 		return METHOD_FAILED;
 	vm_merge_cancel(d);
+	return done(c, NULL);
+}
+
+/* ---- the guest's driver ---- */
+
+METHOD(share_add)
+{
+	int fd = control_take_fd(c->v->control, c->asker);
+
+	if (fd < 0) {
+		err_set(c->e, ERR_INVALID, "no descriptor of a directory came with the request");
+		return METHOD_FAILED;
+	}
+	return vm_share_add(c->v, c->params, fd, c->e) ? METHOD_FAILED : done(c, NULL);
+}
+
+METHOD(share_remove)
+{
+	const char *name;
+
+	return get_string(c, "name", &name) && !vm_share_remove(c->v, name, c->e) ? done(c, NULL) : METHOD_FAILED;
+}
+
+METHOD(share_symlinks)
+{
+	const char *name;
+	bool allowed;
+
+	if (!get_string(c, "name", &name) || !get_bool(c, "allowed", &allowed) ||
+		vm_share_symlinks(c->v, name, allowed, c->e))
+		return METHOD_FAILED;
+	return done(c, NULL);
+}
+
+METHOD(share_list)
+{
+	return done(c, vm_share_list(c->v));
+}
+
+METHOD(guestprop_list)
+{
+	const char *patterns = json_string_value(json_object_get(c->params, "patterns"));
+	json_t *list = vm_prop_list(c->v, patterns ? patterns : "", c->e);
+
+	return list ? done(c, list) : METHOD_FAILED;
+}
+
+METHOD(guestprop_set)
+{
+	const char *value = json_string_value(json_object_get(c->params, "value"));
+	const char *flags = json_string_value(json_object_get(c->params, "flags"));
+	const char *name;
+
+	if (!get_string(c, "name", &name) || vm_prop_set(c->v, name, value, flags, c->e))
+		return METHOD_FAILED;
+	return done(c, NULL);
+}
+
+METHOD(guestprop_wait)
+{
+	json_int_t after = json_integer_value(json_object_get(c->params, "after"));
+	const char *patterns;
+	int timeout;
+
+	if (!get_string(c, "patterns", &patterns) || !get_int(c, "timeout_ms", 0, 30000, &timeout))
+		return METHOD_FAILED;
+	return vm_prop_wait(c->v, patterns, after, timeout, c->asker, &c->result, c->e);
+}
+
+static struct vmmdev *
+get_guest_device(struct call *c)
+{
+	struct vmmdev *d = pc_guest_device(c->v->pc);
+
+	if (!d)
+		err_set(c->e, ERR_UNSUPPORTED, "the machine has no guest device");
+	return d;
+}
+
+METHOD(display_hint)
+{
+	struct vmmdev *d = get_guest_device(c);
+	int display, width, height, bpp;
+
+	if (!d || !get_int(c, "display", 0, 63, &display) || !get_int(c, "width", 0, 16384, &width) ||
+		!get_int(c, "height", 0, 16384, &height) || !get_int(c, "bpp", 0, 32, &bpp))
+		return METHOD_FAILED;
+	vmmdev_display_hint(d, (unsigned)display, (unsigned)width, (unsigned)height, (unsigned)bpp);
+	return done(c, NULL);
+}
+
+METHOD(balloon)
+{
+	struct vmmdev *d = get_guest_device(c);
+	int mib;
+
+	if (!d || !get_int(c, "mib", 0, 1 << 20, &mib) || vmmdev_balloon(d, (uint64_t)mib, c->e))
+		return METHOD_FAILED;
 	return done(c, NULL);
 }
 

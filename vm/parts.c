@@ -4,7 +4,8 @@
  * one row of pc_config.devices each.
  *
  * PCI slots are those of a VirtualBox machine, so that guests name their interfaces the same (enp0s3, enp0s8):
- * network adapters 1-4 in slots 3, 8, 9, 10, 5-8 in 16-19; the SATA controller in 13. Others take what is free.
+ * the guest device in slot 4; network adapters 1-4 in slots 3, 8, 9, 10, 5-8 in 16-19; the SATA controller in 13.
+ * Others take what is free.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,6 +19,7 @@
 
 static const int nic_slots[VM_NICS_MAX] = { 3, 8, 9, 10, 16, 17, 18, 19 };
 #define AHCI_SLOT 13
+#define GUEST_DEVICE_SLOT 4
 
 /* ---- disks ---- */
 
@@ -369,6 +371,13 @@ vm_list_devices(struct vm *v, struct err *e)
 	v->device_count = 0;
 	if (v->c->vga_mib)
 		add_device(v, "vga", -1)->vram = v->c->vga_mib << 20;
+	if (v->shares) {
+		struct pc_device *d = add_device(v, "vmmdev", GUEST_DEVICE_SLOT);
+
+		d->share = vm_share_of(v);
+		d->props = vm_props(v);
+		d->vram = v->c->vga_mib << 20;
+	}
 	list_nics(v);
 	for (int i = 0; i < v->c->controller_count; i++)
 		if (v->c->controllers[i].type != VM_VIRTIO && list_controller(v, i, e))

@@ -12,6 +12,7 @@
 #include <jansson.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 
 #include "debug/debug.h"
 #include "display/display.h"
@@ -75,6 +76,7 @@ struct vm {
 	enum vm_state state;
 	char since[40]; /* of the state */
 	uint64_t started_ns;
+	struct vm_shares *shares; /* NULL: the machine has no guest device */
 	struct vm_outcome outcome;
 	bool ended;
 
@@ -219,6 +221,26 @@ void vm_throttle_close(struct vm *v);
 /* Machine lock held. */
 void vm_throttle_set(struct vm *v, int percent);
 
+enum method_result { METHOD_DONE, METHOD_FAILED, METHOD_LATER };
+
+/* ---- shares.c ---- */
+int vm_shares_open(struct vm *v, struct err *e);
+void vm_shares_close(struct vm *v);
+/* What a guest device is given; NULL: there is none. */
+struct share *vm_share_of(struct vm *v);
+/* The guest properties of the running machine, for whoever writes them from within this process; NULL: none. */
+struct props *vm_props(struct vm *v);
+/* The rest with the machine lock held. `params` of "share.add"; the descriptor is taken over. */
+int vm_share_add(struct vm *v, const json_t *params, int fd, struct err *e);
+int vm_share_remove(struct vm *v, const char *name, struct err *e);
+int vm_share_symlinks(struct vm *v, const char *name, bool allowed, struct err *e);
+json_t *vm_share_list(struct vm *v);
+json_t *vm_prop_list(struct vm *v, const char *patterns, struct err *e);
+int vm_prop_set(struct vm *v, const char *name, const char *value, const char *flags, struct err *e);
+enum method_result vm_prop_wait(struct vm *v, const char *patterns, int64_t after, int timeout_ms,
+	const struct vm_asker *asker, json_t **result, struct err *e);
+json_t *vm_additions(struct vm *v);
+
 /* ---- status.c ---- */
 int vm_lock_take(struct vm *v, struct err *e);
 void vm_lock_drop(struct vm *v);
@@ -243,7 +265,6 @@ void control_last_words(int fd, json_t *id, json_t *result);
 unsigned control_clients(const struct control *c);
 
 /* ---- methods.c ---- */
-enum method_result { METHOD_DONE, METHOD_FAILED, METHOD_LATER };
 /*
  * Carry out one request under the machine lock: DONE with *result (new), FAILED with *e, or LATER: somebody calls
  * control_answer().
@@ -281,6 +302,7 @@ struct sandbox {
 	const char *snapshot_dir;    /* as writable_dir; "": none */
 	const char *const *writable; /* files that may be written to: the images of the disks */
 	int writable_count;
+	bool shares; /* folders are shared: what their threads need is allowed */
 };
 /* No new privileges, no capabilities, the configured user, resource limits, seccomp; for all threads there are. */
 int sandbox_enter(const struct sandbox *s, struct err *e);

@@ -34,6 +34,8 @@
  *	              final, the machine was aborted.
  *	status.json   Replaced atomically at every change of state; see below.
  *	control.sock  The control socket, mode 0600; removed at a clean end.
+ *	guestprops.json  {"properties":[{"name","value","time":ns since 1970,"flags"}]}: guest properties, replaced
+ *	              atomically a moment after a change and at the end. Who takes them over removes it.
  *
  * ---- status.json -----------------------------------------------------------------------------------------------
  *
@@ -65,6 +67,7 @@
 #define VM_FILE_LOCK "lock"
 #define VM_FILE_STATUS "status.json"
 #define VM_FILE_CONTROL "control.sock"
+#define VM_FILE_PROPS "guestprops.json"
 #define VM_FILE_CORE "vmcore" /* written on request, then taken away by who asked */
 
 #define VM_MESSAGE_MAX (1u << 20) /* of a request */
@@ -111,7 +114,9 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *	status                      -> the members of status.json, and "name", "uuid", "cpus", "memory" (MiB),
  *	                               "width","height" (of the screen), "uptime_ms",
  *	                               "nics":[{"slot":0,"cable":true,"forwards":["name,tcp,ip,port,ip,port",...]}],
- *	                               "vrde_clients":n
+ *	                               "vrde_clients":n,
+ *	                               "additions":{"version":"6.0.0","revision":n,"run_level":0-2,"os_type":n,
+ *	                               "graphics":bool,"balloon":MiB,"silent_ms":n} of the guest's driver, or null
  *	pause, resume               -> {}
  *	reset                       -> {}        all devices and CPUs to their power-on state
  *	poweroff                    -> {}        answered when the disks are closed and status.json says poweroff
@@ -163,6 +168,17 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *	drive.attach     {controller, port, device, path?, format?, dvd?, nonrotational?, discard?, group?} -> {}
  *	drive.detach     {controller, port, device} -> {}   hot plug: ahci, virtio-scsi and nvme
  *	bandwidth.set    {name, limit} -> {}     bytes a second for the disks of a group together, 0: no limit
+ *	share.add        {name, path, readonly?, symlinks?, automount?, mount_point?} -> {}   a shared folder; a descriptor
+ *	                               of its directory (O_PATH) comes with the request (SCM_RIGHTS)
+ *	share.remove     {name} -> {}
+ *	share.symlinks   {name, allowed:bool} -> {}   may the guest make symbolic links there?
+ *	share.list       -> {"folders":[{name, path, readonly, automount, mount_point, transient:bool}]}
+ *	guestprop.list   {patterns?} -> {"properties":[{name, value, time, flags}]}
+ *	guestprop.set    {name, value?, flags?} -> {}   without a value: it is removed
+ *	guestprop.wait   {patterns, after, timeout_ms} -> {name, value, time, flags} of the first change behind time
+ *	                               `after` (0: of the next one), or {"now":time} after timeout_ms, at most 30000
+ *	display.hint     {display, width, height, bpp} -> {}   tell the guest's driver that somebody wants this size
+ *	balloon          {mib} -> {}   ask the guest's driver to give up so much memory
  *	vrde.set         {enable:bool} | {ports} -> {"port":n}   as configured in "vrde", or moved to other ports
  *	cpu_cap          {percent} -> {} \
  *	vrde.set         {enable:bool} -> {"port":n}   as configured in "vrde"
@@ -220,6 +236,15 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
 	X("drive.attach", drive_attach)                                                                                \
 	X("drive.detach", drive_detach)                                                                                \
 	X("bandwidth.set", bandwidth_set)                                                                              \
+	X("share.add", share_add)                                                                                      \
+	X("share.remove", share_remove)                                                                                \
+	X("share.symlinks", share_symlinks)                                                                            \
+	X("share.list", share_list)                                                                                    \
+	X("guestprop.list", guestprop_list)                                                                            \
+	X("guestprop.set", guestprop_set)                                                                              \
+	X("guestprop.wait", guestprop_wait)                                                                            \
+	X("display.hint", display_hint)                                                                                \
+	X("balloon", balloon)                                                                                          \
 	X("vrde.set", vrde_set)                                                                                        \
 	X("cpu_cap", cpu_cap)                                                                                          \
 	X("stats", stats)                                                                                              \
@@ -309,6 +334,11 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *   "vrde": {"enabled": true, "address": "127.0.0.1", "ports": "5900-5999", "password": ""},
  *                                       left out: there is none. enabled : true. ports: a list of ports and ranges
  *                                       ("5900,6000-6010"), the first free one is taken : 5900-5999
+ *   "guest_device": true,               VirtualBox's, for guests' drivers (80ee:cafe) : false, true with "shares"
+ *   "shares": [{"name": "src", "path": "/…", "readonly": false, "symlinks": false, "automount": false,
+ *               "mount_point": ""}]     shared folders. symlinks: the guest may make symbolic links
+ *   "properties": [{"name": "/a/b", "value": "c", "time": 0, "flags": "TRANSIENT, RDONLYGUEST"}]
+ *                                       guest properties
  *   "agent": true,                      a virtio-serial port for the guest agent, asked through agent.call : false
  *   "devices": ["virtio-rng"]           also virtio-balloon virtio-console virtio-serial debug-exit testdev : none.
  *                                       "virtio-console=file:/…" (or null, pty, unix-server:PATH...) connects it;

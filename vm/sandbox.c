@@ -281,6 +281,20 @@ static const int allowed[] = {
 	SCMP_SYS(getpgid),
 };
 
+/* For the threads of shared folders, each confined to its directory (share/confine.c). */
+static const int for_shares[] = {
+	SCMP_SYS(openat2),
+	SCMP_SYS(mkdirat),
+	SCMP_SYS(symlinkat),
+	SCMP_SYS(fchmod),
+	SCMP_SYS(fchmodat),
+	SCMP_SYS(utimensat),
+	SCMP_SYS(capset), /* to give them up, in a thread that is made later */
+	SCMP_SYS(landlock_create_ruleset),
+	SCMP_SYS(landlock_add_rule),
+	SCMP_SYS(landlock_restrict_self),
+};
+
 /* Refused with an error, not with death: libraries try these and can do without. */
 static const int refused[] = {
 	SCMP_SYS(clone3), /* glibc falls back to clone(), whose flags a filter can see */
@@ -302,15 +316,29 @@ static const int refused[] = {
 	SCMP_SYS(get_mempolicy),
 };
 
+static bool
+is_for_shares(int call)
+{
+	for (size_t i = 0; i < ARRAY_LEN(for_shares); i++)
+		if (for_shares[i] == call)
+			return true;
+	return false;
+}
+
 static int
-fill_filter(scmp_filter_ctx f)
+fill_filter(scmp_filter_ctx f, bool shares)
 {
 	int r = 0;
 
+	for (size_t i = 0; i < ARRAY_LEN(for_shares) && shares && !r; i++)
+		r = seccomp_rule_add(f, SCMP_ACT_ALLOW, for_shares[i], 0);
 	for (size_t i = 0; i < ARRAY_LEN(allowed) && !r; i++)
 		r = seccomp_rule_add(f, SCMP_ACT_ALLOW, allowed[i], 0);
 	for (size_t i = 0; i < ARRAY_LEN(refused) && !r; i++)
-		r = seccomp_rule_add(f, SCMP_ACT_ERRNO(refused[i] == SCMP_SYS(clone3) ? ENOSYS : EPERM), refused[i], 0);
+		r = shares && is_for_shares(refused[i])
+			    ? 0
+			    : seccomp_rule_add(f, SCMP_ACT_ERRNO(refused[i] == SCMP_SYS(clone3) ? ENOSYS : EPERM),
+				      refused[i], 0);
 	/* Threads, never processes. */
 	if (!r)
 		r = seccomp_rule_add(
@@ -323,7 +351,7 @@ fill_filter(scmp_filter_ctx f)
 }
 
 static int
-load_filter(struct err *e)
+load_filter(bool shares, struct err *e)
 {
 	scmp_filter_ctx f = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	int r = f ? 0 : -ENOMEM;
@@ -331,7 +359,7 @@ load_filter(struct err *e)
 	if (!r)
 		r = seccomp_attr_set(f, SCMP_FLTATR_CTL_TSYNC, 1);
 	if (!r)
-		r = fill_filter(f);
+		r = fill_filter(f, shares);
 	if (!r)
 		r = seccomp_load(f);
 	if (f)
@@ -357,5 +385,5 @@ sandbox_enter(const struct sandbox *s, struct err *e)
 		return err_sys(e, ERR_HOST, errno, "cannot give up new privileges");
 	if (s->writable_dir)
 		confine_writes(s);
-	return load_filter(e);
+	return load_filter(s->shares, e);
 }

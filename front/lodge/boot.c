@@ -264,6 +264,31 @@ opt_floppy(struct boot *b, char *arg)
 	return drive(b, "--floppy", VM_FLOPPY_DRIVE, "floppy", arg);
 }
 
+/* NAME=DIRECTORY, then ro, symlinks */
+static int
+opt_share(struct boot *b, char *arg)
+{
+	char *what = next_part(&arg), *part, *dir = strchr(what, '=');
+	struct vm_share *s;
+
+	if (!dir || b->c->share_count == VM_SHARES_MAX)
+		return bad(b, "--share", what);
+	*dir++ = 0;
+	s = &b->c->shares[b->c->share_count++];
+	s->name = xstrdup(what);
+	s->mount_point = xstrdup("");
+	b->c->guest_device = true;
+	while ((part = next_part(&arg))) {
+		if (!strcmp(part, "ro"))
+			s->readonly = true;
+		else if (!strcmp(part, "symlinks"))
+			s->symlinks = true;
+		else
+			return bad(b, "--share", part);
+	}
+	return set_file(b, &s->path, dir);
+}
+
 static int
 opt_boot(struct boot *b, char *arg)
 {
@@ -587,6 +612,8 @@ static const struct boot_option {
 	{ "device", "NAME", opt_device,
 		"debug-exit, testdev, virtio-rng, virtio-balloon, virtio-console[=BACKEND], virtio-serial[=BACKEND]" },
 	{ "agent", "PATH", opt_agent, "the guest agent's channel on a unix socket, an absolute path" },
+	{ "share", "NAME=DIR[,ro][,symlinks]", opt_share,
+		"a shared folder for 'mount -t vboxsf NAME ...'; symlinks: the guest may make them; may be repeated" },
 	{ "display", "none|vnc:PORT|png:F|text:F", opt_display,
 		"serve the screen on 127.0.0.1, or save it when the machine ends" },
 	{ "stats", NULL, opt_stats, "print the CPUs' counters when the machine ends" },
