@@ -15,6 +15,7 @@
 #include <strings.h>
 
 #include "host/ovf.h"
+#include "share/share.h"
 
 /* What an attribute's words mean. */
 enum form {
@@ -462,13 +463,17 @@ static int
 read_property(struct host *h, const struct host_vm *vm, const struct xml *x, struct err *e)
 {
 	const char *name = xml_attr(x, "name"), *value = xml_attr(x, "value"), *flags = xml_attr(x, "flags");
+	char words[PROP_FLAGS_SIZE];
+	unsigned bits = 0;
 
-	if (!name || !*name || !value || strlen(name) > 64 || strlen(value) > 1024)
+	/* Those that cannot be here are not worth a machine. */
+	if (!name || !value || !prop_name_ok(name) || strlen(value) > PROP_VALUE_MAX || !prop_value_ok(value))
 		return 0;
-	if (!flags || strlen(flags) > 64 || flags[strspn(flags, "ABCDEFGHIJKLMNOPQRSTUVWXYZ, ")])
-		flags = "";
+	if (!flags || !prop_flags_parse(flags, &bits))
+		bits = 0;
+	prop_flags_text(bits, words);
 	return db_run(h, e, "INSERT OR REPLACE INTO guestprop VALUES(?, ?, ?, ?, ?)", "lssls", vm_row(h, vm->uuid),
-		name, value, now_ns(), flags);
+		name, value, now_ns(), words);
 }
 
 int
