@@ -190,6 +190,12 @@ struct host_controller {
 	int at_count; /* sorted by port, device */
 };
 
+struct host_share {
+	char *name, *path;
+	char *mount_point; /* "": the guest's choice */
+	bool readonly, automount;
+};
+
 struct host_vm {
 	char uuid[37];
 	char *name;
@@ -206,6 +212,8 @@ struct host_vm {
 	int rule_count[HOST_NICS];
 	struct host_controller *ctl;
 	int ctl_count;
+	struct host_share *shares; /* sorted by name */
+	int share_count;
 };
 
 /* `id`: a UUID, with or without braces, or a name. ERR_NOT_FOUND in VirtualBox's words. */
@@ -430,6 +438,21 @@ int host_guestprop_each(
 int host_guestprop_wait(struct host *h, const char *id, const char *patterns, int timeout_ms, host_pair_fn *fn,
 	void *opaque, struct err *e);
 
+/* ------------------------------------------------------------------ shared folders */
+
+struct host_share_change {
+	const char *name, *path;
+	int readonly, automount; /* -1: unchanged, or off for a new one */
+	bool transient;		 /* of the running machine, gone when it ends */
+	const char *mount_point; /* NULL: unchanged */
+};
+int host_share_add(struct host *h, const char *id, const struct host_share_change *c, struct err *e);
+int host_share_remove(struct host *h, const char *id, const struct host_share_change *c, struct err *e);
+int host_share_modify(struct host *h, const char *id, const struct host_share_change *c, struct err *e);
+/* How many transient ones the machine has; 0 when it does not run. host_shares_free(). */
+int host_shares_transient(struct host *h, const struct host_vm *vm, struct host_share **out);
+void host_shares_free(struct host_share *list, int count);
+
 /* ------------------------------------------------------------------ running machines */
 
 /* How far a long operation is, in percent; may be NULL. */
@@ -472,6 +495,8 @@ struct host_live {
 	int width, height, depth, vrde_port;
 	bool vrde_client;
 	char engine[16];
+	int additions_level; /* 1: the guest has drivers that talk to us, 2: services too */
+	char additions[40];  /* their version, "6.0.0 r127566"; "": none */
 };
 int host_vm_live(struct host *h, const struct host_vm *vm, struct host_live *out, struct err *e);
 

@@ -96,6 +96,19 @@ int vm_rule_remove(struct host_vm *vm, int nic, const char *name, struct err *e)
 int vm_rule_parse(const char *text, struct nat_rule *rule, struct err *e);
 char *vm_rule_text(const struct nat_rule *r); /* "name,tcp,ip,port,ip,port" */
 
+/* ---- share.c ---- */
+
+#define SHARE_SYMLINKS_KEY "VBoxInternal2/SharedFoldersEnableSymlinksCreate/"
+int vm_share_insert(struct host_vm *vm, const struct host_share *s, struct err *e); /* copies */
+void vm_shares_free(struct host_vm *vm);
+int vm_shares_load(struct host *h, struct host_vm *vm, int64_t row, struct err *e);
+int vm_shares_store(struct host *h, const struct host_vm *vm, int64_t row, struct err *e);
+json_t *vm_shares_json(const struct host_vm *vm);
+int vm_shares_read(struct host_vm *vm, const json_t *list, struct err *e);
+json_t *vm_shares_config(struct host *h, const struct host_vm *vm); /* as vm/protocol.h has them */
+/* Extra data has changed: a running machine is told when it is about symbolic links. */
+void vm_symlinks_changed(struct host *h, const char *id, const char *key, const char *value);
+
 /* ---- vboxfile.c ---- */
 
 /* What a settings file has of a machine's hardware: "settings", "forwards", "controllers". New reference. */

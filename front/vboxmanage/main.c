@@ -211,9 +211,10 @@ static const struct verb verbs[] = {
 	{ "setextradata", cmd_setextradata, "global|VM KEY [VALUE]", "web1 Lodge/Engine interp", false },
 	{ "setproperty", cmd_setproperty, "machinefolder default|DIRECTORY", "machinefolder /srv/machines", false },
 	{ "sharedfolder", cmd_sharedfolder,
-		"add VM --name NAME --hostpath PATH [--readonly] [--transient] [--automount]\n"
+		"add VM --name NAME --hostpath PATH [--readonly] [--transient] [--automount] [--auto-mount-point PATH]\n"
+		"modify VM --name NAME [--readonly true|false] [--automount true|false] [--auto-mount-point PATH]\n"
 		"remove VM --name NAME [--transient]",
-		NULL, false },
+		"add web1 --name src --hostpath /home/me/src", false },
 	{ "showhdinfo", cmd_showmediuminfo, "UUID|FILE", NULL, true },
 	{ "showmediuminfo", cmd_showmediuminfo, "[disk|dvd|floppy] UUID|FILE", "disk web1.vdi", false },
 	{ "showvdiinfo", cmd_showmediuminfo, "UUID|FILE", NULL, true },
