@@ -59,7 +59,7 @@ LIBS_cpu   := -lZydis -lZycore
 LIBS_display := -lpng -lz -lcrypto
 LIBS_state := $(shell pkg-config --libs libzstd 2>/dev/null || echo -lzstd)
 LIBS_vm    := -lseccomp -ljansson
-LIBS_host  := -lsqlite3 -ljansson -lexpat -larchive -lz -lcrypto
+LIBS_host  := -lsqlite3 -ljansson -lexpat -larchive -lz -lcrypto -lcrypt
 LIBS_base  := -lm
 
 src = $(filter-out %/main.c,$(wildcard $(1)/*.c $(1)/*/*.c))
@@ -191,6 +191,8 @@ install: all ## install under PREFIX (default /usr/local); DESTDIR is honoured
 	install -m 755 $(OUT)/bin/lodge $(OUT)/bin/VBoxManage $(DESTDIR)$(PREFIX)/bin/
 	ln -sf VBoxManage $(DESTDIR)$(PREFIX)/bin/vboxmanage
 	install -m 755 $(OUT)/bin/lodge-vm $(OUT)/bin/lodge-switch $(OUT)/bin/lodge-nethelper $(DESTDIR)$(PREFIX)/libexec/lodge/
+	install -d $(DESTDIR)$(PREFIX)/share/lodge/UnattendedTemplates
+	install -m 644 templates/UnattendedTemplates/* $(DESTDIR)$(PREFIX)/share/lodge/UnattendedTemplates/
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	for m in doc/man/*.1; do [ ! -f "$$m" ] || install -m 644 "$$m" $(DESTDIR)$(PREFIX)/share/man/man1/; done
 	for c in front/*/completion.bash; do [ ! -f "$$c" ] || install -m 644 "$$c" \

@@ -22,6 +22,7 @@
 #include "block/block.h"
 #include "host/inv.h"
 #include "host/run.h"
+#include "host/unattended.h"
 
 static int
 take_lock(struct host *h, const char *uuid)
@@ -212,4 +213,5 @@ host_recover(struct host *h, void (*say)(void *opaque, const char *sentence), vo
 	while (n > 0)
 		recover_one(h, uuids[--n], say, opaque);
 	media_recover(h, say, opaque);
+	host_unattended_settle(h);
 }

@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "front/vboxmanage/network.h"
+#include "front/vboxmanage/unattended.h"
 
 static int cmd_help(struct cli *c, int argc, char **argv);
 static int cmd_commands(struct cli *c, int argc, char **argv);
@@ -242,6 +243,15 @@ static const struct verb verbs[] = {
 		"  [--hostiocache on|off] [--bootable on|off] [--rename NAME]\n"
 		"VM --name NAME --remove",
 		"web1 --name SATA --add sata --controller IntelAhci", false },
+	{ "unattended", cmd_unattended,
+		"detect --iso FILE [--machine-readable]\n"
+		"install VM --iso FILE [--user NAME] [--password PASSWORD|--password-file FILE|-]\n"
+		"  [--full-user-name NAME] [--hostname NAME.DOMAIN] [--locale ll_CC] [--country CC] [--time-zone ZONE]\n"
+		"  [--proxy URL] [--key KEY] [--language LANGUAGE] [--[no-]install-additions] [--additions-iso FILE]\n"
+		"  [--package-selection-adjustment minimal] [--post-install-command COMMAND]\n"
+		"  [--script-template FILE] [--post-install-template FILE] [--auxiliary-base-path PATH]\n"
+		"  [--extra-install-kernel-parameters TEXT] [--image-index N] [--dry-run] [--start-vm gui|headless]",
+		"install web1 --iso debian.iso --user me --password-file pw --start-vm headless", false },
 	{ "unregistervm", cmd_unregistervm, "VM [--delete]", "web1 --delete", false },
 };
 
