@@ -249,6 +249,11 @@ int host_vm_register(struct host *h, const char *cfg_file, char uuid[37], struct
  * in the folder stay, and so does the folder then. */
 int host_vm_unregister(struct host *h, const char *id, bool delete_files, struct err *e);
 
+/* The machine's folder with all in it goes below `folder` (NULL: where new machines go). It does not run. */
+struct host_media_progress;
+int host_vm_move(
+	struct host *h, const char *id, const char *folder, const struct host_media_progress *p, struct err *e);
+
 struct host_change {
 	enum host_key key;
 	int slot; /* 0-based */

@@ -136,6 +136,13 @@ int setting_find(const char *name);		     /* enum host_key or -1 */
 /* ---- modify.c ---- */
 
 int vm_apply(struct host *h, struct host_vm *vm, const struct host_change *c, struct err *e);
+/* A machine's folder is elsewhere: so are the disks and states of snapshots that lie in it. Inside a transaction. */
+int folder_moved(struct host *h, const char *from, const char *to, struct err *e);
+
+/* ---- move.c ---- */
+
+/* A "move" was interrupted: the machine is where the inventory says. */
+void move_recover(struct host *h, const char *uuid, json_t *files);
 
 /* ---- bandwidth.c: extra data "Lodge/DiskBandwidth/NAME" has the limit, "Lodge/DiskGroup/CONTROLLER:PORT:DEVICE" the
  * group of a disk ---- */

@@ -200,6 +200,7 @@ static const struct verb verbs[] = {
 		"VM --vrde on|off --vrdeport PORT,... --vrdeaddress ADDRESS --vrdeproperty VNCPassword=PASSWORD\n"
 		"VM OPTION VALUE ...: other options of VirtualBox are taken when their value is what there is",
 		"web1 --memory 1024 --cpus 2 --natpf1 ssh,tcp,127.0.0.1,2222,,22", false },
+	{ "movevm", cmd_movevm, "VM [--folder DIRECTORY] [--type basic]", "web1 --folder /srv/machines", false },
 	{ "natnetwork", cmd_natnetwork,
 		"add --netname NAME --network NETWORK [--enable|--disable] [--dhcp on|off] [--ipv6 on|off]\n"
 		"  [--ipv6-default on|off] [--port-forward-4 NAME:tcp|udp:[HOSTIP]:PORT:[GUESTIP]:PORT] [--loopback-4 "

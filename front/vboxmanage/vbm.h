@@ -162,6 +162,7 @@ int cmd_adoptstate(struct cli *c, int argc, char **argv);
 int cmd_clonevm(struct cli *c, int argc, char **argv);
 int cmd_import(struct cli *c, int argc, char **argv);
 int cmd_export(struct cli *c, int argc, char **argv);
+int cmd_movevm(struct cli *c, int argc, char **argv);
 
 /* A machine as people read it, and as programs do. */
 int show_vm(struct cli *c, const struct host_vm *vm);
