@@ -44,8 +44,8 @@
  *	 "ejected":[{"controller":"IDE", "port":1, "device":0, "path":"/…"}]}
  *
  * `state` is one of VM_STATES. Final are "poweroff", "saved" and "aborted"; `reason` (a sentence) goes with them
- * and with "gurumeditation". `since` is UTC. vrde_port is 0 when the console server is off. `ejected`: drives whose disc, the one named,
- * the guest has put out; they are empty.
+ * and with "gurumeditation". `since` is UTC. vrde_port is 0 when the console server is off. `ejected`: drives whose
+ * disc, the one named, the guest has put out; they are empty.
  *
  * ---- The control protocol --------------------------------------------------------------------------------------
  *
