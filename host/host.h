@@ -505,6 +505,14 @@ struct host_live {
 };
 int host_vm_live(struct host *h, const struct host_vm *vm, struct host_live *out, struct err *e);
 
+/*
+ * Why does the guest not answer? `say` gets lines for a person: what the machine does, a verdict where the screen, the
+ * serial ports or the kernel's log give one, their last lines, and how its network stands. Works for machines that have
+ * ended too. Takes up to a second or two: forwarded ports are tried.
+ */
+typedef void host_say_fn(void *opaque, const char *line);
+int host_vm_why(struct host *h, const char *id, host_say_fn *say, void *opaque, struct err *e);
+
 /* ------------------------------------------------------------------ snapshots */
 
 /*
