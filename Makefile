@@ -59,7 +59,7 @@ LIBS_cpu   := -lZydis -lZycore
 LIBS_display := -lpng -lz -lcrypto
 LIBS_state := $(shell pkg-config --libs libzstd 2>/dev/null || echo -lzstd)
 LIBS_vm    := -lseccomp -ljansson
-LIBS_host  := -lsqlite3 -ljansson -lexpat -larchive -lz -lcrypto -lcrypt
+LIBS_host  := -lsqlite3 -ljansson -lexpat -larchive -lz -lcrypto
 LIBS_base  := -lm
 
 src = $(filter-out %/main.c,$(wildcard $(1)/*.c $(1)/*/*.c))
@@ -71,7 +71,7 @@ PROGRAMS := $(OUT)/bin/lodge $(OUT)/bin/VBoxManage $(OUT)/bin/vboxmanage $(OUT)/
 	$(patsubst %,$(OUT)/bin/lodge-%,$(patsubst %/main.c,%,$(wildcard switch/main.c nethelper/main.c)))
 
 .PHONY: all help demo check check-long bench lint clean install deps deps-demo deps-test format fuzz unit units libs print-fuzz-flags bench-programs
-all: $(PROGRAMS)
+all: $(PROGRAMS) $(OUT)/bin/lodge-agent $(OUT)/VBoxGuestAdditions.iso
 
 help: ## this text
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -115,6 +115,22 @@ $(OUT)/bin/lodge-switch: $(call obj,switch/main.c) $(call archives,$(LAYERS_swit
 	$(call link,$(filter %.o,$^),$(LAYERS_switch))
 $(OUT)/bin/lodge-nethelper: $(call obj,nethelper/main.c) $(call archives,$(LAYERS_nethelper))
 	$(call link,$(filter %.o,$^),$(LAYERS_nethelper))
+
+# ---- the guest agent: one static program that runs in any Linux guest, and the disc that brings it there ----
+AGENT_SRC := $(wildcard agent/*.c) base/str.c base/err.c
+AGENT_OBJ := $(patsubst %.c,$(OUT)/obj/agent-static/%.o,$(AGENT_SRC))
+$(OUT)/obj/agent-static/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	@echo "  CC  $< (static)"
+	@$(CC) -I. -D_GNU_SOURCE -DLODGE_VERSION='"$(VERSION)"' -std=gnu11 -Os -g $(WARN) $(if $(CI),-Werror) \
+		-D_FORTIFY_SOURCE=2 -fstack-protector-strong -ffunction-sections -fdata-sections -MMD -MP -c -o $@ $<
+$(OUT)/bin/lodge-agent: $(AGENT_OBJ)
+	@mkdir -p $(@D)
+	@echo "  LD  $@"
+	@$(CC) -static -s -Wl,--gc-sections -o $@ $^ -ljansson -lcrypt
+$(OUT)/VBoxGuestAdditions.iso: tools/make-additions $(OUT)/bin/lodge-agent
+	@echo "  ISO $@"
+	@tools/make-additions $@ $(OUT)/bin/lodge-agent $(VERSION)
 
 # ---- unit tests: test/unit/<dir>/<name>.c links the layers of <dir> ----
 UNIT_SRC := $(wildcard test/unit/*/*.c)
@@ -191,8 +207,8 @@ install: all ## install under PREFIX (default /usr/local); DESTDIR is honoured
 	install -m 755 $(OUT)/bin/lodge $(OUT)/bin/VBoxManage $(DESTDIR)$(PREFIX)/bin/
 	ln -sf VBoxManage $(DESTDIR)$(PREFIX)/bin/vboxmanage
 	install -m 755 $(OUT)/bin/lodge-vm $(OUT)/bin/lodge-switch $(OUT)/bin/lodge-nethelper $(DESTDIR)$(PREFIX)/libexec/lodge/
-	install -d $(DESTDIR)$(PREFIX)/share/lodge/UnattendedTemplates
-	install -m 644 templates/UnattendedTemplates/* $(DESTDIR)$(PREFIX)/share/lodge/UnattendedTemplates/
+	install -d $(DESTDIR)$(PREFIX)/share/lodge
+	install -m 644 $(OUT)/VBoxGuestAdditions.iso $(DESTDIR)$(PREFIX)/share/lodge/
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	for m in doc/man/*.1; do [ ! -f "$$m" ] || install -m 644 "$$m" $(DESTDIR)$(PREFIX)/share/man/man1/; done
 	for c in front/*/completion.bash; do [ ! -f "$$c" ] || install -m 644 "$$c" \
