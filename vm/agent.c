@@ -37,6 +37,8 @@ struct request {
 	struct vm_asker asker; /* client 0: nobody wants the answer */
 	char *text;	       /* NULL: waits for events */
 	bool no_reply;
+	void (*done)(void *opaque, json_t *back); /* of a request of our own */
+	void *opaque;
 	uint64_t seen;
 	struct loop_timer timer;
 	struct request *next;
@@ -99,6 +101,8 @@ append(struct request **list, struct request *r)
 static void
 finish(struct agent *a, struct request *r, json_t *result, const struct err *e)
 {
+	if (r->done)
+		r->done(r->opaque, json_object_get(result, "return"));
 	if (r->asker.client)
 		a->w.answer(a->w.opaque, &r->asker, result, e);
 	else
@@ -419,6 +423,28 @@ agent_call(struct agent *a, struct vm_asker asker, const json_t *params, struct 
 	a->queued++;
 	go_on(a);
 	return 0;
+}
+
+void
+agent_ask(
+	struct agent *a, const char *execute, json_t *arguments, void (*done)(void *opaque, json_t *back), void *opaque)
+{
+	json_t *params = json_pack("{s:s}", "execute", execute);
+	struct request *r = NULL, **p = &a->queue;
+	struct err unused;
+
+	if (arguments)
+		json_object_set_new(params, "arguments", arguments);
+	if (agent_call(a, (struct vm_asker){ 0 }, params, &unused)) {
+		done(opaque, NULL);
+	} else {
+		for (; *p; p = &(*p)->next)
+			r = *p;
+		r = r ? r : a->current;
+		r->done = done;
+		r->opaque = opaque;
+	}
+	json_decref(params);
 }
 
 int

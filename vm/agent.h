@@ -40,6 +40,10 @@ void agent_writable(struct agent *a);
  */
 int agent_call(struct agent *a, struct vm_asker asker, const json_t *params, struct err *e);
 int agent_wait(struct agent *a, struct vm_asker asker, const json_t *params, struct err *e);
+/* A request of our own: done() gets its "return", or NULL; at most once, not after agent_destroy(). `arguments`: taken
+ * over. */
+void agent_ask(struct agent *a, const char *execute, json_t *arguments, void (*done)(void *opaque, json_t *back),
+	void *opaque);
 /* "agent.onclose". */
 int agent_onclose(struct agent *a, uint64_t client, const json_t *params, struct err *e);
 /* The connection has ended: what it waits for is dropped, what it left behind is sent. */

@@ -45,6 +45,7 @@ port_opened(void *opaque, bool open)
 	struct vm *v = opaque;
 
 	agent_opened(v->agent, open);
+	vm_agent_info_opened(v, open);
 }
 
 static size_t
@@ -84,14 +85,20 @@ vm_agent_open(struct vm *v, struct err *e)
 
 	v->agent = agent_create(v->m->loop, v->c->name, &w);
 	v->sessions = json_array();
+	machine_lock(v->m);
+	vm_agent_info_start(v);
+	machine_unlock(v->m);
 	return 0;
 }
 
 void
 vm_agent_close(struct vm *v)
 {
+	machine_lock(v->m);
+	vm_agent_info_stop(v);
 	agent_destroy(v->agent);
 	v->agent = NULL;
+	machine_unlock(v->m);
 	json_decref(v->sessions);
 	v->sessions = NULL;
 }

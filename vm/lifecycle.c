@@ -140,10 +140,8 @@ build_parts(struct vm *v, struct err *e)
 		pc_dismantle(v->pc);
 		return -1;
 	}
-	for (int i = 0; i < PC_SERIAL_MAX; i++) {
-		v->serial[i] = v->pcc.serial[i].cd;
+	for (int i = 0; i < PC_SERIAL_MAX; i++)
 		v->pcc.serial[i].cd = NULL; /* the ports own them now */
-	}
 	return 0;
 }
 

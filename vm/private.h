@@ -85,7 +85,6 @@ struct vm {
 	const struct cpu_engine *engine;
 	char engine_why[256];
 	struct pc_config pcc;
-	struct chardev *serial[PC_SERIAL_MAX]; /* the ports own them; NULL: no port */
 	struct pc_device devices[PC_DEVICES_MAX];
 	int device_count;
 	struct vm_disk disks[VM_DISKS_MAX];
@@ -99,6 +98,7 @@ struct vm {
 	bool escape_seen; /* Ctrl-A on the terminal */
 	struct rfb *rfb;
 	struct agent *agent;		/* agentlink.c */
+	struct agent_info *agent_info;	/* agentinfo.c */
 	struct pc_device *agent_device; /* NULL: none */
 	json_t *sessions;		/* in the guest, as clients told */
 	uint64_t next_session;
@@ -285,6 +285,10 @@ int vm_agent_session(struct vm *v, const json_t *params, uint64_t client, json_t
 /* A connection of the control socket has ended. */
 void vm_agent_client_gone(struct vm *v, uint64_t client);
 void vm_agent_resumed(struct vm *v);
+/* ---- agentinfo.c: machine lock held ---- */
+void vm_agent_info_start(struct vm *v);
+void vm_agent_info_stop(struct vm *v);
+void vm_agent_info_opened(struct vm *v, bool open);
 /* ---- merge.c: machine lock held ---- */
 enum method_result vm_merge_start(
 	struct vm *v, struct vm_disk *d, const char *child, bool up, const struct vm_asker *asker, struct err *e);

@@ -284,5 +284,17 @@ gctl_waitrunlevel(struct gctl *g)
 int
 gctl_updateadditions(struct gctl *g)
 {
-	return fail_plain(g->c, "updateadditions is not there yet");
+	struct err e = { 0 };
+	char *said;
+
+	if (g->word_count)
+		return fail_argument(g->c, "The installer takes no arguments ('%s')", g->words[0]);
+	if (host_guest_update(g->c->host, g->vm, g->source, g->has_timeout ? g->timeout_ms : 60000, &said, &e))
+		return gctl_fail(g, &e);
+	if (g->verbose)
+		fputs(said, stdout);
+	if (!g->quiet)
+		printf("Guest Additions successfully updated\n");
+	free(said);
+	return 0;
 }

@@ -212,6 +212,8 @@ print_buses(void)
 static int
 list_systemproperties(struct cli *c, const struct how *how)
 {
+	char *additions = host_additions_path();
+
 	property("API version", "7_0");
 	property("Minimum guest RAM size", "4 Megabytes");
 	property("Maximum guest RAM size", "1048576 Megabytes");
@@ -239,7 +241,8 @@ list_systemproperties(struct cli *c, const struct how *how)
 	property("Default frontend", "");
 	property("Default audio driver", "none");
 	property("Autostart database path", "");
-	property("Default Guest Additions ISO", "");
+	property("Default Guest Additions ISO", additions ? additions : "");
+	free(additions);
 	property("Logging Level", "all");
 	property("Proxy Mode", "NoProxy");
 	property("Proxy URL", "");

@@ -55,12 +55,6 @@ kv(const char *key, const char *value)
 	printf("\"\n");
 }
 
-void
-show_pair(const char *key, const char *value)
-{
-	kv(key, value);
-}
-
 static void
 kn(const char *key, long long value)
 {
@@ -399,7 +393,6 @@ show_vm_machine_readable(struct cli *c, const struct host_vm *vm)
 	setting(vm, "usb", HK_USBOHCI);
 	setting(vm, "ehci", HK_USBEHCI);
 	setting(vm, "xhci", HK_USBXHCI);
-	show_shares_machine_readable(c, vm, live);
 	if (live)
 		printf("VRDEActiveConnection=\"%s\"\nVRDEClients==%d\n", on_off(now.vrde_client), now.vrde_client);
 	mr_recording();
@@ -409,12 +402,8 @@ show_vm_machine_readable(struct cli *c, const struct host_vm *vm)
 		show_snapshots_machine_readable(list, count);
 	host_snapshots_free(list, count);
 	number(vm, "GuestMemoryBalloon", HK_GUESTMEMORYBALLOON);
-	if (live) {
-		printf("GuestOSType=\"%s\"\nGuestAdditionsRunLevel=%d\n", host_vm_get(vm, HK_OSTYPE, 0),
-			now.additions_level);
-		if (now.additions[0])
-			printf("GuestAdditionsVersion=\"%s\"\n", now.additions);
-	}
+	if (live)
+		printf("GuestOSType=\"%s\"\nGuestAdditionsRunLevel=0\n", host_vm_get(vm, HK_OSTYPE, 0));
 	return 0;
 }
 
@@ -670,7 +659,7 @@ show_vrde(const struct host_vm *vm, const struct host_live *live)
 }
 
 static void
-show_rest(struct cli *c, const struct host_vm *vm, const struct host_live *live)
+show_rest(const struct host_vm *vm, const struct host_live *live)
 {
 	line("Pointing Device", "PS/2 Mouse");
 	line("Keyboard Device", "PS/2 Keyboard");
@@ -689,7 +678,7 @@ show_rest(struct cli *c, const struct host_vm *vm, const struct host_live *live)
 	line("xHCI USB", "disabled");
 	printf("\nUSB Device Filters:\n<none>\n\n");
 	printf("Bandwidth groups:  <none>\n\n");
-	show_shares(c, vm, vm->state == HOST_RUNNING || vm->state == HOST_PAUSED);
+	printf("Shared folders:%s\n\n", "              <none>");
 }
 
 int
@@ -708,7 +697,7 @@ show_vm(struct cli *c, const struct host_vm *vm)
 	show_storage(vm);
 	for (int n = 0; n < HOST_NICS; n++)
 		show_nic(vm, n);
-	show_rest(c, vm, &now);
+	show_rest(vm, &now);
 	if (live) {
 		snprintf(mode, sizeof(mode), "%dx%dx%d at 0,0 enabled", now.width, now.height, now.depth);
 		line("Session name", vm->session);

@@ -118,8 +118,6 @@ check_medium(struct cli *c, const char *medium)
 {
 	if (!medium)
 		return 0;
-	if (!strcmp(medium, "additions"))
-		return fail_plain(c, "There is no Guest Additions image here");
 	if (str_starts(medium, "host:"))
 		return fail_plain(c, "Drives of the host cannot be used here: attach an image");
 	if (!strcmp(medium, "iscsi"))
@@ -128,26 +126,33 @@ check_medium(struct cli *c, const char *medium)
 }
 
 static int
-attach(struct cli *c, const char *vm, const struct host_attach *at)
+attach(struct cli *c, const char *vm, struct host_attach *at)
 {
 	static const struct site site = { "Machine",
 		"AttachDevice(Bstr(pszCtl).raw(), port, device, deviceType, pMedium2Mount)", 781,
 		"VBoxManageStorageController.cpp" };
 	struct host *h;
+	char *additions = NULL;
 	struct err e = { 0 };
 
 	if (!vm || !at->controller)
 		return fail_syntax(c, vm ? "Storage controller name not specified" : "Not enough parameters");
+	if (at->medium && !strcmp(at->medium, "additions")) {
+		at->medium = additions = host_additions_path();
+		if (!additions)
+			return fail_plain(c, "There is no Guest Additions image here");
+	}
 	if (check_medium(c, at->medium))
 		return 1;
 	h = cli_host(c);
-	if (!h)
-		return 1;
-	if (!host_vm_attach(h, vm, at, &e))
-		return 0;
+	if (!h || !host_vm_attach(h, vm, at, &e)) {
+		free(additions);
+		return h ? 0 : 1;
+	}
 	fail_api(c, &e, &site);
 	if (str_starts(e.text, "Could not find file for the medium"))
 		fail_plain(c, "Invalid UUID or filename \"%s\"", at->medium);
+	free(additions);
 	return e.code == ERR_USAGE ? 2 : 1;
 }
 

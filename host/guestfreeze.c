@@ -1,17 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the guest's agent tells of the guest, as guest properties under VirtualBox's names; freezing file systems.
+ * Freezing the guest's file systems.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "host/guest.h"
-
-int
-host_guest_refresh(struct host *h, const char *vm, struct err *e)
-{
-	return 0;
-}
 
 int
 host_guest_freeze(struct host *h, const char *vm, bool freeze, int *count, struct err *e)
