@@ -33,7 +33,8 @@ _lodge() {
 	boot:--device) _lodge_reply "$cur" < <(printf '%s\n' debug-exit testdev virtio-rng virtio-balloon virtio-console) ;;
 	boot:--cpus | boot:--memory | boot:--timeout | boot:--append | boot:--name | fork:--count | fork:--name | connect:--listen | \
 		connect:--socks) ;;
-	fork:* | connect:*) _lodge_reply "$cur" < <(_lodge_machines "$program") ;;
+	why:* | wait:wait | fork:* | connect:*) _lodge_reply "$cur" < <(_lodge_machines "$program") ;;
+	autostart:autostart) _lodge_reply "$cur" < <(printf '%s\n' start stop) ;;
 	net:net) _lodge_reply "$cur" < <(printf '%s\n' list show top stop trace group) ;;
 	net:show | net:stop | net:trace | net:group)
 		_lodge_reply "$cur" < <("$program" net list 2>/dev/null | sed -nE '2,$s/^([^ ]+) .*/\1/p') ;;

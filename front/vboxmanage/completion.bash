@@ -50,14 +50,19 @@ _vboxmanage() {
 	case $verb:$((COMP_CWORD - i)) in
 	help:1) _vboxmanage_reply "$cur" < <("$program" commands 2>/dev/null) ;;
 	list:*) _vboxmanage_reply "$cur" < <(printf '%s\n' vms runningvms hdds dvds floppies ostypes hostinfo \
-		systemproperties bridgedifs hostonlyifs hostonlynets dhcpservers natnets natnetworks intnets groups extpacks) ;;
+		systemproperties bridgedifs hostonlyifs hostonlynets dhcpservers natnets natnetworks intnets groups extpacks \
+		hostdvds hostfloppies hostcpuids hddbackends usbhost usbfilters webcams screenshotformats cpu-profiles \
+		hostdrives cloudproviders cloudprofiles updates) ;;
 	debugvm:1) _vboxmanage_reply "$cur" < <(_vboxmanage_machines "$program" runningvms) ;;
 	debugvm:2) _vboxmanage_reply "$cur" < <(printf '%s\n' dumpvmcore gdb getregisters guestsample info injectnmi log \
 		logdest osdetect osdmesg osinfo setregisters show stack statistics) ;;
 	controlvm:1) _vboxmanage_reply "$cur" < <(_vboxmanage_machines "$program" runningvms) ;;
 	controlvm:2) _vboxmanage_reply "$cur" < <(printf '%s\n' pause resume reset poweroff acpipowerbutton \
 		savestate screenshotpng addencpassword keyboardputscancode keyboardputstring keyboardputfile vrde setlinkstate1 natpf1 nictrace1 \
-		nictracefile1 nic1 nicpromisc1 nicproperty1) ;;
+		nictracefile1 nic1 nicpromisc1 nicproperty1 shutdown reboot cpuexecutioncap autostart-enabled \
+		autostart-delay vrdeport) ;;
+	metrics:1) _vboxmanage_reply "$cur" < <(printf '%s\n' list setup query enable disable collect) ;;
+	metrics:*) _vboxmanage_reply "$cur" < <(echo host; _vboxmanage_machines "$program" runningvms) ;;
 	snapshot:2) _vboxmanage_reply "$cur" < <(printf '%s\n' take delete restore restorecurrent edit list showvminfo) ;;
 	snapshot:3)
 		_vboxmanage_reply "$cur" < <("$program" snapshot "${COMP_WORDS[i + 1]}" list --machinereadable 2>/dev/null |

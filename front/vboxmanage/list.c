@@ -3,6 +3,7 @@
  * list and hostinfo.
  */
 #include <cpuid.h>
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -189,9 +190,8 @@ print_buses(void)
 	static const struct {
 		const char *name;
 		int controllers, ports, devices;
-	} buses[] = { { "IDE", 1, 2, 2 }, { "SATA", 1, 30, 1 }, { "SCSI", 0, 16, 1 }, { "SAS", 0, 255, 1 },
-		{ "NVMe", 0, 255, 1 }, { "virtio-scsi", 0, 256, 1 }, { "virtio-blk", 1, 30, 1 },
-		{ "Floppy", 0, 1, 2 } };
+	} buses[] = { { "IDE", 1, 2, 2 }, { "SATA", 1, 30, 1 }, { "SCSI", 1, 16, 1 }, { "SAS", 0, 255, 1 },
+		{ "NVMe", 1, 64, 1 }, { "virtio-scsi", 1, 64, 1 }, { "virtio-blk", 1, 30, 1 }, { "Floppy", 1, 1, 2 } };
 	char label[64], value[16];
 
 	for (size_t i = 0; i < ARRAY_LEN(buses); i++) {
@@ -296,12 +296,86 @@ list_screenshotformats(struct cli *c, const struct how *how)
 	return 0;
 }
 
+/* Block devices of this host whose names begin with one of the two prefixes, as /sys/block has them. */
+static int
+each_block_device(const char *prefix, const char *other, void (*show)(const char *name))
+{
+	struct dirent **list;
+	int n = scandir("/sys/block", &list, NULL, alphasort);
+
+	for (int i = 0; i < n; i++) {
+		if (str_starts(list[i]->d_name, prefix) || (other && str_starts(list[i]->d_name, other)))
+			show(list[i]->d_name);
+		free(list[i]);
+	}
+	if (n >= 0)
+		free(list);
+	return 0;
+}
+
+/* A drive has no UUID of its own: it follows from its name, as with host-only interfaces. */
+static void
+show_host_drive(const char *name)
+{
+	printf("UUID:         %08x-0000-4000-8000-%012x\nName:         /dev/%s\n\n",
+		0x6472u << 16 | (unsigned char)name[0], (unsigned)atoi(name + strcspn(name, "0123456789")), name);
+}
+
+static int
+list_hostdvds(struct cli *c, const struct how *how)
+{
+	printf("Host DVD drives:\n\n");
+	return each_block_device("sr", NULL, show_host_drive);
+}
+
+static int
+list_hostfloppies(struct cli *c, const struct how *how)
+{
+	printf("Host Floppy drives:\n\n");
+	return each_block_device("fd", NULL, show_host_drive);
+}
+
+static void
+show_host_disk(const char *name)
+{
+	char path[320];
+	unsigned long long sectors = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/block/%s/size", name);
+	f = fopen(path, "re");
+	if (f && fscanf(f, "%llu", &sectors) != 1)
+		sectors = 0;
+	if (f)
+		fclose(f);
+	printf("Drive:       /dev/%s\nSize:        %llu MBytes\n\n", name, sectors / 2048);
+}
+
+static int
+list_hostdrives(struct cli *c, const struct how *how)
+{
+	each_block_device("sd", "nvme", show_host_disk);
+	return each_block_device("vd", NULL, show_host_disk);
+}
+
 static int
 list_hddbackends(struct cli *c, const struct how *how)
 {
-	printf("Supported hard disk backends:\n\n"
-	       "Backend 0: id='VDI' description='VDI' capabilities=0x0 extensions='vdi (HardDisk)'\n"
-	       "Backend 1: id='RAW' description='RAW' capabilities=0x0 extensions='img (HardDisk,Floppy),iso (DVD)'\n");
+	static const struct {
+		const char *id, *text, *extensions;
+	} rows[] = {
+		{ "VMDK", "VMDK", "vmdk (HardDisk)" },
+		{ "VDI", "VDI", "vdi (HardDisk)" },
+		{ "VHD", "VHD", "vhd (HardDisk)" },
+		{ "VHDX", "VHDX", "vhdx (HardDisk)" },
+		{ "QCOW2", "QCOW2", "qcow2 (HardDisk)" },
+		{ "RAW", "RAW", "img (HardDisk,Floppy),iso (DVD)" },
+	};
+
+	printf("Supported hard disk backends:\n\n");
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+		printf("Backend %zu: id='%s' description='%s' capabilities=0x0 extensions='%s'\n", i, rows[i].id,
+			rows[i].text, rows[i].extensions);
 	return 0;
 }
 
@@ -370,8 +444,8 @@ static const struct list {
 	{ "vms", list_vms },
 	{ "runningvms", list_runningvms },
 	{ "ostypes", list_ostypes },
-	{ "hostdvds", list_nothing },
-	{ "hostfloppies", list_nothing },
+	{ "hostdvds", list_hostdvds },
+	{ "hostfloppies", list_hostfloppies },
 	{ "intnets", network_intnets },
 	{ "bridgedifs", network_bridgedifs },
 	{ "hostonlyifs", network_hostonlyifs },
@@ -393,10 +467,11 @@ static const struct list {
 	{ "webcams", list_nothing },
 	{ "screenshotformats", list_screenshotformats },
 	{ "cpu-profiles", list_nothing },
-	{ "hostdrives", list_nothing },
+	{ "hostdrives", list_hostdrives },
 	{ "cloudproviders", list_nothing },
 	{ "cloudprofiles", list_nothing },
 	{ "cloudnets", list_nothing },
+	{ "updates", list_nothing },
 };
 
 static const struct list *
