@@ -275,6 +275,7 @@ e_far_jump(struct emit *e, uint32_t missed)
 	e_mov(e, H_CX, T_B);
 	E_BYTES(e, 0x48, 0x0f, 0xaf); /* imul rcx, [hash] */
 	e_modrm(e, H_CX, H_SP, H_NONE, 0, e_disp(e, JIT_OFF(hot.hash)));
+	e_rr(e, true, 0x01, T_A, H_CX);				/* add: see jit_target() */
 	E_BYTES(e, 0x48, 0xc1, 0xe9, 64 - 4 - JIT_TARGET_BITS); /* shr rcx */
 	e_alu_imm(e, false, 4, H_CX, (JIT_TARGETS - 1) << 4);
 	e_cpu_rcx(e, 0x3b, T_B, JIT_OFF(target)); /* cmp */

@@ -51,7 +51,7 @@
 #define JIT_BLOCK_INSNS 64u
 #define JIT_BLOCK_BYTES 512u
 #define JIT_STACK (64u << 10)
-#define JIT_SAMPLE 127u	   /* entries of tier-1 blocks from one sample to the next */
+#define JIT_SAMPLE 127u	    /* entries of tier-1 blocks from one sample to the next */
 #define JIT_SAMPLES_HOT 16u /* samples that make a block hot */
 /* Page of the stack window when there is none. No access reaches it: not canonical. Whose RSP holds it nevertheless
  * reads and writes jit_cpu.nowhere. */
@@ -298,11 +298,18 @@ void jit_retire(struct jit_cpu *j, struct jit_block *b, const struct jit_block *
 /* Drop what writers have changed. */
 void jit_take_pending(struct jit_cpu *j);
 void jit_note_written(struct jit_cpu *j, struct ram *ram, uint64_t page); /* any thread */
+/*
+ * Where the jump cache has `rip` if it has it: keys that are the same are of one rip, canonical, in one context. The
+ * context's number is in the 16 bits that are copies of bit 47 in a canonical address: in others a guest could choose
+ * them so that the key is another context's (whose code may be of another privilege). Those bits are added to the
+ * index, the upper 17 bits of the sum, so that such an address is looked for elsewhere.
+ */
 static inline struct jit_target *
-jit_target(struct jit_cpu *j, uint64_t key)
+jit_target(struct jit_cpu *j, uint64_t key, uint64_t rip)
 {
-	return &j->target[key * JIT_HASH >> (64 - JIT_TARGET_BITS)];
+	return &j->target[(key * JIT_HASH + rip) >> (64 - JIT_TARGET_BITS)];
 }
+_Static_assert(JIT_TARGET_BITS >= 17, "bits 47 to 63 count in jit_target()");
 /* All entries of the jump cache become void. */
 void jit_new_contexts(struct jit_cpu *j);
 

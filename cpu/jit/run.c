@@ -227,7 +227,7 @@ note_target(struct jit_cpu *j, struct jit_block *b)
 		refresh(j);
 	}
 	j->noted[noted_bit(rip) / 64] |= 1ull << noted_bit(rip) % 64;
-	t = jit_target(j, rip ^ j->hot.ctx[upper]);
+	t = jit_target(j, rip ^ j->hot.ctx[upper], rip);
 	t->key = rip ^ j->hot.ctx[upper];
 	t->code = (uint64_t)(uintptr_t)(j->rx + b->far_entry);
 }

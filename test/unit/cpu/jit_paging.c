@@ -710,7 +710,54 @@ a_cpu_is_told_that_a_page_has_moved(void **state)
 	assert_true(f->cpus.cpu[1]->state.gpr[R14] > 0);
 }
 
+/* ---- addresses that differ where they must not ---- */
+
+/* Code is run in several spaces; then jumps go to where it is, but for bits 48 to 63. */
+GUEST(twisted, 64,
+	"	lea r15, [rip + 1f]\n"
+	"	mov r14, " AT(twisted, twisted_f) "\n"
+						  "	mov ebx, 4\n"
+						  "1:	mov cr3, rsi\n"
+						  "	dec ebx\n"
+						  "	js 2f\n"
+						  "	jmp r14\n"
+						  "2:	lea r15, [rip + 3f]\n"
+						  "	mov ebx, 127\n"
+						  "	jmp r14\n"
+						  "3:	mov rax, rbx\n"
+						  "	shl rax, 48\n"
+						  "	xor rax, r14\n"
+						  "	dec ebx\n"
+						  "	js 4f\n"
+						  "	jmp rax\n"
+						  "4:	hlt\n"
+						  "twisted_gp: inc r12\n"
+						  "	mov [rsp + 8], r15\n"
+						  "	add rsp, 8\n"
+						  "	iretq\n"
+						  "	.balign 4096\n"
+						  "twisted_f: inc r13\n"
+						  "	jmp r15\n");
+LABEL(twisted_f);
+LABEL(twisted_gp);
+
+static void
+code_is_not_found_at_addresses_that_are_not_canonical(void **state)
+{
+	struct mini *f = *state;
+
+	mini_gate(f, EXC_GP, ADDRESS(twisted, twisted_gp), 0);
+	LOAD(f, twisted);
+	mini_long(f, 0, CODE_AT);
+	REG(f, RSI) = PML4_AT;
+	assert_int_equal(mini_go(f), CPU_EXIT_HALT);
+	assert_int_equal(mini_vector(f), -1);
+	assert_int_equal(REG(f, R12), 127);
+	assert_int_equal(REG(f, R13), 4 + 1);
+}
+
 static const struct CMUnitTest tests[] = {
+	TEST(code_is_not_found_at_addresses_that_are_not_canonical),
 	TEST(a_page_mapped_anew_gives_its_code_and_data),
 	TEST(the_page_of_the_running_code_itself),
 	TEST(two_address_spaces_by_turns),
