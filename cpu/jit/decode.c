@@ -435,6 +435,13 @@ interrupt_flag(struct jit_scratch *t, struct insn *n)
 	n->reads = n->kills = n->may = 0;
 }
 
+static void
+swap_gs(struct insn *n)
+{
+	n->kind = K_SWAPGS;
+	n->reads = n->kills = n->may = 0;
+}
+
 /* Those of system.c. */
 static bool
 system_call(struct jit_scratch *t, struct insn *n)
@@ -504,6 +511,8 @@ classify(struct jit_scratch *t, struct insn *n)
 	} else if (is_nop(m)) {
 		n->kind = K_NOP;
 		n->reads = n->kills = n->may = 0;
+	} else if (m == ZYDIS_MNEMONIC_SWAPGS && t->wide && !t->j->i.c.cpl) {
+		swap_gs(n);
 	} else if (system_call(t, n)) {
 		n->reads = n->kills = n->may = ARITH_FLAGS;
 	} else if (is_system(m)) {

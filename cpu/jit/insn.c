@@ -184,6 +184,19 @@ string_help(struct jit_scratch *t, const struct insn *n)
 	t->w.host_ok = t->w.fp_ok = false;
 }
 
+/* At CPL 0 nothing is checked. */
+static void
+swap_gs(struct jit_scratch *t)
+{
+	uint32_t base = JIT_OFF(i.c.v.state.seg) + (uint32_t)sizeof(struct x86_seg) * SEG_GS +
+			(uint32_t)offsetof(struct x86_seg, base);
+
+	e_load(&t->e, T_A, base);
+	e_load(&t->e, T_B, JIT_OFF(i.c.v.state.kernel_gs_base));
+	e_store(&t->e, T_A, JIT_OFF(i.c.v.state.kernel_gs_base));
+	e_store(&t->e, T_B, base);
+}
+
 static void
 system_help(struct jit_scratch *t, const struct insn *n)
 {
@@ -601,6 +614,9 @@ jit_write_insn(struct jit_scratch *t, struct insn *n)
 		break;
 	case K_STRING:
 		string_help(t, n);
+		break;
+	case K_SWAPGS:
+		swap_gs(t);
 		break;
 	case K_SYSTEM:
 		system_help(t, n);

@@ -232,15 +232,22 @@ note_target(struct jit_cpu *j, struct jit_block *b)
 	t->code = (uint64_t)(uintptr_t)(j->rx + b->far_entry);
 }
 
+/* May translated code go on? Else it is the run loop's turn. */
+static inline bool
+may_go_on(struct jit_cpu *j)
+{
+	if (unlikely(!j->hot.run_ok || !mode_translated(&j->i.c) || wants_single(j) || requested(j)))
+		return false;
+	return likely(!j->i.c.v.debug) || !cpu_debug_page(&j->i.c.v, ST.rip);
+}
+
 /* The block to go on with from a complete v.state, or NULL: back to the run loop. */
 static struct jit_block *
 next_block(struct jit_cpu *j)
 {
 	struct jit_block *b;
 
-	if (unlikely(!j->hot.run_ok || !mode_translated(&j->i.c) || wants_single(j) || requested(j)))
-		return NULL;
-	if (unlikely(j->i.c.v.debug) && cpu_debug_page(&j->i.c.v, ST.rip))
+	if (!may_go_on(j))
 		return NULL;
 	ST.rflags &= ~(uint64_t)FLAG_RF; /* there are no code breakpoints */
 	b = block_here(j);
@@ -258,6 +265,26 @@ next_code(struct jit_cpu *j)
 
 	flags_in(j);
 	return b ? (uintptr_t)(j->rx + b->far_entry) : 0;
+}
+
+/* The same where the jump cache may know: it is as good here as in translated code. */
+static uintptr_t
+next_cached(struct jit_cpu *j)
+{
+	const struct jit_target *t;
+	uint64_t key;
+
+	if (may_go_on(j)) {
+		refresh(j);
+		key = ST.rip ^ j->hot.ctx[ST.rip >> 63];
+		t = jit_target(j, key, ST.rip);
+		if (likely(t->key == key)) {
+			ST.rflags &= ~(uint64_t)FLAG_RF;
+			flags_in(j);
+			return t->code;
+		}
+	}
+	return next_code(j);
 }
 
 static bool interpret_one(struct jit_cpu *j, uint32_t site);
@@ -440,7 +467,7 @@ help_interp(struct jit_cpu *j, uint32_t site, uintptr_t b)
 	flags_out(j);
 	j->refused[SITE_REASON(site)]++;
 	trace(j, SITE_REASON(site));
-	return interpret_one(j, site) ? 1 : next_code(j);
+	return interpret_one(j, site) ? 1 : next_cached(j);
 }
 
 /* An instruction with its end in another page: is that page there, and is it the one it was? */
@@ -490,7 +517,7 @@ help_system(struct jit_cpu *j, uint32_t site, uintptr_t b)
 		flags_in(j);
 		return 1;
 	}
-	return next_code(j);
+	return next_cached(j);
 }
 
 /* A vector instruction, and the registers are not loaded. */

@@ -47,6 +47,7 @@ enum kind {
 	K_BITS, /* BT and friends on a string of bits in memory */
 	K_STRING,
 	K_SYSTEM,
+	K_SWAPGS, /* at CPL 0 */
 	K_CLI,
 	K_STI,
 	K_CLD,
