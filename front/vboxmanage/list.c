@@ -324,14 +324,12 @@ show_host_drive(const char *name)
 static int
 list_hostdvds(struct cli *c, const struct how *how)
 {
-	printf("Host DVD drives:\n\n");
 	return each_block_device("sr", NULL, show_host_drive);
 }
 
 static int
 list_hostfloppies(struct cli *c, const struct how *how)
 {
-	printf("Host Floppy drives:\n\n");
 	return each_block_device("fd", NULL, show_host_drive);
 }
 

@@ -77,9 +77,15 @@ rec_screen_video_res_xy rec_screen_video_rate_kbps rec_screen_video_fps GuestMem
 }
 
 @test "lists of what there is not are empty or say so" {
-	for what in hostonlyifs dhcpservers natnets intnets runningvms vms hdds dvds floppies hostdvds hostfloppies webcams; do
+	for what in hostonlyifs dhcpservers natnets intnets runningvms vms hdds dvds floppies webcams updates cloudproviders; do
 		vbm list $what
 		says ""
+	done
+	# The host's own drives are what the kernel says.
+	for drive in hostdvds:sr hostfloppies:fd; do
+		vbm list "${drive%:*}"
+		succeeds
+		[ "$(sed -n 's|^Name: *||p' <<<"$output")" = "$(cd /sys/block && ls -d "${drive#*:}"* 2>/dev/null | sed 's|^|/dev/|')" ]
 	done
 	vbm list extpacks
 	says "Extension Packs: 0"
