@@ -126,6 +126,8 @@ void pc_hold(struct pc *p);
 void pc_release(struct pc *p);
 /* All devices and CPUs to power-on state, kernel loaded again; leaves the machine as it was, running or paused. */
 int pc_reset(struct pc *p, struct err *e);
+/* After pc_build() has failed: are the serial ports there, and own what they are connected to? */
+bool pc_owns_serial(const struct pc *p);
 void pc_dismantle(struct pc *p); /* also after pc_build() has failed */
 void pc_close(struct pc *p);	 /* NULL: nothing */
 

@@ -309,6 +309,12 @@ pc_reset(struct pc *p, struct err *e)
 	return r;
 }
 
+bool
+pc_owns_serial(const struct pc *p)
+{
+	return p->fwcfg != NULL; /* made right after them */
+}
+
 void
 pc_dismantle(struct pc *p)
 {

@@ -133,16 +133,17 @@ fill_pc_config(struct vm *v)
 static int
 build_parts(struct vm *v, struct err *e)
 {
+	int r;
+
 	if (vm_list_devices(v, e))
 		return -1;
 	fill_pc_config(v);
-	if (pc_build(v->pc, &v->pcc, e)) {
-		pc_dismantle(v->pc);
-		return -1;
-	}
-	for (int i = 0; i < PC_SERIAL_MAX; i++)
+	r = pc_build(v->pc, &v->pcc, e);
+	for (int i = 0; i < PC_SERIAL_MAX && (!r || pc_owns_serial(v->pc)); i++)
 		v->pcc.serial[i].cd = NULL; /* the ports own them now */
-	return 0;
+	if (r)
+		pc_dismantle(v->pc);
+	return r;
 }
 
 static void
