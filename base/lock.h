@@ -14,6 +14,7 @@
 #define BASE_LOCK_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -36,16 +37,18 @@ void fair_lock_contended(struct fair_lock *l); /* the slow path of fair_lock() *
 static inline void
 fair_lock(struct fair_lock *l)
 {
-	if (__atomic_load_n(&l->waiting, __ATOMIC_RELAXED) || pthread_mutex_trylock(&l->mutex))
+	if (atomic_load_explicit(&l->waiting, memory_order_relaxed) || pthread_mutex_trylock(&l->mutex))
 		fair_lock_contended(l);
-	__atomic_store_n(&l->last, (uintptr_t)pthread_self(), __ATOMIC_RELAXED);
-	__atomic_store_n(&l->depth, __atomic_load_n(&l->depth, __ATOMIC_RELAXED) + 1, __ATOMIC_RELAXED);
+	atomic_store_explicit(&l->last, (uintptr_t)pthread_self(), memory_order_relaxed);
+	atomic_store_explicit(
+		&l->depth, atomic_load_explicit(&l->depth, memory_order_relaxed) + 1, memory_order_relaxed);
 }
 
 static inline void
 fair_unlock(struct fair_lock *l)
 {
-	__atomic_store_n(&l->depth, __atomic_load_n(&l->depth, __ATOMIC_RELAXED) - 1, __ATOMIC_RELAXED);
+	atomic_store_explicit(
+		&l->depth, atomic_load_explicit(&l->depth, memory_order_relaxed) - 1, memory_order_relaxed);
 	pthread_mutex_unlock(&l->mutex);
 }
 
