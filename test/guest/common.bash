@@ -5,7 +5,7 @@ setup_file_common() {
 	ISO=$LODGE_OUT/demo.iso
 	export ISO
 	[[ -f $ISO && $ISO -nt tools/make-iso ]] || tools/make-iso "$ISO" "$LODGE_OUT/cache"
-	export LODGE_ENGINE=${LODGE_TEST_ENGINE:-interp}
+	export LODGE_ENGINE=${LODGE_TEST_ENGINE:-auto}
 }
 
 setup() {

@@ -5,7 +5,7 @@
 load ../guest/common
 
 setup_file() {
-	export PATH=$LODGE_BIN:$PATH:/sbin:/usr/sbin LODGE_ENGINE=${LODGE_TEST_ENGINE:-interp}
+	export PATH=$LODGE_BIN:$PATH:/sbin:/usr/sbin LODGE_ENGINE=${LODGE_TEST_ENGINE:-auto}
 	DEBIAN=$LODGE_OUT/debian.img
 	export DEBIAN
 	[[ -f $DEBIAN && $DEBIAN -nt tools/make-debian ]] || tools/make-debian "$DEBIAN"
