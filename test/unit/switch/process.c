@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The switch as a process, with machines (links of this process) plugged in. */
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -474,91 +473,6 @@ an_adapter_that_asks_before_it_sends_loses_nothing(void **state)
 	assert_int_equal(guests[0].link.stats.dropped, 0);
 }
 
-/* Descriptors and resident kilobytes of the switch. */
-static void
-measure(int *fds, long *kb)
-{
-	char path[64], line[256];
-	struct dirent *f;
-	DIR *d;
-	FILE *s;
-
-	snprintf(path, sizeof(path), "/proc/%d/fd", switch_pid);
-	d = opendir(path);
-	for (*fds = 0; d && (f = readdir(d));)
-		*fds += f->d_name[0] != '.';
-	if (d)
-		closedir(d);
-	snprintf(path, sizeof(path), "/proc/%d/status", switch_pid);
-	s = fopen(path, "r");
-	for (*kb = 0; s && fgets(line, sizeof(line), s);)
-		sscanf(line, "VmRSS: %ld", kb);
-	if (s)
-		fclose(s);
-}
-
-#define CROWD 100
-
-/* LODGE_SOAK_SECONDS: how long; 5 otherwise. */
-static void
-a_hundred_machines_come_and_go_without_a_leak(void **state)
-{
-	static struct guest crowd[CROWD];
-	const char *soak = getenv("LODGE_SOAK_SECONDS");
-	uint64_t end = loop_now() + (soak ? strtoull(soak, NULL, 10) : 5) * 1000000000u, rounds = 0;
-	int fds_before, fds_after;
-	long kb_before, kb_after;
-	unsigned seed = 1;
-
-	start_network(nat);
-	for (int i = 0; i < CROWD; i++) {
-		char id[8];
-
-		snprintf(id, sizeof(id), "c%d", i);
-		write_port(id, i % 100, "");
-	}
-	for (int phase = 0; phase < 2; phase++) {
-		do {
-			int i = (int)((seed = seed * 1103515245 + 12345) >> 16) % CROWD;
-			struct guest *g = &crowd[i];
-			uint8_t mac[6] = { 8, 0, 0x27, 0, 0, (uint8_t)(i / 10 * 16 + i % 10) };
-			struct plug_options o;
-			char id[8];
-
-			snprintf(id, sizeof(id), "c%d", i);
-			o = (struct plug_options){ dir, id, TOKEN };
-			pthread_mutex_lock(&lock);
-			if (g->link.class) {
-				net_link_close(&g->link);
-			} else {
-				uint8_t f[64];
-
-				net_link_init(&g->link, mac);
-				g->link.adapter = (struct net_adapter){ .opaque = g, .receive = receive };
-				assert_int_equal(plug_open(&g->link, loop, &o, NULL), 0);
-				memset(f, 0xff, 6);
-				memcpy(f + 6, mac, 6);
-				memset(f + 12, 0x88, 52);
-				net_send(&g->link, f, sizeof(f));
-			}
-			pthread_mutex_unlock(&lock);
-			rounds++;
-		} while (phase ? loop_now() < end : rounds < 400);
-		pthread_mutex_lock(&lock);
-		for (int i = 0; i < CROWD; i++)
-			net_link_close(&crowd[i].link);
-		pthread_mutex_unlock(&lock);
-		usleep(300000);
-		if (!phase)
-			measure(&fds_before, &kb_before);
-	}
-	measure(&fds_after, &kb_after);
-	print_message("%llu times in or out; descriptors %d and %d, %ld and %ld KB\n", (unsigned long long)rounds,
-		fds_before, fds_after, kb_before, kb_after);
-	assert_int_equal(fds_before, fds_after);
-	assert_true(kb_after < kb_before + 1024);
-}
-
 int
 main(void)
 {
@@ -575,7 +489,6 @@ main(void)
 		T(a_limit_holds),
 		T(an_adapter_without_room_gets_its_frames_later),
 		T(an_adapter_that_asks_before_it_sends_loses_nothing),
-		T(a_hundred_machines_come_and_go_without_a_leak),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
