@@ -162,7 +162,9 @@ plug_ready(void *backend)
 
 /* ---- plugging in ---- */
 
-/* The answer: "ok" and three descriptors. 0, -1 and *e, or 1 when it has not come yet. */
+enum { ANSWER_LATER = 1, ANSWER_GONE };
+
+/* The answer: "ok" and three descriptors. 0, -1 and *e, or that it has not come yet, or never will. */
 static int
 read_answer(struct plug *p, struct err *e)
 {
@@ -180,9 +182,9 @@ read_answer(struct plug *p, struct err *e)
 	int fds[3];
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return 1;
+		return ANSWER_LATER;
 	if (n <= 0)
-		return err_set(e, ERR_HOST, "the switch hung up");
+		return ANSWER_GONE;
 	text[n] = 0;
 	c = CMSG_FIRSTHDR(&m);
 	if (!c || c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN(sizeof(fds)))
@@ -220,10 +222,10 @@ sock_ready(void *opaque, int ready)
 		return;
 	}
 	r = read_answer(p, &e);
-	if (r > 0)
+	if (r == ANSWER_LATER)
 		return;
 	if (r || plugged(p, &e))
-		hang_up(p, e.text);
+		hang_up(p, r == ANSWER_GONE ? "it hung up" : e.text);
 }
 
 static int
@@ -277,12 +279,18 @@ first_look(struct plug *p, struct err *e)
 	ready.fd = p->sock;
 	poll(&ready, 1, FIRST_ANSWER_MS);
 	r = read_answer(p, e);
-	if (r > 0)
-		return err_set(e, ERR_TIMEOUT, "the switch does not answer");
-	if (r)
+	if (r < 0)
 		return -1;
+	if (r == ANSWER_GONE) { /* it has just died, and is about to come back */
+		hang_up(p, "it hung up");
+		return 0;
+	}
 	p->sock_watch = loop_watch_add(p->loop, p->sock, LOOP_IN, sock_ready, p);
-	return plugged(p, e);
+	if (r != ANSWER_LATER)
+		return plugged(p, e);
+	log_warn("plug", "the switch has not answered yet");
+	p->lost = true;
+	return 0;
 }
 
 static void

@@ -122,7 +122,7 @@ helper_open(const char *request, int *sock, char name[16], struct err *e)
 			err_sys(e, ERR_HOST, errno, "the network helper cannot be started");
 			break;
 		}
-		fd = helper_ask(*sock, request, name, e);
+		fd = helper_ask(*sock, request, name, sudo ? NULL : e); /* sudo has nothing to say that helps */
 		if (fd < 0) {
 			close(*sock);
 			*sock = -1;

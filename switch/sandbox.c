@@ -104,6 +104,7 @@ static const int allowed[] = {
 	/* process */
 	SCMP_SYS(futex),
 	SCMP_SYS(getpid),
+	SCMP_SYS(getppid), /* by GLib for random numbers, without /dev/urandom: a libslirp that is opened anew */
 	SCMP_SYS(gettid),
 	SCMP_SYS(rt_sigaction),
 	SCMP_SYS(rt_sigprocmask),

@@ -126,13 +126,15 @@ static void
 plug(struct soak *s, int i)
 {
 	struct guest *g = &s->guests[i];
+	struct err e = { 0 };
 	char id[8];
 
 	snprintf(id, sizeof(id), "c%d", i);
 	net_link_init(&g->link, g->mac);
 	g->link.adapter = (struct net_adapter){ .opaque = g, .receive = receive };
 	g->ip = 0;
-	assert_int_equal(plug_open(&g->link, s->loop, &(struct plug_options){ s->dir, id, TOKEN }, NULL), 0);
+	if (plug_open(&g->link, s->loop, &(struct plug_options){ s->dir, id, TOKEN }, &e))
+		fail_msg("machine %d: %s", i, e.text);
 	s->plugged++;
 	send_dhcp(g, 1, 0);
 }
