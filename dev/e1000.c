@@ -319,16 +319,25 @@ autoneg_enabled(const struct e1000 *d)
 	return d->phy[PHY_CTRL] & PHY_CTRL_AUTONEG;
 }
 
-/* 0: 10, 1: 100, 2: 1000 Mb/s. The partner offers everything. */
+/* What the partner offers at most. */
+static unsigned
+partner_speed(const struct e1000 *d)
+{
+	uint32_t speed = d->link ? d->link->speed : 0;
+
+	return !speed || speed >= 1000000 ? 2 : speed >= 100000 ? 1 : 0;
+}
+
+/* 0: 10, 1: 100, 2: 1000 Mb/s. */
 static unsigned
 phy_speed(const struct e1000 *d)
 {
 	unsigned high = !!(d->phy[PHY_CTRL] & PHY_CTRL_SPEED_HIGH), low = !!(d->phy[PHY_CTRL] & PHY_CTRL_SPEED_LOW);
 
 	if (autoneg_enabled(d)) {
-		if (d->phy[PHY_1000T_CTRL] & 0x0300)
+		if ((d->phy[PHY_1000T_CTRL] & 0x0300) && partner_speed(d) == 2)
 			return 2;
-		return d->phy[PHY_ADVERTISE] & 0x0180 ? 1 : 0;
+		return (d->phy[PHY_ADVERTISE] & 0x0180) && partner_speed(d) ? 1 : 0;
 	}
 	return high ? 2 : low;
 }
@@ -399,11 +408,11 @@ phy_read(struct e1000 *d, unsigned n)
 	case PHY_STATUS: /* every speed to 100 Mb/s, extended status, preamble may be left out, can negotiate */
 		return 0x7949 | (d->link_up ? PHY_STATUS_LINK | (autoneg_enabled(d) ? PHY_STATUS_AUTONEG_DONE : 0) : 0);
 	case PHY_PARTNER:
-		return d->link_up && autoneg_enabled(d) ? 0x45e1 : 0;
+		return d->link_up && autoneg_enabled(d) ? (partner_speed(d) ? 0x45e1 : 0x4461) : 0;
 	case PHY_EXPANSION:
 		return d->link_up && autoneg_enabled(d) ? 1 : 0;
 	case PHY_1000T_STATUS:
-		return d->link_up ? 0x3c00 : 0;
+		return d->link_up && partner_speed(d) == 2 ? 0x3c00 : 0;
 	case PHY_SPEC_STATUS:
 		return (uint16_t)(phy_speed(d) << 14 | (phy_full_duplex(d) ? 1 << 13 : 0) |
 				  (d->link_up ? 1 << 11 | 1 << 10 : 0));

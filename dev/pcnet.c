@@ -666,7 +666,7 @@ phy_read(struct pcnet *d, unsigned n)
 	case 3:
 		return 0x5561;
 	case 5:
-		return up ? 0x45e1 : 0;
+		return !up ? 0 : d->link->speed && d->link->speed < 100000 ? 0x4461 : 0x45e1;
 	case 6:
 		return up ? 1 : 0;
 	default:

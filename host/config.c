@@ -136,7 +136,18 @@ nic(struct host *h, const struct host_vm *vm, int n, struct err *e)
 		json_object_set_new(o, "trace_on", json_boolean(traced));
 		free(usual);
 	}
+	json_object_set_new(o, "speed", json_integer((json_int_t)host_vm_num(vm, HK_NICSPEED, n)));
+	json_object_set_new(o, "boot_priority", json_integer((json_int_t)host_vm_num(vm, HK_NICBOOTPRIO, n)));
 	if (*group && strcmp(group, "none")) {
+		if (host_vm_num(vm, HK_NICSPEED, n)) {
+			json_decref(o);
+			err_set(e, ERR_INVALID,
+				"Adapter %d of machine '%s' has a speed (--nicspeed%d) and a bandwidth group: only one "
+				"of them "
+				"can limit it",
+				n + 1, vm->name, n + 1);
+			return NULL;
+		}
 		json_object_set_new(o, "bandwidth_group", json_string(group));
 		json_object_set_new(o, "bandwidth", json_integer((json_int_t)host_bandwidth(h, vm, group)));
 	}

@@ -88,9 +88,9 @@ static const struct host_setting settings[HK_COUNT] = {
 	ENUM(HK_NICTYPE, "nictype", HOST_NICS, "82540EM", "Am79C970A|Am79C973|Am79C960|82540EM|82543GC|82545EM|virtio|NE1000|"
 		"NE2000|WD8003|WD8013|ELNK2|ELNK1|usbnet", "Am79C970A|Am79C973|82540EM|82543GC|82545EM|virtio",
 		"use Am79C970A, Am79C973, 82540EM, 82543GC, 82545EM or virtio"),
-	UINT_ONLY(HK_NICSPEED, "nicspeed", HOST_NICS, "0", 4000000, "the speed a card reports cannot be chosen"),
+	UINT(HK_NICSPEED, "nicspeed", HOST_NICS, "0", 0, 4000000),
 	ENUM(HK_NICPROMISC, "nicpromisc", HOST_NICS, "deny", "deny|allow-vms|allow-all", NULL, NULL),
-	UINT_ONLY(HK_NICBOOTPRIO, "nicbootprio", HOST_NICS, "0", 4, "cards are tried for network boot in their order"),
+	UINT(HK_NICBOOTPRIO, "nicbootprio", HOST_NICS, "0", 0, 4),
 	BOOL(HK_NICTRACE, "nictrace", HOST_NICS, "off"),
 	TEXT(HK_NICTRACEFILE, "nictracefile", HOST_NICS, 4000),
 	[HK_NICBANDWIDTHGROUP] = { "nicbandwidthgroup", HOST_NICS, HT_TEXT, "none", 0, 200, NULL, NULL, NULL },

@@ -51,19 +51,32 @@ add_kind(struct str *out, const struct pc_device *d, enum pc_boot kind)
 {
 	if (d->not_bootable)
 		return;
-	if (kind == PC_BOOT_NET && d->link)
-		str_addf(out, "/pci@i0cf8/ethernet@%x/ethernet-phy@0\n", (unsigned)d->pci_slot);
 	for (int i = 0; i < d->drive_count; i++)
 		if (kind == kind_of(d, &d->drives[i]))
 			add_drive(out, d, &d->drives[i]);
 }
 
+static void
+add_adapters(struct str *out, const struct pc_config *c)
+{
+	static const int order[] = { 1, 2, 3, 4, 0 };
+
+	for (size_t i = 0; i < ARRAY_LEN(order); i++)
+		for (int k = 0; k < c->device_count; k++)
+			if (c->devices[k].link && c->devices[k].boot_priority == order[i])
+				str_addf(out, "/pci@i0cf8/ethernet@%x/ethernet-phy@0\n",
+					(unsigned)c->devices[k].pci_slot);
+}
+
 void
 bootorder_text(const struct pc_config *c, struct str *out)
 {
-	for (size_t i = 0; i < ARRAY_LEN(c->boot); i++)
+	for (size_t i = 0; i < ARRAY_LEN(c->boot); i++) {
+		if (c->boot[i] == PC_BOOT_NET)
+			add_adapters(out, c);
 		for (int k = 0; k < c->device_count && c->boot[i]; k++)
 			add_kind(out, &c->devices[k], c->boot[i]);
+	}
 	str_add(out, "HALT");
 	str_addn(out, "", 1);
 }

@@ -74,6 +74,7 @@ struct pc_device {
 	struct share *share; /* of a vmmdev, as `props`: the caller's */
 	struct props *props;
 	bool not_bootable; /* firmware does not try it */
+	int boot_priority; /* among adapters: 1 first, 4 last but for 0 */
 	/* filled in by pc_build(): */
 	void *made; /* the device's object */
 	int pci_slot, pci_function;

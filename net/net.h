@@ -67,7 +67,8 @@ struct net_link {
 	void *backend;
 	struct net_adapter adapter;
 	struct pcap *trace;
-	bool cable; /* plugged in */
+	bool cable;	/* plugged in */
+	uint32_t speed; /* kbit/s that the adapter reports, 0: its own usual one */
 	uint8_t mac[6];
 	struct net_stats stats;
 	struct net_queue *queue; /* frames the adapter had no room for; bounded, then dropped */
@@ -109,9 +110,9 @@ net_link_up(const struct net_link *l)
 struct nat_rule {
 	char name[64]; /* may be empty for lodge boot */
 	bool udp;
-	char host_ip[16]; /* "" = all addresses (0.0.0.0) */
+	char host_ip[46]; /* "" = all addresses (0.0.0.0, or :: where guest_ip is of IPv6) */
 	uint16_t host_port;
-	char guest_ip[16]; /* "" = the first lease */
+	char guest_ip[46]; /* "" = the first lease; there is none of IPv6 */
 	uint16_t guest_port;
 };
 #define NAT_RULES_MAX 64
@@ -136,6 +137,9 @@ int nat_rule_add(struct net_link *l, const struct nat_rule *r, struct err *e);
 int nat_rule_remove(struct net_link *l, const char *name, struct err *e);
 /* "name,tcp|udp,hostip,hostport,guestip,guestport" as VBoxManage --natpf has it. */
 int nat_rule_parse(const char *text, struct nat_rule *out, struct err *e);
+/* The same with IPv6 addresses; guestip has to be there. */
+int nat_rule_parse6(const char *text, struct nat_rule *out, struct err *e);
+bool nat_rule_is6(const struct nat_rule *r);
 
 /* ---- A port of a network that several machines share (switch/protocol.h) ---- */
 

@@ -710,6 +710,8 @@ static const struct key nic_keys[] = {
 	KEY(struct vm_nic, "trace_on", trace_on, K_BOOL, 0, 0),
 	KEY(struct vm_nic, "bandwidth_group", group, K_STRING, 0, 255),
 	KEY(struct vm_nic, "bandwidth", bandwidth, K_U64, 0, INT64_MAX / 4),
+	KEY(struct vm_nic, "speed", speed, K_U64, 0, 4000000),
+	KEY(struct vm_nic, "boot_priority", boot_priority, K_INT, 0, 4),
 	{ 0 },
 };
 

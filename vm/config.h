@@ -76,6 +76,8 @@ struct vm_nic {
 	char *dir, *port, *token;	  /* switch */
 	uint16_t local_port, remote_port; /* tunnel */
 	char *local_ip, *remote;
+	int boot_priority;  /* 1 first, 4 last but for 0 */
+	uint64_t speed;	    /* kbit/s it reports and sends at most, 0: the usual one, no limit */
 	char *group;	    /* of adapters that share `bandwidth`; "": none */
 	uint64_t bandwidth; /* bytes a second, 0: no limit */
 	struct nat_rule rules[NAT_RULES_MAX];

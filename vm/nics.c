@@ -66,19 +66,20 @@ open_backend(struct vm *v, int i, struct err *e)
 	return err_set(e, ERR_INVALID, "network adapter %d has an attachment that nobody knows", n->slot + 1);
 }
 
-/* The limit of the adapter's group: that of an adapter before it, or a new one. */
+/* The limit of the adapter's speed, or of its group: that of an adapter before it, or a new one. */
 static void
 join_group(struct vm *v, int i)
 {
 	struct vm_nic *n = &v->c->nics[i];
 	struct net_limit *limit = NULL;
 
-	if (!n->group[0])
+	if (!n->group[0] && !n->speed)
 		return;
-	for (int k = 0; k < i && !limit; k++)
+	for (int k = 0; k < i && !limit && n->group[0]; k++)
 		if (!strcmp(v->c->nics[k].group, n->group))
 			limit = v->limits[k];
-	v->limits[i] = limit ? limit : net_limit_open(v->m->loop, n->bandwidth);
+	v->limits[i] =
+		limit ? limit : net_limit_open(v->m->loop, n->group[0] ? n->bandwidth : n->speed * UINT64_C(125));
 	net_link_limit(&v->links[i], v->limits[i]);
 }
 
@@ -104,6 +105,7 @@ vm_open_networks(struct vm *v, struct err *e)
 
 		net_link_init(&v->links[i], n->mac);
 		v->links[i].cable = n->cable;
+		v->links[i].speed = (uint32_t)n->speed;
 		v->link_count = i + 1;
 		join_group(v, i);
 		if (open_trace(v, i, e) || open_backend(v, i, e)) {

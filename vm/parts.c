@@ -289,6 +289,7 @@ list_nics(struct vm *v)
 
 		d->link = &v->links[i];
 		d->variant = models[n->model];
+		d->boot_priority = n->boot_priority;
 	}
 }
 

@@ -24,7 +24,7 @@
 enum { RX, TX, CONTROL };
 #define QUEUE_SIZE 256
 #define CONTROL_SIZE 64
-#define CONFIG_LEN 8
+#define CONFIG_LEN 17
 #define HEADER_MAX 12
 #define HEADER_LEGACY 10
 #define MAC_TABLE_MAX 64
@@ -442,7 +442,7 @@ net_kick(struct virtio *v, int queue)
 		control(d);
 }
 
-/* 0 u8 mac[6], 6 u16 status (1: link up) */
+/* 0 u8 mac[6], 6 u16 status (1: link up), 12 u32 speed (Mbit/s), 16 u8 duplex (1: full) */
 static void
 net_config_read(struct virtio *v, uint8_t *c)
 {
@@ -450,6 +450,8 @@ net_config_read(struct virtio *v, uint8_t *c)
 
 	memcpy(c, d->mac, 6);
 	put_le16(c + 6, net_link_up(d->link) ? VIRTIO_NET_S_LINK_UP : 0);
+	put_le32(c + 12, d->link->speed ? MAX(d->link->speed / 1000, 1u) : UINT32_MAX);
+	c[16] = d->link->speed ? 1 : 0xff;
 }
 
 /* Legacy drivers may set the address here (5.1.4.1). */
@@ -548,6 +550,8 @@ virtio_net_create(struct machine *m, int slot, unsigned flags, struct net_link *
 			     VIRTIO_BIT(VIRTIO_NET_F_CTRL_VQ) | VIRTIO_BIT(VIRTIO_NET_F_CTRL_RX) |
 			     VIRTIO_BIT(VIRTIO_NET_F_CTRL_RX_EXTRA) | VIRTIO_BIT(VIRTIO_NET_F_CTRL_VLAN) |
 			     VIRTIO_BIT(VIRTIO_NET_F_CTRL_MAC_ADDR);
+	if (link->speed)
+		d->v.host_features |= VIRTIO_BIT(VIRTIO_NET_F_SPEED_DUPLEX);
 	if (virtio_add(m, &d->v, &net_class, slot, flags & VIRTIO_MODERN, sizes, ARRAY_LEN(sizes))) {
 		free(d);
 		err_set(e, ERR_INVALID, "PCI slot %d for a virtio network adapter is taken", slot);

@@ -603,13 +603,13 @@ show_nic(const struct host_vm *vm, int n)
 		return;
 	}
 	snprintf(value, sizeof(value),
-		"MAC: %s, Attachment: %s, Cable connected: %s, Trace: %s (file: %s), Type: %s, Reported speed: %s "
+		"MAC: %s, Attachment: %s, Cable connected: %s, Trace: %s (file: %s), Type: %s, Reported speed: %d "
 		"Mbps, Boot "
 		"priority: %s, Promisc Policy: %s, Bandwidth group: %s",
 		host_vm_get(vm, HK_MACADDRESS, n), nic_place(vm, n, where), host_vm_get(vm, HK_CABLECONNECTED, n),
 		host_vm_get(vm, HK_NICTRACE, n), *file ? file : "none", host_vm_get(vm, HK_NICTYPE, n),
-		host_vm_get(vm, HK_NICSPEED, n), host_vm_get(vm, HK_NICBOOTPRIO, n), host_vm_get(vm, HK_NICPROMISC, n),
-		host_vm_get(vm, HK_NICBANDWIDTHGROUP, n));
+		(int)(host_vm_num(vm, HK_NICSPEED, n) / 1000), host_vm_get(vm, HK_NICBOOTPRIO, n),
+		host_vm_get(vm, HK_NICPROMISC, n), host_vm_get(vm, HK_NICBANDWIDTHGROUP, n));
 	line(label, value);
 	if (!strcmp(mode, "nat"))
 		show_rules(vm, n);

@@ -62,11 +62,37 @@ what_is_not_bootable_or_not_asked_for_is_left_out(void **state)
 	free(c);
 }
 
+static void
+adapters_go_by_their_priority_then_by_their_place(void **state)
+{
+	struct pc_device devices[] = {
+		{ .type = "e1000", .link = (struct net_link *)1, .pci_slot = 3 },
+		{ .type = "e1000", .link = (struct net_link *)1, .pci_slot = 8, .boot_priority = 4 },
+		{ .type = "e1000", .link = (struct net_link *)1, .pci_slot = 9, .boot_priority = 1 },
+		{ .type = "e1000", .link = (struct net_link *)1, .pci_slot = 10, .boot_priority = 1 },
+	};
+	struct pc_config *c = xcalloc(1, sizeof(*c));
+	struct str s = { 0 };
+
+	c->devices = devices;
+	c->device_count = 4;
+	c->boot[0] = PC_BOOT_NET;
+	bootorder_text(c, &s);
+	assert_string_equal(s.s, "/pci@i0cf8/ethernet@9/ethernet-phy@0\n"
+				 "/pci@i0cf8/ethernet@a/ethernet-phy@0\n"
+				 "/pci@i0cf8/ethernet@8/ethernet-phy@0\n"
+				 "/pci@i0cf8/ethernet@3/ethernet-phy@0\n"
+				 "HALT");
+	str_free(&s);
+	free(c);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(drives_and_adapters_are_listed_by_kind_then_by_place),
+		cmocka_unit_test(adapters_go_by_their_priority_then_by_their_place),
 		cmocka_unit_test(what_is_not_bootable_or_not_asked_for_is_left_out),
 	};
 
