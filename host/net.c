@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 
 #include "host/inv.h"
 #include "host/netrun.h"
@@ -160,9 +161,23 @@ natnet_rule_parse(const char *text, struct nat_rule *r, struct err *e)
 			"NAME:tcp|udp:[HOSTIP]:HOSTPORT:[GUESTIP]:GUESTPORT",
 			text);
 	comma = xasprintf("%s,%s,%s,%u,%s,%u", name, proto, host, host_port, guest, guest_port);
-	end = nat_rule_parse(comma, r, e);
+	end = strchr(guest, ':') ? nat_rule_parse6(comma, r, e) : nat_rule_parse(comma, r, e);
 	free(comma);
 	return end;
+}
+
+/* The directory is opened from inside the switch's sandbox, so it has to be said in full. */
+static int
+check_tftp(json_t *doc, struct err *e)
+{
+	const char *dir = json_text(doc, "tftp");
+	struct stat st;
+
+	if (!*dir)
+		return 0;
+	if (*dir != '/' || stat(dir, &st) || !S_ISDIR(st.st_mode))
+		return err_set(e, ERR_INVALID, "'%s' is not the full path of a directory that TFTP can serve", dir);
+	return 0;
 }
 
 static int
@@ -181,12 +196,16 @@ check_nat(json_t *doc, struct err *e)
 	if (!slash || !ipv4(ip, &a) || !str_to_u64(slash + 1, 8, 27, &bits))
 		return err_set(e, ERR_INVALID, "Invalid network '%s': it has the form 10.0.2.0/24, with 8 to 27 bits",
 			network);
-	json_array_foreach(json_object_get(doc, "forwards"), i, v)
-	{
-		if (natnet_rule_parse(json_string_value(v), &rule, e))
-			return -1;
-	}
-	return 0;
+	for (int six = 0; six < 2; six++)
+		json_array_foreach(json_object_get(doc, six ? "forwards6" : "forwards"), i, v)
+		{
+			if (natnet_rule_parse(json_string_value(v), &rule, e))
+				return -1;
+			if (nat_rule_is6(&rule) != six)
+				return err_set(e, ERR_INVALID, "Port-forward rule '%s' is not for IPv%d",
+					json_string_value(v), six ? 6 : 4);
+		}
+	return check_tftp(doc, e);
 }
 
 static int

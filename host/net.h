@@ -10,6 +10,7 @@
  *	HOST_NET_NAT		"NatNetwork"	{"network":"10.0.2.0/24", "enabled":true, "dhcp":true, "ipv6":false,
  *						 "prefix6":"fd17:...::/64", "default6":false,
  *						 "forwards":["ssh:tcp:[127.0.0.1]:2222:[10.0.2.4]:22"],
+ *						 "forwards6":[with IPv6], "tftp":"/path", "bootfile":"x",
  *"loopbacks":["127.0.0.1=2"]} HOST_NET_DHCP		network's name	{"ip", "mask", "lower", "upper", "enabled":true,
  *"global":SCOPE, "groups":[SCOPE with "name", "conditions"], "individual":[SCOPE with "mac" or "vm" and "nic",
  *"fixed"]} HOST_NET_GROUPS		network's name	port groups: {"web":{"vlan":10},

@@ -168,10 +168,10 @@ add_dhcp(struct host *h, json_t *config, const char *server)
 	json_decref(doc);
 }
 
-static json_t *
-forwards_json(json_t *list)
+static void
+add_forwards(json_t *out, json_t *list)
 {
-	json_t *out = json_array(), *v;
+	json_t *v;
 	size_t i;
 
 	json_array_foreach(list, i, v)
@@ -185,7 +185,6 @@ forwards_json(json_t *list)
 		json_array_append_new(out, json_string(text));
 		free(text);
 	}
-	return out;
 }
 
 static int
@@ -194,6 +193,7 @@ nat_config(struct host *h, json_t *c, const char *name, struct err *e)
 	json_t *doc = host_net_get(h, HOST_NET_NAT, name, e);
 	const char *network = json_text(doc, "network");
 	char ip[32];
+	json_t *forwards;
 
 	if (!doc)
 		return err_set(e, ERR_NOT_FOUND, "There is no NAT network named '%s'", name);
@@ -207,7 +207,15 @@ nat_config(struct host *h, json_t *c, const char *name, struct err *e)
 	json_object_set_new(c, "network", json_string(network));
 	json_object_set_new(c, "gateway",
 		ipv4_json((ipv4_of(ip) & ~0u << (32 - strtoul(network + strcspn(network, "/") + 1, NULL, 10))) + 1));
-	json_object_set_new(c, "forwards", forwards_json(json_object_get(doc, "forwards")));
+	forwards = json_array();
+	add_forwards(forwards, json_object_get(doc, "forwards"));
+	if (json_is_true(json_object_get(doc, "ipv6")))
+		add_forwards(forwards, json_object_get(doc, "forwards6"));
+	json_object_set_new(c, "forwards", forwards);
+	if (*json_text(doc, "tftp"))
+		json_object_set_new(c, "tftp", json_string(json_text(doc, "tftp")));
+	if (*json_text(doc, "bootfile"))
+		json_object_set_new(c, "bootfile", json_string(json_text(doc, "bootfile")));
 	json_object_set_new(c, "localhost_reachable", json_boolean(json_array_size(json_object_get(doc, "loopbacks"))));
 	if (json_is_true(json_object_get(doc, "ipv6"))) {
 		json_object_set_new(c, "prefix6", json_string(json_text(doc, "prefix6")));

@@ -58,6 +58,7 @@ struct nat {
 	bool stale; /* libslirp may wait for something else since the last refresh() */
 	struct nat_rule rules[NAT_RULES_MAX];
 	int rule_count;
+	bool ipv6;
 	uint8_t scratch[NET_FRAME_WIRE + 120];
 };
 
@@ -414,23 +415,33 @@ static const struct net_backend_class nat_class = {
 
 /* ---- rules ---- */
 
-static bool
-parse_ip(const char *text, struct in_addr *out)
+/* "" is any address. */
+static socklen_t
+socket_address(const char *ip, uint16_t port, bool v6, struct sockaddr_storage *out)
 {
-	out->s_addr = INADDR_ANY;
-	return !*text || inet_pton(AF_INET, text, out) == 1;
+	struct sockaddr_in6 *six = (struct sockaddr_in6 *)out;
+	struct sockaddr_in *four = (struct sockaddr_in *)out;
+
+	memset(out, 0, sizeof(*out));
+	if (v6) {
+		*six = (struct sockaddr_in6){ .sin6_family = AF_INET6, .sin6_port = htons(port) };
+		return !*ip || inet_pton(AF_INET6, ip, &six->sin6_addr) == 1 ? sizeof(*six) : 0;
+	}
+	*four = (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(port) };
+	return !*ip || inet_pton(AF_INET, ip, &four->sin_addr) == 1 ? sizeof(*four) : 0;
 }
 
 /* libslirp binds UDP ports with SO_REUSEADDR, with which Linux lets two programs share one: ask first. */
 static int
-udp_port_free(struct in_addr addr, uint16_t port)
+udp_port_free(const struct sockaddr_storage *addr, socklen_t len)
 {
-	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr = addr, .sin_port = htons(port) };
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), r = 0;
+	int fd = socket(addr->ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0), r = 0, on = 1;
 
 	if (fd < 0)
 		return -errno;
-	if (bind(fd, (struct sockaddr *)&sin, sizeof(sin)))
+	if (addr->ss_family == AF_INET6)
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+	if (bind(fd, (const struct sockaddr *)addr, len))
 		r = -errno;
 	close(fd);
 	return r;
@@ -439,7 +450,9 @@ udp_port_free(struct in_addr addr, uint16_t port)
 static int
 rule_error(const struct nat_rule *r, int error, struct err *e)
 {
-	const char *proto = r->udp ? "udp" : "tcp", *host = *r->host_ip ? r->host_ip : "0.0.0.0";
+	const char *proto = r->udp ? "udp" : "tcp", *host = *r->host_ip	      ? r->host_ip
+							    : nat_rule_is6(r) ? "::"
+									      : "0.0.0.0";
 
 	if (error == EADDRINUSE)
 		return err_set(e, ERR_IN_USE,
@@ -455,21 +468,32 @@ rule_error(const struct nat_rule *r, int error, struct err *e)
 }
 
 static int
+rule_flags(const struct nat_rule *r)
+{
+	return (r->udp ? SLIRP_HOSTFWD_UDP : 0) | (nat_rule_is6(r) ? SLIRP_HOSTFWD_V6ONLY : 0);
+}
+
+static int
 rule_open(struct nat *n, const struct nat_rule *r, struct err *e)
 {
-	struct in_addr host, guest;
+	struct sockaddr_storage host, guest;
+	bool v6 = nat_rule_is6(r);
+	socklen_t host_len = socket_address(r->host_ip, r->host_port, v6, &host),
+		  guest_len = socket_address(r->guest_ip, r->guest_port, v6, &guest);
 
-	if (!parse_ip(r->host_ip, &host))
-		return err_set(e, ERR_INVALID, "NAT rule '%s': '%s' is not an IPv4 address", r->name, r->host_ip);
-	if (!parse_ip(r->guest_ip, &guest))
-		return err_set(e, ERR_INVALID, "NAT rule '%s': '%s' is not an IPv4 address", r->name, r->guest_ip);
+	if (!host_len || !guest_len)
+		return err_set(e, ERR_INVALID, "NAT rule '%s': '%s' is not an IPv%d address", r->name,
+			host_len ? r->guest_ip : r->host_ip, v6 ? 6 : 4);
+	if (v6 && !n->ipv6)
+		return err_set(e, ERR_INVALID, "NAT rule '%s' is for IPv6, which this NAT does not have", r->name);
 	if (r->udp) {
-		int busy = udp_port_free(host, r->host_port);
+		int busy = udp_port_free(&host, host_len);
 
 		if (busy)
 			return rule_error(r, -busy, e);
 	}
-	if (slirp_add_hostfwd(n->slirp, r->udp, host, r->host_port, guest, r->guest_port))
+	if (slirp_add_hostxfwd(
+		    n->slirp, (struct sockaddr *)&host, host_len, (struct sockaddr *)&guest, guest_len, rule_flags(r)))
 		return rule_error(r, errno, e);
 	n->rules[n->rule_count++] = *r;
 	return 0;
@@ -509,12 +533,13 @@ nat_rule_remove(struct net_link *l, const char *name, struct err *e)
 
 	for (int i = 0; n && i < n->rule_count; i++) {
 		struct nat_rule *r = &n->rules[i];
-		struct in_addr host;
+		struct sockaddr_storage host;
+		socklen_t len;
 
 		if (strcmp(r->name, name))
 			continue;
-		parse_ip(r->host_ip, &host);
-		slirp_remove_hostfwd(n->slirp, r->udp, host, r->host_port);
+		len = socket_address(r->host_ip, r->host_port, nat_rule_is6(r), &host);
+		slirp_remove_hostxfwd(n->slirp, (struct sockaddr *)&host, len, rule_flags(r));
 		memmove(r, r + 1, (size_t)(n->rule_count - i - 1) * sizeof(*r));
 		n->rule_count--;
 		want_refresh(n);
@@ -608,6 +633,7 @@ nat_open(struct net_link *l, struct loop *loop, const struct nat_options *o, str
 	n = xcalloc(1, sizeof(*n));
 	n->link = l;
 	n->loop = loop;
+	n->ipv6 = o->ipv6;
 	loop_timer_init(&n->tick, loop, tick, n);
 	n->slirp = slirp_new(&config, &slirp_callbacks, n);
 	if (!n->slirp) {

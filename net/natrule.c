@@ -11,13 +11,13 @@
 
 #include "base/str.h"
 
-/* "" or an IPv4 address? */
+/* "" or an address of the family? */
 static bool
-ip_ok(const char *text)
+ip_ok(const char *text, int family)
 {
-	struct in_addr ip;
+	struct in6_addr ip;
 
-	return !*text || inet_pton(AF_INET, text, &ip) == 1;
+	return !*text || inet_pton(family, text, &ip) == 1;
 }
 
 static int
@@ -38,8 +38,17 @@ parse_port(const char *text, uint16_t *out)
 	return true;
 }
 
-int
-nat_rule_parse(const char *text, struct nat_rule *out, struct err *e)
+static int
+check_address(const char *rule, const char *text, int family, struct err *e)
+{
+	if (ip_ok(text, family))
+		return 0;
+	return err_set(
+		e, ERR_INVALID, "NAT rule '%s': '%s' is not an IPv%d address", rule, text, family == AF_INET ? 4 : 6);
+}
+
+static int
+parse(const char *text, int family, struct nat_rule *out, struct err *e)
 {
 	const char *name, *proto, *host_ip, *host_port, *guest_ip, *guest_port;
 	char copy[256], *rest = copy;
@@ -58,10 +67,10 @@ nat_rule_parse(const char *text, struct nat_rule *out, struct err *e)
 	r.udp = !strcasecmp(proto, "udp");
 	if (!r.udp && strcasecmp(proto, "tcp"))
 		return err_set(e, ERR_INVALID, "NAT rule '%s': the protocol is 'tcp' or 'udp', not '%s'", text, proto);
-	if (!ip_ok(host_ip))
-		return err_set(e, ERR_INVALID, "NAT rule '%s': '%s' is not an IPv4 address", text, host_ip);
-	if (!ip_ok(guest_ip))
-		return err_set(e, ERR_INVALID, "NAT rule '%s': '%s' is not an IPv4 address", text, guest_ip);
+	if (check_address(text, host_ip, family, e) || check_address(text, guest_ip, family, e))
+		return -1;
+	if (family == AF_INET6 && !*guest_ip)
+		return err_set(e, ERR_INVALID, "NAT rule '%s': the guest's IPv6 address is missing", text);
 	if (!parse_port(host_port, &r.host_port))
 		return err_set(e, ERR_INVALID, "NAT rule '%s': '%s' is not a port number (1-65535)", text, host_port);
 	if (!parse_port(guest_port, &r.guest_port))
@@ -71,4 +80,22 @@ nat_rule_parse(const char *text, struct nat_rule *out, struct err *e)
 	snprintf(r.guest_ip, sizeof(r.guest_ip), "%s", guest_ip);
 	*out = r;
 	return 0;
+}
+
+int
+nat_rule_parse(const char *text, struct nat_rule *out, struct err *e)
+{
+	return parse(text, AF_INET, out, e);
+}
+
+int
+nat_rule_parse6(const char *text, struct nat_rule *out, struct err *e)
+{
+	return parse(text, AF_INET6, out, e);
+}
+
+bool
+nat_rule_is6(const struct nat_rule *r)
+{
+	return strchr(r->guest_ip, ':');
 }

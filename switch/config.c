@@ -339,8 +339,11 @@ get_forwards(json_t *list, struct net_config *c, struct err *e)
 	{
 		const char *text = json_string_value(v);
 
-		if (!text || nat_rule_parse(text, &c->forwards[i], e))
-			return text ? -1 : bad(e, "forwards", "has to be a list of strings");
+		if (!text)
+			return bad(e, "forwards", "has to be a list of strings");
+		if (strchr(text, ':') ? nat_rule_parse6(text, &c->forwards[i], e)
+				      : nat_rule_parse(text, &c->forwards[i], e))
+			return -1;
 		c->forward_count++;
 	}
 	return 0;

@@ -75,7 +75,7 @@
  *  "mac":"0a0027000000",		of that TAP
  *  "address6":"fd00::1/64",		of that TAP
  *  "domain":"natnetwork",		of the machines' names
- *  "forwards":["name,tcp,127.0.0.1,2222,10.0.2.4,22"],
+ *  "forwards":["name,tcp,127.0.0.1,2222,10.0.2.4,22"],	or with IPv6 addresses
  *  "localhost_reachable":false,	NAT: .2 leads to the host's loopback
  *  "tftp":"/path", "bootfile":"x",
  *  "guard":true,			: whether DHCP or IPv6 is served here

@@ -86,12 +86,42 @@ deliver_slirp(void *opaque, const uint8_t *frame, size_t len)
 	return true;
 }
 
+/* Store `v`, and correct the checksum for it (RFC 1624, equation 3). */
+static void
+put_summed(uint8_t *field, unsigned v, uint8_t *checksum)
+{
+	uint32_t sum = (be16(checksum) ^ 0xffffu) + (be16(field) ^ 0xffffu) + v;
+
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	put_be16(checksum, sum ^ 0xffffu);
+	put_be16(field, v);
+}
+
+/*
+ * libslirp's router advertisement (RFC 4861, section 4.2) always has a default route, and does not say that DHCPv6 has
+ * the rest, which libslirp answers too.
+ */
+static const uint8_t *
+advertisement(struct uplink *u, const uint8_t *frame, size_t len)
+{
+	uint8_t *f = u->scratch;
+
+	if (len < 70 || len > NET_FRAME_WIRE || be16(frame + 12) != 0x86dd || frame[20] != 58 || frame[54] != 134)
+		return frame;
+	memcpy(f, frame, len);
+	put_summed(f + 58, be16(f + 58) | 0x40, f + 56);
+	if (!u->n->c.default6)
+		put_summed(f + 60, 0, f + 56);
+	return f;
+}
+
 static bool
 from_slirp(void *opaque, const uint8_t *frame, size_t len)
 {
 	struct uplink *u = opaque;
 
-	net_inject(u->n, u->port, frame, len);
+	net_inject(u->n, u->port, advertisement(u, frame, len), len);
 	return true;
 }
 

@@ -201,9 +201,9 @@ static const struct verb verbs[] = {
 		"web1 --memory 1024 --cpus 2 --natpf1 ssh,tcp,127.0.0.1,2222,,22", false },
 	{ "natnetwork", cmd_natnetwork,
 		"add --netname NAME --network NETWORK [--enable|--disable] [--dhcp on|off] [--ipv6 on|off]\n"
-		"  [--ipv6-default on|off] [--port-forward-4 NAME:tcp|udp:[HOSTIP]:PORT:[GUESTIP]:PORT] [--loopback-4 "
-		"RULE]\n"
-		"modify --netname NAME ... (as add; --port-forward-4 delete NAME, --loopback-4 delete RULE)\n"
+		"  [--ipv6-default on|off] [--port-forward-4|-6 NAME:tcp|udp:[HOSTIP]:PORT:[GUESTIP]:PORT]\n"
+		"  [--loopback-4 RULE] [--tftp-prefix DIRECTORY] [--tftp-file FILE]\n"
+		"modify --netname NAME ... (as add; --port-forward-4|-6 delete NAME, --loopback-4 delete RULE)\n"
 		"remove|start|stop --netname NAME\n"
 		"list [PATTERN]",
 		"add --netname lab --network 10.10.0.0/24 --dhcp on", false },

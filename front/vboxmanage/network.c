@@ -406,6 +406,8 @@ enum {
 	NN_FORWARD6,
 	NN_LOOPBACK,
 	NN_LOOPBACK6,
+	NN_TFTP,
+	NN_BOOTFILE,
 };
 
 /* What stands in front of the first ':' (rules) or the whole (loopbacks). */
@@ -470,6 +472,12 @@ nat_option(struct args *a, json_t *doc, int id)
 		return 0;
 	case NN_FORWARD:
 		return change_list(a, doc, "forwards", ':');
+	case NN_FORWARD6:
+		return change_list(a, doc, "forwards6", ':');
+	case NN_TFTP:
+	case NN_BOOTFILE:
+		json_object_set_new(doc, id == NN_TFTP ? "tftp" : "bootfile", json_string(a->text));
+		return 0;
 	case NN_LOOPBACK:
 		return change_list(a, doc, "loopbacks", '=');
 	default:
@@ -493,6 +501,8 @@ nat_change(struct cli *c, int argc, char **argv, bool add)
 		{ "port-forward-6", NN_FORWARD6, OPT_TEXT, 'P', 0 },
 		{ "loopback-4", NN_LOOPBACK, OPT_TEXT, 'l', 0 },
 		{ "loopback-6", NN_LOOPBACK6, OPT_TEXT, 'L', 0 },
+		{ "tftp-prefix", NN_TFTP, OPT_TEXT, 0, 0 }, /* these two are ours */
+		{ "tftp-file", NN_BOOTFILE, OPT_TEXT, 0, 0 },
 	};
 	struct args a = ARGS(c, argc, argv, options);
 	json_t *doc = NULL, *stored;
@@ -656,6 +666,7 @@ print_nat(const char *name, json_t *doc, bool full)
 		doc_text(doc, "prefix6"), yes_no(doc_on(doc, "default6")));
 	if (full) {
 		print_items("Port-forwarding (ipv4)", json_object_get(doc, "forwards"));
+		print_items("Port-forwarding (ipv6)", json_object_get(doc, "forwards6"));
 		print_items("loopback mappings (ipv4)", json_object_get(doc, "loopbacks"));
 	}
 	putchar('\n');

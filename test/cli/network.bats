@@ -132,6 +132,23 @@ Individual Configs:   None"
 	[ -n "$(tail -n 1 list)" ]
 }
 
+@test "rules of a running natnetwork change in its process, for IPv4 and IPv6" {
+	VBoxManage natnetwork add --netname live --network 10.12.0.0/24 --ipv6 on
+	VBoxManage natnetwork start --netname live
+	before=$(<"$LODGE_HOME/net/nat-live/lock")
+	listening() { nsenter -t "${before% *}" -n ss -ltn; } # it is in a namespace of its own
+	VBoxManage natnetwork modify --netname live --port-forward-4 "w:tcp:[]:1080:[10.12.0.4]:80" \
+		--port-forward-6 "w6:tcp:[]:1080:[fd17:625c:f037:2::4]:80"
+	[[ $(listening) == *"0.0.0.0:1080 "* && $(listening) == *"[::]:1080 "* ]]
+	vbm natnetwork list live
+	[[ $output == *"Port-forwarding (ipv6)"*"w6:tcp:[]:1080"* ]]
+	VBoxManage natnetwork modify --netname live --port-forward-6 delete w6
+	[[ $(listening) == *"0.0.0.0:1080 "* && $(listening) != *"[::]:1080 "* ]]
+	[[ $(<"$LODGE_HOME/net/nat-live/lock") == "$before" ]]
+	VBoxManage natnetwork stop --netname live
+	VBoxManage natnetwork remove --netname live
+}
+
 @test "natnetwork add, list, modify, start, stop and remove" {
 	vbm natnetwork add --netname nn --network 10.9.0.0/24 --port-forward-4 "ssh:tcp:[]:1022:[10.9.0.4]:22"
 	says ""
@@ -165,8 +182,12 @@ IPv6 Default: No"
 	fails_with 1 "Invalid network"
 	vbm natnetwork modify --netname nn --port-forward-4 "ssh:tcp:1022"
 	fails_with 1 "Invalid port-forward rule"
-	vbm natnetwork modify --netname nn --port-forward-6 "ssh:tcp:[]:1022:[fd00::4]:22"
+	vbm natnetwork modify --netname nn --port-forward-6 "ssh:tcp:[127.0.0.1]:1022:[10.9.0.4]:22"
+	fails_with 1 "is not for IPv6"
+	vbm natnetwork modify --netname nn --loopback-6 "x"
 	fails_with 1 "not available here"
+	vbm natnetwork modify --netname nn --tftp-prefix relative
+	fails_with 1 "not the full path of a directory"
 	vbm natnetwork remove --netname nn
 	says ""
 	vbm natnetwork list

@@ -32,7 +32,8 @@ setup_file() {
 		host VBoxManage storagectl $vm --name IDE --add ide
 		host VBoxManage storageattach $vm --storagectl IDE --port 0 --device 0 --type dvddrive --medium "$ISO"
 	done
-	host VBoxManage modifyvm b --nictype1 virtio
+	host VBoxManage modifyvm a --nicspeed1 100000
+	host VBoxManage modifyvm b --nictype1 virtio --nicspeed1 10000
 	host VBoxManage startvm a b >/dev/null
 	guest a 120 true
 	guest b 120 true
@@ -230,9 +231,44 @@ peer() { guest a 10 "echo $1 >/tmp/peer"; }
 	from no host 192.168.57.3
 	run host bash -c 'printf "GET / HTTP/1.0\r\n\r\n" | timeout 10 lodge connect a 80'
 	[[ $output == *"It works"* ]]
+	local port
+	port=$(free_port)
+	host lodge connect --socks "$port" 3>&- &
+	wait_for 10 host timeout 5 curl -s --socks5-hostname "127.0.0.1:$port" http://b/
+	kill $!
 	guest a 10 'ip route replace default via 192.168.57.1'
 	expect no "a to outside, TCP" guest a 20 "timeout 4 wget -qO- http://10.66.0.200/"
 	host ip link del vboxnet1
+}
+
+@test "hostonlynet: machines, host and the network's DHCP server, by the network's name" {
+	host VBoxManage hostonlynet add --name hn --netmask 255.255.255.0 --lower-ip 192.168.60.1 \
+		--upper-ip 192.168.60.199 --enable
+	plug hostonlynet hn
+	[[ $(dhcp a) == 192.168.60.3 ]]
+	[[ $(dhcp b) == 192.168.60.4 ]]
+	peer 192.168.60.4
+	reach yes a 192.168.60.4
+	reach yes a 192.168.60.1
+	reach6 yes
+	from yes host 192.168.60.3
+	from no outside 192.168.60.3
+	host VBoxManage controlvm a nic1 null
+	host VBoxManage controlvm b nic1 null
+	host VBoxManage hostonlynet remove --name hn
+	[[ $(host VBoxManage list hostonlynets) != *hn* ]]
+}
+
+@test "an adapter reports its speed and sends no faster" {
+	plug intnet lab
+	static a 10.66.0.1
+	static b 10.66.0.2
+	[[ $(guest a 10 'cat /sys/class/net/eth0/speed') == 100* ]]
+	[[ $(guest b 10 'cat /sys/class/net/eth0/speed') == 10* ]]
+	guest b 10 'mkdir -p /tmp/w; dd if=/dev/zero of=/tmp/w/f bs=1024 count=3000 2>/dev/null; httpd -p 81 -h /tmp/w'
+	run guest a 30 'cut -d" " -f1 /proc/uptime; wget -qO /dev/null http://10.66.0.2:81/f; cut -d" " -f1 /proc/uptime'
+	echo "$output" # 3 MB at 10 Mbit/s are 2.5 s, of which the first 125 KB go at once
+	awk 'NF { t[n++] = $1 } END { d = t[1] - t[0]; exit !(n == 2 && d > 2.0 && d < 8) }' <<<"$output"
 }
 
 @test "natnetwork: machines reach each other and outside, and are reached by rules only" {
@@ -254,6 +290,36 @@ peer() { guest a 10 "echo $1 >/tmp/peer"; }
 	[[ $output == *"It works"* ]]
 	run host bash -c 'printf "GET / HTTP/1.0\r\n\r\n" | timeout 10 lodge connect b 80'
 	[[ $output == *"It works"* ]]
+}
+
+@test "natnetwork: an IPv6 port forward leads to a machine, and a boot file is served" {
+	port=$(free_port)
+	mkdir -p "$BATS_FILE_TMPDIR/tftp"
+	echo "a boot file" >"$BATS_FILE_TMPDIR/tftp/boot.img"
+	chmod 755 "$BATS_FILE_TMPDIR" "$BATS_FILE_TMPDIR/tftp"
+	host VBoxManage natnetwork add --netname n6 --network 10.11.0.0/24 --ipv6 on \
+		--tftp-prefix "$BATS_FILE_TMPDIR/tftp" --tftp-file boot.img
+	run host VBoxManage natnetwork modify --netname n6 --port-forward-6 "web:tcp:[127.0.0.1]:$port:[10.11.0.4]:80"
+	[[ $status != 0 && $output == *"not for IPv6"* ]]
+	host VBoxManage natnetwork modify --netname n6 --port-forward-6 \
+		"web:tcp:[::1]:$port:[fd17:625c:f037:2::b]:80"
+	plug natnetwork n6
+	[[ $(dhcp a) == 10.11.0.4 ]]
+	guest b 20 'echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad; ip -6 addr add fd17:625c:f037:2::b/64 dev eth0'
+	wait_for 10 host timeout 5 curl -s "http://[::1]:$port/"
+	run host timeout 5 curl -s "http://[::1]:$port/"
+	[[ $output == *"It works"* ]]
+	[[ $(guest a 20 'cd /tmp; tftp -g -r boot.img 10.11.0.2 && cat boot.img') == *"a boot file"* ]]
+	guest a 10 'printf "#!/bin/sh\\nenv\\n" >/tmp/s; chmod +x /tmp/s'
+	run guest a 20 'udhcpc -i eth0 -s /tmp/s -q -n -t 5 -T 1 2>&1'
+	echo "$output"
+	[[ $output == *"siaddr=10.11.0.2"* && $output == *"boot.img"* ]]
+	host VBoxManage natnetwork modify --netname n6 --port-forward-6 delete web
+	run host timeout 5 curl -s "http://[::1]:$port/"
+	[[ $status != 0 ]]
+	host VBoxManage controlvm a nic1 null
+	host VBoxManage controlvm b nic1 null
+	host VBoxManage natnetwork remove --netname n6
 }
 
 @test "nat: each machine reaches outside and not the other" {
@@ -331,6 +397,39 @@ peer() { guest a 10 "echo $1 >/tmp/peer"; }
 	host VBoxManage controlvm a nictrace1 off
 	[[ $(od -An -tx4 -N4 "$BATS_TEST_TMPDIR/a.pcap") == *a1b2c3d4* ]]
 	[[ $(stat -c %s "$BATS_TEST_TMPDIR/a.pcap") -gt 200 ]]
+}
+
+@test "a user without rights has host-only interfaces through the helper's file capabilities, and nothing else" {
+	command -v setcap >/dev/null || skip "there is no setcap (package libcap2-bin)"
+	local dir pid # bats' own directories are closed to others
+	dir=$(mktemp -d /tmp/lodge-user.XXXXXX)
+	mkdir -p "$dir/bin" "$dir/home"
+	cp "$LODGE_BIN"/{VBoxManage,lodge,lodge-switch,lodge-nethelper} "$dir/bin"
+	chown -R 65534 "$dir/home"
+	chmod 755 "$dir" "$dir/bin"
+	as() { # with a /dev/net/tun as udev makes it
+		host bash -c 'mount -t tmpfs tun /dev/net && mknod -m 666 /dev/net/tun c 10 200 && dir=$1 && shift &&
+			exec setpriv --reuid=65534 --regid=65534 --clear-groups env HOME="$dir/home" LODGE_HOME="$dir/home/lodge" \
+			PATH="$dir/bin:$PATH" "$@"' as "$dir" "$@"
+	}
+	as VBoxManage hostonlyif create
+	run as lodge net list
+	echo "$output"
+	[[ $output == *"user mode"*"CAP_NET_ADMIN"* ]]
+	as VBoxManage hostonlyif remove vboxnet0
+	setcap cap_net_admin,cap_net_raw+ep "$dir/bin/lodge-nethelper"
+	as VBoxManage hostonlyif create
+	[[ $(as lodge net list) == *"by a TAP of the host"* ]]
+	[[ $(host ip -o addr show vboxnet0) == *192.168.56.1/24* ]]
+	run as VBoxManage hostonlyif ipconfig vboxnet0 --ip 8.8.8.1 --netmask 255.255.255.0
+	[[ $status == 1 && $output == *"not within the ranges"* ]]
+	for pid in $(<"$dir/home/lodge/net/hostonly-vboxnet0/lock"); do # the keeper and the switch have nothing of it
+		[[ $(awk '/^CapEff/ { print $2 }' "/proc/$pid/status") == 0000000000000000 ]]
+		[[ $(awk '/^Uid/ { print $2 }' "/proc/$pid/status") == 65534 ]]
+	done
+	kill -9 $(<"$dir/home/lodge/net/hostonly-vboxnet0/lock")
+	wait_for 5 bash -c "! ip netns exec $HOST ip link show vboxnet0 2>/dev/null"
+	rm -rf "$dir"
 }
 
 @test "what was made of the host's network is gone when it is removed" {

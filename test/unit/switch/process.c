@@ -384,6 +384,65 @@ the_gateway_and_the_station_answer_arp(void **state)
 	}
 }
 
+static const char nat6[] = "{\"version\":1,\"name\":\"lab\",\"kind\":\"natnetwork\",\"uplink\":\"nat\",\"network\":"
+			   "\"10.9.8.0/24\",\"gateway\":\"10.9.8.1\",\"prefix6\":\"fd17:625c:f037:2::/64\"}";
+
+/* An IPv6 packet from fe80::1 to a multicast group; the checksum is at `sum_at` of the payload. */
+static void
+send_ip6(const char *group_mac, const uint8_t group[16], uint8_t next, uint8_t *payload, size_t len, size_t sum_at)
+{
+	static const uint8_t from[16] = { 0xfe, 0x80, [15] = 1 };
+	uint8_t p[200] = { 0x60 }, tail[8] = { 0, 0, 0, (uint8_t)len, 0, 0, 0, next };
+	uint16_t sum;
+
+	p[5] = (uint8_t)len;
+	p[6] = next;
+	p[7] = 255;
+	memcpy(p + 8, from, 16);
+	memcpy(p + 24, group, 16);
+	sum = net_sum_fold(net_sum(net_sum(net_sum(0, p + 8, 32), tail, 8), payload, len));
+	memcpy(payload + sum_at, &sum, 2);
+	memcpy(p + 40, payload, len);
+	send_from(0, group_mac, 0x86dd, p, 40 + len);
+}
+
+/* RFC 4861, section 4.1 and 4.2; RFC 8415, section 18.2.6 */
+static void
+over_ipv6_a_router_and_dhcp_for_what_else_is_needed_answer(void **state)
+{
+	static const uint8_t routers[16] = { 0xff, 2, [15] = 2 }, servers[16] = { 0xff, 2, [13] = 1, [15] = 2 };
+	uint8_t solicit[16] = { 133, 0, 0, 0, 0, 0, 0, 0, 1, 1, 8, 0, 0x27, 0, 0, 1 };
+	uint8_t request[] = { 2, 34, 2, 35, 0, 32, 0, 0,      /* UDP */
+		11, 1, 2, 3,				      /* information request */
+		0, 1, 0, 10, 0, 3, 0, 1, 8, 0, 0x27, 0, 0, 1, /* client's identifier */
+		0, 6, 0, 2, 0, 23 };			      /* wanted: DNS servers */
+	const uint8_t *f = guests[0].last, *dns;
+
+	start_network(nat6);
+	assert_int_equal(plug_in(0, "one", TOKEN, NULL), 0);
+	for (int i = 0; i < 20 && f[54] != 134; i++) {
+		solicit[2] = solicit[3] = 0;
+		send_ip6("\x33\x33\x00\x00\x00\x02", routers, 58, solicit, sizeof(solicit), 2);
+		wait_frames(0, guests[0].frames + 1, 100);
+	}
+	assert_int_equal(f[54], 134);
+	assert_int_equal(f[59] & 0x40, 0x40);	 /* other configuration: ask DHCP */
+	assert_int_equal(f[60] << 8 | f[61], 0); /* no default route: nobody asked for one */
+	assert_int_equal(
+		net_sum_fold(net_sum(net_sum(net_sum(0, f + 22, 32), (uint8_t[]){ 0, 0, f[18], f[19], 0, 0, 0, 58 }, 8),
+			f + 54, (size_t)(f[18] << 8 | f[19]))),
+		0);
+	for (int i = 0; i < 20 && (f[20] != 17 || f[62] != 7); i++) {
+		request[6] = request[7] = 0;
+		send_ip6("\x33\x33\x00\x01\x00\x02", servers, 17, request, sizeof(request), 6);
+		wait_frames(0, guests[0].frames + 1, 100);
+	}
+	assert_int_equal(f[62], 7); /* reply */
+	assert_memory_equal(f + 63, "\x01\x02\x03", 3);
+	dns = memmem(f + 66, guests[0].len - 66, "\x00\x17\x00\x10\xfd\x17", 6);
+	assert_non_null(dns);
+}
+
 static void
 a_limit_holds(void **state)
 {
@@ -486,6 +545,7 @@ main(void)
 		T(a_configuration_that_makes_no_sense_is_told_when_it_starts),
 		T(dhcp_gives_leases_that_survive_a_kill),
 		T(the_gateway_and_the_station_answer_arp),
+		T(over_ipv6_a_router_and_dhcp_for_what_else_is_needed_answer),
 		T(a_limit_holds),
 		T(an_adapter_without_room_gets_its_frames_later),
 		T(an_adapter_that_asks_before_it_sends_loses_nothing),
