@@ -40,6 +40,8 @@ struct procs;
 struct procs *agent_procs(struct agent *a);
 struct files;
 struct files *agent_files(struct agent *a);
+struct logins;
+struct logins *agent_logins(struct agent *a);
 
 /* ---- proc.c ---- */
 struct procs *procs_create(void);
@@ -56,8 +58,9 @@ struct account {
 	unsigned groups[256];
 	int group_count;
 };
+struct logins *logins_create(void);
 /* The user, if that is the password. */
-bool account_login(const char *name, const char *password, struct account *out);
+bool account_login(struct logins *l, const char *name, const char *password, struct account *out);
 
 /* ---- file.c ---- */
 struct files *files_create(void);

@@ -42,6 +42,7 @@ struct agent {
 	bool delimit, event_owed;
 	struct procs *procs;
 	struct files *files;
+	struct logins *logins;
 };
 
 /* ---- small things ---- */
@@ -128,6 +129,12 @@ struct files *
 agent_files(struct agent *a)
 {
 	return a->files;
+}
+
+struct logins *
+agent_logins(struct agent *a)
+{
+	return a->logins;
 }
 
 void
@@ -434,6 +441,7 @@ main(int argc, char **argv)
 	c = catch_signals();
 	a.procs = procs_create();
 	a.files = files_create();
+	a.logins = logins_create();
 	a.port = open_port(port);
 	serve(&a, c);
 }

@@ -374,7 +374,7 @@ do_lodge_exec(struct agent *a, const json_t *args, struct refusal *r)
 		.pipe = { json_is_true(json_object_get(args, "input")), !quiet, !quiet } };
 	int error;
 
-	if (!account_login(text_arg(args, "user"), text_arg(args, "password"), user)) {
+	if (!account_login(agent_logins(a), text_arg(args, "user"), text_arg(args, "password"), user)) {
 		refuse(r, "LodgeLogon", "User or password are not right");
 	} else if (!p) {
 		refuse(r, NULL, "Too many programs run (%d)", PROCS_MAX);

@@ -2,6 +2,11 @@
 /*
  * Who may log in, out of /etc/passwd, /etc/shadow and /etc/group (passwd(5), shadow(5), group(5)). Read by hand: libc's
  * functions load modules, which a static program cannot.
+ *
+ * The hashes of today are slow on purpose (yescrypt: some hundredth of a second of a real CPU, several times that of a
+ * translated one), and each guestcontrol logs in anew. So who has given the right password once is known for a while by
+ * a cheaper hash of it under a random salt of this process, as long as /etc/shadow has the same line. Both hashes are
+ * in the memory of root's own process, where the password itself has passed.
  */
 #include <crypt.h>
 #include <stdio.h>
@@ -12,6 +17,23 @@
 #include "agent/agent.h"
 
 #define FIELDS 9
+#define LOGINS_MAX 8
+#define LOGIN_S 600
+
+struct logins {
+	char salt[64]; /* of the cheaper hash; "": there is none yet */
+	unsigned next;
+	struct login {
+		char *shadow, *quick; /* NULL: free */
+		time_t until;
+	} login[LOGINS_MAX];
+};
+
+struct logins *
+logins_create(void)
+{
+	return xcalloc(1, sizeof(struct logins));
+}
 
 /* The line of `path` whose first field is `name`, in its fields; free() it. NULL: none. */
 static char *
@@ -73,25 +95,86 @@ read_groups(struct account *a)
 }
 
 static bool
-password_right(const char *hash, const char *password)
+same(const char *a, const char *b)
 {
-	struct crypt_data data = { 0 };
-	const char *made;
-	size_t n;
+	size_t n = strlen(a);
 	int differ = 0;
+
+	if (n != strlen(b))
+		return false;
+	for (size_t i = 0; i < n; i++)
+		differ |= a[i] ^ b[i];
+	return !differ;
+}
+
+/* The password's hash as `setting` says; free() it. NULL: that is no setting. */
+static char *
+hash_of(const char *password, const char *setting)
+{
+	struct crypt_data *data = xcalloc(1, sizeof(*data));
+	const char *made = crypt_r(password, setting, data);
+	char *out = made && made[0] != '*' ? xstrdup(made) : NULL;
+
+	explicit_bzero(data, sizeof(*data));
+	free(data);
+	return out;
+}
+
+static char *
+quick_hash(struct logins *l, const char *password)
+{
+	struct uuid u;
+	char text[37];
+
+	if (!l->salt[0]) {
+		u = uuid_random();
+		uuid_text(&u, text);
+		snprintf(l->salt, sizeof(l->salt), "$5$rounds=1000$%.8s%.4s%.4s$", text, text + 9, text + 24);
+	}
+	return hash_of(password, l->salt);
+}
+
+static bool
+known(struct logins *l, const char *shadow, const char *quick)
+{
+	for (struct login *k = l->login; k < l->login + LOGINS_MAX; k++)
+		if (k->shadow && k->until > time(NULL) && same(k->shadow, shadow) && same(k->quick, quick))
+			return true;
+	return false;
+}
+
+static void
+remember(struct logins *l, const char *shadow, const char *quick)
+{
+	struct login *k = &l->login[l->next++ % LOGINS_MAX];
+
+	free(k->shadow);
+	free(k->quick);
+	*k = (struct login){ xstrdup(shadow), xstrdup(quick), time(NULL) + LOGIN_S };
+}
+
+/* `hash`: of /etc/shadow. */
+static bool
+password_right(struct logins *l, const char *hash, const char *password)
+{
+	char *quick, *made = NULL;
+	bool right;
 
 	if (!*hash)
 		return !*password;
 	if (*hash == '!' || *hash == '*')
 		return false;
-	made = crypt_r(password, hash, &data);
-	n = made ? strlen(made) : 0;
-	if (!made || n != strlen(hash) || made[0] == '*')
-		return false;
-	for (size_t i = 0; i < n; i++)
-		differ |= made[i] ^ hash[i];
-	explicit_bzero(&data, sizeof(data));
-	return !differ;
+	quick = quick_hash(l, password);
+	right = quick && known(l, hash, quick);
+	if (!right) {
+		made = hash_of(password, hash);
+		right = made && same(made, hash);
+		if (right && quick)
+			remember(l, hash, quick);
+	}
+	free(made);
+	free(quick);
+	return right;
 }
 
 /* Days since 1970 after which the account is closed. */
@@ -102,7 +185,7 @@ expired(const char *day)
 }
 
 bool
-account_login(const char *name, const char *password, struct account *out)
+account_login(struct logins *l, const char *name, const char *password, struct account *out)
 {
 	char *user[FIELDS], *shadow[FIELDS], *line = find_line("/etc/passwd", name, user), *secret;
 	bool right = false;
@@ -111,9 +194,9 @@ account_login(const char *name, const char *password, struct account *out)
 		return false;
 	secret = find_line("/etc/shadow", name, shadow);
 	if (secret)
-		right = password_right(shadow[1], password) && !expired(shadow[7]);
+		right = password_right(l, shadow[1], password) && !expired(shadow[7]);
 	else if (strcmp(user[1], "x"))
-		right = password_right(user[1], password);
+		right = password_right(l, user[1], password);
 	if (secret)
 		explicit_bzero(secret, strlen(secret));
 	free(secret);

@@ -146,6 +146,20 @@ guest_leave(struct host_guest *g, const char *execute, json_t *arguments)
 }
 
 void
+guest_leave_now(struct host_guest *g)
+{
+	struct err unused;
+
+	for (size_t i = 0; i < json_array_size(g->leave); i++) {
+		json_t *call = json_array_get(g->leave, i);
+
+		json_decref(guest_ask(g, json_string_value(json_object_get(call, "execute")),
+			json_incref(json_object_get(call, "arguments")), GUEST_ASK_MS, &unused));
+	}
+	guest_leave_clear(g);
+}
+
+void
 guest_leave_clear(struct host_guest *g)
 {
 	json_array_clear(g->leave);

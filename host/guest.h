@@ -35,6 +35,8 @@ int guest_wait(struct host_guest *g, uint64_t timeout_ms, struct err *e);
 /* Have the machine's process ask this of the agent when the connection ends; forget what was to be asked. */
 void guest_leave(struct host_guest *g, const char *execute, json_t *arguments);
 void guest_leave_clear(struct host_guest *g);
+/* Ask it now, and forget it: what a program left that this connection ran before. */
+void guest_leave_now(struct host_guest *g);
 int guest_leave_tell(struct host_guest *g, struct err *e);
 json_t *guest_session(struct host_guest *g, const char *what, json_t *params, struct err *e);
 

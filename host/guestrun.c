@@ -703,6 +703,7 @@ host_guest_run(struct host_guest *g, struct host_guest_program *p, struct err *e
 {
 	struct run r = { .g = g, .p = p, .start = guest_now_ms(), .limit = p->timeout_ms };
 
+	guest_leave_now(g);
 	return g->ours ? run_with_ours(&r, e) : run_with_qemus(&r, e);
 }
 

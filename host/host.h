@@ -657,9 +657,6 @@ char *host_additions_path(void);
  * the installer said; free() it. */
 int host_guest_update(struct host *h, const char *vm, const char *iso, uint64_t timeout_ms, char **said, struct err *e);
 
-/* Freeze the guest's file systems and thaw them; how many there were in *count. */
-int host_guest_freeze(struct host *h, const char *vm, bool freeze, int *count, struct err *e);
-
 /* ------------------------------------------------------------------ the machine this runs on */
 
 struct host_cpu {

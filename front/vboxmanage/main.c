@@ -123,10 +123,27 @@ static const struct verb verbs[] = {
 		"web1 --output web1.ova --manifest", false },
 	{ "getextradata", cmd_getextradata, "global|VM KEY|enumerate", "web1 Lodge/Engine", false },
 	{ "guestcontrol", cmd_guestcontrol,
-		"VM run [--exe PATH] --username USER [--password PASSWORD] [--wait-stdout] [-- PROGRAM ARGUMENT...]\n"
-		"VM execute --image PATH --username USER [--password PASSWORD] [--wait-stdout] [-- ARGUMENT...]\n"
-		"execute VM --username USER [--password PASSWORD] -- COMMAND\n"
-		"VM --username USER [--password PASSWORD] --execute COMMAND [--wait-stdout]",
+		"VM run|start [--exe PATH] [--username USER] [--password TEXT|--passwordfile FILE|stdin]\n"
+		"  [--arg0 NAME] [--cwd DIR] [--putenv NAME=VALUE]... [--timeout MS] [--stdin] [--no-wait-stdout]\n"
+		"  [--no-wait-stderr] [--dos2unix|--unix2dos] [--ignore-orphaned-processes] [--session-name NAME]\n"
+		"  [--verbose] [--quiet] [--] PROGRAM ARGUMENT...\n"
+		"VM execute --image PATH ... [--wait-exit] [--wait-stdout] [--wait-stderr] [-- ARGUMENT...]\n"
+		"VM ... --execute COMMAND-LINE [--wait-stdout]\n"
+		"VM copyto|copyfrom [--recursive] [--follow] [--no-replace] [--update] [--dryrun]\n"
+		"  [--target-directory DIR] SOURCE... [DESTINATION]\n"
+		"VM mkdir [--parents] [--mode OCTAL] DIRECTORY...\n"
+		"VM rmdir [--recursive] DIRECTORY...\n"
+		"VM rm [--force] FILE...\n"
+		"VM mv SOURCE... DESTINATION\n"
+		"VM mktemp [--directory] [--mode OCTAL] [--tmpdir DIR] TEMPLATE\n"
+		"VM stat [--follow] FILE...\n"
+		"VM fsinfo [DIRECTORY...]\n"
+		"VM list all|sessions|processes|files\n"
+		"VM closeprocess --session-id N|--session-name NAME PID...\n"
+		"VM closesession --session-id N|--session-name NAME|--all\n"
+		"VM updateadditions [--source ISO] [--timeout MS]\n"
+		"VM watch [--timeout MS]\n"
+		"VM waitrunlevel [--timeout MS] system|userland",
 		"web1 run --exe /bin/uname --username root --password secret --wait-stdout -- uname -a", false },
 	{ "guestproperty", cmd_guestproperty,
 		"get VM NAME [--verbose]\n"
