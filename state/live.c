@@ -204,9 +204,14 @@ handle_faults(void *opaque)
 
 /* ---- writing ---- */
 
+/*
+ * Whoever is told of progress may wait for the machine lock, and who has that may be waiting for a page that the
+ * handler copies only when it gets l->lock: so nobody is told under l->lock.
+ */
 static void
 note_result(struct state_live *l, int r)
 {
+	bool tell;
 	int percent;
 
 	pthread_mutex_lock(&l->lock);
@@ -214,10 +219,11 @@ note_result(struct state_live *l, int r)
 		l->result = r;
 	l->written++;
 	percent = (int)MIN(l->written * 99 / l->map.count, 99u);
-	if (l->progress && l->progress->at && percent > l->percent)
-		l->progress->at(l->progress->opaque, percent);
+	tell = l->progress && l->progress->at && percent > l->percent;
 	l->percent = MAX(percent, l->percent);
 	pthread_mutex_unlock(&l->lock);
+	if (tell)
+		l->progress->at(l->progress->opaque, percent);
 }
 
 static void
