@@ -33,6 +33,8 @@
 #define RETRY_NS 1000000000u
 #define PTY_POLL_NS 200000000u
 
+#define SAID_SIZE 4096u
+
 struct chardev {
 	struct loop *loop;
 	enum chardev_kind kind;
@@ -49,6 +51,8 @@ struct chardev {
 	bool stalled; /* a write was cut short: the user waits for writable() */
 	uint32_t out_start, out_len;
 	uint8_t out[OUT_SIZE];
+	uint64_t said_total; /* bytes written so far; the last SAID_SIZE of them are kept */
+	uint8_t said[SAID_SIZE];
 	struct termios old_termios;
 	bool termios_changed;
 	int old_flags[2]; /* of standard input and output; -1: not changed */
@@ -238,6 +242,35 @@ chardev_resume(struct chardev *c)
 	sync_watches(c);
 }
 
+static size_t
+keep_said(struct chardev *c, const uint8_t *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		c->said[c->said_total++ % SAID_SIZE] = p[i];
+	return n;
+}
+
+size_t
+chardev_said(const struct chardev *c, char *buf, size_t size)
+{
+	uint64_t at = c->said_total > SAID_SIZE ? c->said_total - SAID_SIZE : 0;
+	size_t len = 0;
+	bool escape = false; /* within "ESC [ ... letter": colours, places on the screen */
+
+	for (; at < c->said_total && len + 1 < size; at++) {
+		uint8_t b = c->said[at % SAID_SIZE];
+
+		if (b == 0x1b)
+			escape = true;
+		else if (escape)
+			escape = b < '@' || b == '[' || b > '~';
+		else if (b == '\n' || (b >= ' ' && b <= '~'))
+			buf[len++] = (char)b;
+	}
+	buf[len] = 0;
+	return len;
+}
+
 size_t
 chardev_write(struct chardev *c, const void *bytes, size_t n)
 {
@@ -245,13 +278,13 @@ chardev_write(struct chardev *c, const void *bytes, size_t n)
 	size_t taken = 0;
 
 	if (!c->connected)
-		return n;
+		return keep_said(c, p, n);
 	if (!c->out_len) {
 		ssize_t w = write_some(c, p, n);
 
 		if (w < 0 && errno != EAGAIN && errno != EINTR) {
 			disconnect(c);
-			return n;
+			return keep_said(c, p, n);
 		}
 		taken = w > 0 ? (size_t)w : 0;
 	}
@@ -260,7 +293,7 @@ chardev_write(struct chardev *c, const void *bytes, size_t n)
 	c->stalled = taken < n;
 	if (c->out_len)
 		sync_watches(c);
-	return taken;
+	return keep_said(c, p, taken);
 }
 
 void

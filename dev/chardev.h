@@ -62,6 +62,8 @@ void chardev_set_filter(struct chardev *c, size_t (*filter)(void *opaque, uint8_
 void chardev_resume(struct chardev *c);
 /* Takes up to n bytes, returns how many; while nobody is connected all are dropped, and n is returned. */
 size_t chardev_write(struct chardev *c, const void *bytes, size_t n);
+/* The last of what was written, whoever was there to read it, as printable lines; the length, at most size - 1. */
+size_t chardev_said(const struct chardev *c, char *buf, size_t size);
 bool chardev_connected(const struct chardev *c);
 /* The pseudo-terminal's name, the socket's path, ...; "" if there is none. Valid until chardev_close(). */
 const char *chardev_path(const struct chardev *c);

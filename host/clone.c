@@ -313,6 +313,8 @@ copy_settings(struct cloning *k)
 	for (int n = 0; n < HOST_NICS; n++)
 		for (int i = 0; i < k->from->rule_count[n]; i++)
 			vm_rule_add(k->to, n, &k->from->rules[n][i], NULL);
+	for (int i = 0; i < k->from->share_count; i++)
+		vm_share_insert(k->to, &k->from->shares[i], NULL);
 }
 
 static int

@@ -289,6 +289,20 @@ add_state(struct host *h, const struct host_vm *vm, json_t *doc, struct err *e)
 	return 0;
 }
 
+/* VirtualBox's guest device is always there. */
+static int
+add_guest_device(struct host *h, const struct host_vm *vm, json_t *doc, struct err *e)
+{
+	json_t *props = guestprop_config(h, vm, e);
+
+	if (!props)
+		return -1;
+	json_object_set_new(doc, "guest_device", json_true());
+	json_object_set_new(doc, "shares", vm_shares_config(h, vm));
+	json_object_set_new(doc, "properties", props);
+	return 0;
+}
+
 json_t *
 config_json(struct host *h, const struct host_vm *vm, struct err *e)
 {
@@ -314,8 +328,8 @@ config_json(struct host *h, const struct host_vm *vm, struct err *e)
 	if (!o)
 		err_set(e, ERR_FAILED, "The configuration of machine '%s' cannot be written down: a value is not UTF-8",
 			vm->name);
-	else if (add_nics(h, vm, o, e) || add_devices(h, vm, o, e) || add_agent(h, vm, o, e) || add_user(h, o, e) ||
-		 add_state(h, vm, o, e)) {
+	else if (add_guest_device(h, vm, o, e) || add_nics(h, vm, o, e) || add_devices(h, vm, o, e) ||
+		 add_agent(h, vm, o, e) || add_user(h, o, e) || add_state(h, vm, o, e)) {
 		json_decref(o);
 		return NULL;
 	}

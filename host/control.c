@@ -501,7 +501,8 @@ int
 host_vm_live(struct host *h, const struct host_vm *vm, struct host_live *out, struct err *e)
 {
 	json_t *o = vm_call(h, vm, "status", json_object(), e);
-	const char *engine;
+	const char *engine, *version;
+	json_t *additions;
 
 	*out = (struct host_live){ .width = 720, .height = 400, .depth = 32, .vrde_port = -1 };
 	if (!o)
@@ -514,6 +515,12 @@ host_vm_live(struct host *h, const struct host_vm *vm, struct host_live *out, st
 	out->vrde_client = json_integer_value(json_object_get(o, "vrde_clients")) > 0;
 	engine = json_string_value(json_object_get(o, "engine"));
 	snprintf(out->engine, sizeof(out->engine), "%s", engine ? engine : "");
+	additions = json_object_get(o, "additions");
+	version = json_string_value(json_object_get(additions, "version"));
+	out->additions_level = (int)json_integer_value(json_object_get(additions, "run_level"));
+	if (version && *version)
+		snprintf(out->additions, sizeof(out->additions), "%.20s r%d", version,
+			(int)json_integer_value(json_object_get(additions, "revision")));
 	json_decref(o);
 	return 0;
 }

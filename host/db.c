@@ -72,6 +72,10 @@ static const char *const migrations[] = {
 	" value TEXT NOT NULL, PRIMARY KEY(medium, key)) WITHOUT ROWID;",
 	/* 4: until now it was kept and had no effect */
 	"UPDATE controller SET hostiocache = 1;",
+	/* 5: shared folders (share.c) */
+	"CREATE TABLE sharedfolder(machine INTEGER NOT NULL REFERENCES machine ON DELETE CASCADE, name TEXT NOT NULL,"
+	" path TEXT NOT NULL, readonly INTEGER NOT NULL, automount INTEGER NOT NULL, mount_point TEXT NOT NULL,"
+	" PRIMARY KEY(machine, name)) WITHOUT ROWID;",
 };
 #define SCHEMA_VERSION ((int)ARRAY_LEN(migrations))
 

@@ -107,8 +107,10 @@ host_extra_set(struct host *h, const char *id, const char *key, const char *valu
 		r = db_run(h, e, "INSERT OR REPLACE INTO extra VALUES(?, ?, ?)", "lss", row, key, value);
 	else
 		r = db_run(h, e, "DELETE FROM extra WHERE machine = ? AND key = ?", "ls", row, key);
-	if (!r && !vm_commit_with_file(h, id, e))
+	if (!r && !vm_commit_with_file(h, id, e)) {
+		vm_symlinks_changed(h, id, key, value);
 		return 0;
+	}
 	db_rollback(h);
 	return -1;
 }

@@ -14,8 +14,10 @@
 #include "host/inv.h"
 #include "host/run.h"
 #include "share/share.h"
+#include "vm/protocol.h"
 
 #define POLL_MS 100
+#define SLICE_MS 20000
 
 /* ---- the inventory's rows ---- */
 
@@ -108,92 +110,236 @@ set_stored(struct host *h, const char *uuid, const char *name, const char *value
 	return put_row(h, row, name, value, now_ns(), prop_flags_text(flags ? *flags : bits, text), e);
 }
 
-/* ---- which machine ---- */
+/* ---- what a machine's process has left ---- */
 
-/* Its UUID; -1 and *e. */
+struct fold {
+	struct host *h;
+	int64_t row;
+	bool keep_transient;
+};
+
 static int
-resolve(struct host *h, const char *id, char uuid[37], struct err *e)
+fold_one(const struct fold *f, const json_t *o, struct err *e)
 {
-	int64_t row = vm_row_of(h, id, e);
-	sqlite3_stmt *s;
-	int r;
+	const char *name = NULL, *value = NULL, *flags = "";
+	char text[PROP_FLAGS_SIZE];
+	json_int_t when = 0;
+	unsigned bits;
 
-	if (row < 0)
-		return -1;
-	s = db_query(h, e, "SELECT uuid FROM machine WHERE id = ?", "l", row);
-	r = s ? db_step(h, s, e) : -1;
-	if (r > 0)
-		snprintf(uuid, 37, "%s", db_text(s, 0));
-	sqlite3_finalize(s);
-	return r > 0 ? 0 : -1;
+	if (json_unpack((json_t *)o, "{s:s, s:s, s:I, s:s}", "name", &name, "value", &value, "time", &when, "flags",
+		    &flags) ||
+		check(name, value, flags, &bits, NULL))
+		return 0;
+	if (bits & PROP_TRANSIENT && !f->keep_transient)
+		return 0;
+	return put_row(f->h, f->row, name, value, when, prop_flags_text(bits, text), e);
+}
+
+/* Inside a transaction, no process: its file instead of the rows there are. */
+static int
+fold(struct host *h, const struct host_vm *vm, const char *path, struct err *e)
+{
+	struct fold f = { h, vm_row(h, vm->uuid), vm->state == HOST_SAVED };
+	json_t *o = json_load_file(path, 0, NULL), *p;
+	size_t i;
+	int r = 0;
+
+	if (o)
+		r = db_run(h, e, "DELETE FROM guestprop WHERE machine = ?", "l", f.row);
+	json_array_foreach(json_object_get(o, "properties"), i, p) if (!r) r = fold_one(&f, p, e);
+	json_decref(o);
+	if (!r)
+		unlink(path);
+	return r;
+}
+
+/* 1: the machine's process has them; 0: the rows are what counts; -1 and *e. */
+static int
+settle(struct host *h, const struct host_vm *vm, struct err *e)
+{
+	char *dir, *path;
+	int r = 0;
+
+	if (vm_process_alive(h, vm->uuid))
+		return 1;
+	dir = vm_run_dir(h, vm->uuid);
+	path = xasprintf("%s/%s", dir, VM_FILE_PROPS);
+	if (!access(path, R_OK)) {
+		r = db_begin(h, e);
+		/* Who starts the machine reads them in a transaction, so nobody does just now. */
+		if (!r)
+			r = vm_process_alive(h, vm->uuid) ? 1 : fold(h, vm, path, e);
+		if (r < 0)
+			db_rollback(h);
+		else if (db_commit(h, e))
+			r = -1;
+	}
+	free(path);
+	free(dir);
+	return r;
+}
+
+static int
+add_to_list(void *opaque, const char *name, const char *value, int64_t time_ns, const char *flags)
+{
+	json_array_append_new(opaque, json_pack("{s:s, s:s, s:I, s:s}", "name", name, "value", value, "time",
+					      (json_int_t)time_ns, "flags", flags));
+	return 0;
+}
+
+json_t *
+guestprop_config(struct host *h, const struct host_vm *vm, struct err *e)
+{
+	json_t *list = json_array();
+	bool fresh = vm->state != HOST_SAVED;
+
+	if (settle(h, vm, e) < 0 ||
+		(fresh && db_run(h, e, "DELETE FROM guestprop WHERE machine = ? AND flags LIKE '%TRANSIENT%'", "l",
+				  vm_row(h, vm->uuid))) ||
+		guestprop_stored_each(h, vm->uuid, add_to_list, list, e)) {
+		json_decref(list);
+		return NULL;
+	}
+	return list;
 }
 
 /* ---- the API ---- */
+
+/* What they are now, in order; NULL and *e. */
+static json_t *
+list(struct host *h, const struct host_vm *vm, const char *patterns, struct err *e)
+{
+	int r = settle(h, vm, e);
+	json_t *answer = NULL, *rows, *all, *o;
+	size_t i;
+
+	if (r < 0)
+		return NULL;
+	if (r)
+		answer = vm_call(
+			h, vm, "guestprop.list", json_pack("{s:s}", "patterns", patterns ? patterns : ""), NULL);
+	rows = json_incref(json_object_get(answer, "properties"));
+	json_decref(answer);
+	if (rows)
+		return rows;
+	/* At rest; or it is just starting or ending. */
+	all = json_array();
+	rows = json_array();
+	r = guestprop_stored_each(h, vm->uuid, add_to_list, all, e);
+	json_array_foreach(
+		all, i, o) if (!patterns || prop_match(patterns, json_string_value(json_object_get(o, "name"))))
+		json_array_append(rows, o);
+	json_decref(all);
+	if (!r)
+		return rows;
+	json_decref(rows);
+	return NULL;
+}
+
+/* One of them, for the caller's function. */
+static int
+tell(const json_t *o, host_pair_fn *fn, void *opaque)
+{
+	const char *value = json_string_value(json_object_get(o, "value"));
+	const char *flags = json_string_value(json_object_get(o, "flags"));
+
+	return fn(opaque, json_string_value(json_object_get(o, "name")), value ? value : "",
+		json_integer_value(json_object_get(o, "time")), flags ? flags : "");
+}
+
+int
+host_guestprop_each(struct host *h, const char *id, const char *patterns, host_pair_fn *fn, void *opaque, struct err *e)
+{
+	struct host_vm *vm = host_vm_load(h, id, e);
+	json_t *rows = vm ? list(h, vm, patterns, e) : NULL, *o;
+	size_t i;
+
+	host_vm_free(vm);
+	json_array_foreach(rows, i, o) if (json_object_get(o, "name") && tell(o, fn, opaque)) break;
+	json_decref(rows);
+	return rows ? 0 : -1;
+}
+
+struct one {
+	const char *name;
+	char **value, **flags;
+	int64_t *time_ns;
+};
+
+static int
+take_one(void *opaque, const char *name, const char *value, int64_t time_ns, const char *flags)
+{
+	struct one *o = opaque;
+
+	if (strcmp(name, o->name))
+		return 0;
+	*o->value = xstrdup(value);
+	*o->flags = xstrdup(flags);
+	*o->time_ns = time_ns;
+	return 1;
+}
 
 int
 host_guestprop_get(
 	struct host *h, const char *id, const char *name, char **value, int64_t *time_ns, char **flags, struct err *e)
 {
-	char uuid[37];
+	struct one o = { name, value, flags, time_ns };
 
 	*value = *flags = NULL;
 	*time_ns = 0;
-	if (resolve(h, id, uuid, e))
-		return -1;
-	return get_stored(h, uuid, name, value, time_ns, flags, e);
+	return host_guestprop_each(h, id, prop_name_ok(name) ? name : "", take_one, &o, e);
+}
+
+static int
+set_in_process(
+	struct host *h, const struct host_vm *vm, const char *name, const char *value, const char *flags, struct err *e)
+{
+	json_t *answer = vm_call(h, vm, "guestprop.set",
+		json_pack("{s:s, s:s*, s:s*}", "name", name, "value", value, "flags", flags), e);
+
+	json_decref(answer);
+	return answer ? 0 : -1;
 }
 
 int
 host_guestprop_set(
 	struct host *h, const char *id, const char *name, const char *value, const char *flags, struct err *e)
 {
-	char uuid[37];
+	struct host_vm *vm;
 	unsigned bits;
+	int r = -1;
 
-	if (check(name, value, flags, &bits, e) || db_begin(h, e))
+	if (check(name, value, flags, &bits, e))
 		return -1;
-	if (!resolve(h, id, uuid, e) && !set_stored(h, uuid, name, value, flags ? &bits : NULL, e) &&
-		!vm_commit_with_file(h, uuid, e))
-		return 0;
-	db_rollback(h);
-	return -1;
-}
-
-/* Those that match, for the caller's function. */
-struct filter {
-	const char *patterns;
-	host_pair_fn *fn;
-	void *opaque;
-};
-
-static int
-pass(void *opaque, const char *name, const char *value, int64_t time_ns, const char *flags)
-{
-	struct filter *f = opaque;
-
-	if (f->patterns && !prop_match(f->patterns, name))
-		return 0;
-	return f->fn(f->opaque, name, value, time_ns, flags);
-}
-
-int
-host_guestprop_each(struct host *h, const char *id, const char *patterns, host_pair_fn *fn, void *opaque, struct err *e)
-{
-	struct filter f = { patterns, fn, opaque };
-	char uuid[37];
-
-	return resolve(h, id, uuid, e) ? -1 : guestprop_stored_each(h, uuid, pass, &f, e);
+	vm = host_vm_load(h, id, e);
+	if (!vm)
+		return -1;
+	if (vm_process_alive(h, vm->uuid)) {
+		r = set_in_process(h, vm, name, value, flags, e);
+	} else if (!db_begin(h, e)) {
+		r = settle(h, vm, e);
+		if (r > 0)
+			r = err_set(e, ERR_VM_STATE, "The machine '%s' is just being started: try again", vm->name);
+		if (!r)
+			r = set_stored(h, vm->uuid, name, value, flags ? &bits : NULL, e);
+		if (!r)
+			r = vm_commit_with_file(h, vm->uuid, e);
+		if (r)
+			db_rollback(h);
+	}
+	host_vm_free(vm);
+	return r;
 }
 
 /* ---- waiting ---- */
 
 /* The names that match, as they were at first: a name that is gone has been removed. */
 struct watch {
-	struct filter f;
+	host_pair_fn *fn;
+	void *opaque;
 	int64_t since;
-	char **names;
-	int count, seen;
-	bool collect, told;
+	json_t *before, *now; /* name: true */
+	bool told;
 };
 
 static int
@@ -201,64 +347,77 @@ note_name(void *opaque, const char *name, const char *value, int64_t time_ns, co
 {
 	struct watch *w = opaque;
 
-	if (w->collect) {
-		w->since = MAX(w->since, time_ns);
-		w->names = realloc(w->names, (size_t)(w->count + 1) * sizeof(*w->names));
-		if (!w->names)
-			abort();
-		w->names[w->count++] = xstrdup(name);
-		return 0;
-	}
-	for (int i = 0; i < w->count; i++)
-		w->seen += !strcmp(w->names[i], name);
-	if (time_ns <= w->since)
+	json_object_set_new(w->now, name, json_true());
+	if (!w->before || time_ns <= w->since)
 		return 0;
 	w->told = true;
-	w->f.fn(w->f.opaque, name, value, time_ns, flags);
+	w->fn(w->opaque, name, value, time_ns, flags);
 	return 1;
 }
 
+/* -1 and *e; w->told when there is something new. */
 static int
-tell_removed(struct host *h, const char *uuid, struct watch *w, struct err *e)
+look(struct host *h, const char *uuid, const char *patterns, struct watch *w, struct err *e)
 {
-	for (int i = 0; i < w->count && !w->told; i++) {
-		char *value = NULL, *flags = NULL;
-		int64_t when = 0;
+	const char *name;
+	json_t *v;
+	int r;
 
-		if (host_guestprop_get(h, uuid, w->names[i], &value, &when, &flags, e))
-			return -1;
-		if (!value) {
+	w->now = json_object();
+	r = host_guestprop_each(h, uuid, patterns, note_name, w, e);
+	if (!r && !w->told)
+		json_object_foreach(w->before, name, v) if (!w->told && !json_object_get(w->now, name))
+		{
 			w->told = true;
-			w->f.fn(w->f.opaque, w->names[i], "", now_ns(), "");
+			w->fn(w->opaque, name, "", now_ns(), "");
 		}
-		free(value);
-		free(flags);
+	json_decref(w->before);
+	w->before = w->now;
+	return r;
+}
+
+/* Ask the machine's process to tell, at most so long. False: it does not. */
+static bool
+ask(struct host *h, const char *uuid, const char *patterns, int ms, struct watch *w)
+{
+	struct host_vm *vm = vm_process_alive(h, uuid) ? host_vm_load(h, uuid, NULL) : NULL;
+	json_t *answer = NULL;
+
+	if (vm)
+		answer = vm_call(h, vm, "guestprop.wait",
+			json_pack("{s:s, s:I, s:i}", "patterns", patterns, "after", (json_int_t)w->since, "timeout_ms",
+				MIN(ms, SLICE_MS)),
+			NULL);
+	host_vm_free(vm);
+	if (json_object_get(answer, "name")) {
+		w->told = true;
+		tell(answer, w->fn, w->opaque);
 	}
-	return 0;
+	json_decref(answer);
+	return answer != NULL;
 }
 
 int
 host_guestprop_wait(struct host *h, const char *id, const char *patterns, int timeout_ms, host_pair_fn *fn,
 	void *opaque, struct err *e)
 {
-	struct watch w = { .f = { patterns, fn, opaque }, .collect = true };
-	int64_t end = now_ns() + timeout_ms * 1000000ll;
+	struct watch w = { .fn = fn, .opaque = opaque, .since = now_ns() };
+	int64_t end = timeout_ms < 0 ? INT64_MAX : w.since + timeout_ms * 1000000ll, left;
+	struct host_vm *vm = host_vm_load(h, id, e);
 	char uuid[37];
 	int r;
 
-	if (resolve(h, id, uuid, e))
+	if (!vm)
 		return -1;
-	r = host_guestprop_each(h, uuid, patterns, note_name, &w, e);
-	w.collect = false;
-	while (!r && !w.told && (timeout_ms < 0 || now_ns() < end)) {
+	snprintf(uuid, sizeof(uuid), "%s", vm->uuid);
+	host_vm_free(vm);
+	r = look(h, uuid, patterns, &w, e);
+	while (!r && !w.told && (left = (end - now_ns()) / 1000000) > 0) {
+		if (ask(h, uuid, patterns, (int)MIN(left, (int64_t)SLICE_MS), &w))
+			continue;
 		usleep(POLL_MS * 1000);
-		w.seen = 0;
-		r = host_guestprop_each(h, uuid, patterns, note_name, &w, e);
-		if (!r && !w.told && w.seen < w.count)
-			r = tell_removed(h, uuid, &w, e);
+		r = look(h, uuid, patterns, &w, e);
 	}
-	for (int i = 0; i < w.count; i++)
-		free(w.names[i]);
-	free(w.names);
+	json_decref(w.before);
 	return r ? -1 : w.told;
 }

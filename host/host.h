@@ -190,6 +190,12 @@ struct host_controller {
 	int at_count; /* sorted by port, device */
 };
 
+struct host_share {
+	char *name, *path;
+	char *mount_point; /* "": the guest's choice */
+	bool readonly, automount;
+};
+
 struct host_vm {
 	char uuid[37];
 	char *name;
@@ -206,6 +212,8 @@ struct host_vm {
 	int rule_count[HOST_NICS];
 	struct host_controller *ctl;
 	int ctl_count;
+	struct host_share *shares; /* sorted by name */
+	int share_count;
 };
 
 /* `id`: a UUID, with or without braces, or a name. ERR_NOT_FOUND in VirtualBox's words. */
@@ -240,6 +248,11 @@ int host_vm_register(struct host *h, const char *cfg_file, char uuid[37], struct
 /* With `delete_files` its settings, logs and the disks attached to no one else go too; files of other people that lie
  * in the folder stay, and so does the folder then. */
 int host_vm_unregister(struct host *h, const char *id, bool delete_files, struct err *e);
+
+/* The machine's folder with all in it goes below `folder` (NULL: where new machines go). It does not run. */
+struct host_media_progress;
+int host_vm_move(
+	struct host *h, const char *id, const char *folder, const struct host_media_progress *p, struct err *e);
 
 struct host_change {
 	enum host_key key;
@@ -430,6 +443,21 @@ int host_guestprop_each(
 int host_guestprop_wait(struct host *h, const char *id, const char *patterns, int timeout_ms, host_pair_fn *fn,
 	void *opaque, struct err *e);
 
+/* ------------------------------------------------------------------ shared folders */
+
+struct host_share_change {
+	const char *name, *path;
+	int readonly, automount; /* -1: unchanged, or off for a new one */
+	bool transient;		 /* of the running machine, gone when it ends */
+	const char *mount_point; /* NULL: unchanged */
+};
+int host_share_add(struct host *h, const char *id, const struct host_share_change *c, struct err *e);
+int host_share_remove(struct host *h, const char *id, const struct host_share_change *c, struct err *e);
+int host_share_modify(struct host *h, const char *id, const struct host_share_change *c, struct err *e);
+/* How many transient ones the machine has; 0 when it does not run. host_shares_free(). */
+int host_shares_transient(struct host *h, const struct host_vm *vm, struct host_share **out);
+void host_shares_free(struct host_share *list, int count);
+
 /* ------------------------------------------------------------------ running machines */
 
 /* How far a long operation is, in percent; may be NULL. */
@@ -472,8 +500,18 @@ struct host_live {
 	int width, height, depth, vrde_port;
 	bool vrde_client;
 	char engine[16];
+	int additions_level; /* 1: the guest has drivers that talk to us, 2: services too */
+	char additions[40];  /* their version, "6.0.0 r127566"; "": none */
 };
 int host_vm_live(struct host *h, const struct host_vm *vm, struct host_live *out, struct err *e);
+
+/*
+ * Why does the guest not answer? `say` gets lines for a person: what the machine does, a verdict where the screen, the
+ * serial ports or the kernel's log give one, their last lines, and how its network stands. Works for machines that have
+ * ended too. Takes up to a second or two: forwarded ports are tried.
+ */
+typedef void host_say_fn(void *opaque, const char *line);
+int host_vm_why(struct host *h, const char *id, host_say_fn *say, void *opaque, struct err *e);
 
 /* ------------------------------------------------------------------ snapshots */
 

@@ -96,6 +96,19 @@ int vm_rule_remove(struct host_vm *vm, int nic, const char *name, struct err *e)
 int vm_rule_parse(const char *text, struct nat_rule *rule, struct err *e);
 char *vm_rule_text(const struct nat_rule *r); /* "name,tcp,ip,port,ip,port" */
 
+/* ---- share.c ---- */
+
+#define SHARE_SYMLINKS_KEY "VBoxInternal2/SharedFoldersEnableSymlinksCreate/"
+int vm_share_insert(struct host_vm *vm, const struct host_share *s, struct err *e); /* copies */
+void vm_shares_free(struct host_vm *vm);
+int vm_shares_load(struct host *h, struct host_vm *vm, int64_t row, struct err *e);
+int vm_shares_store(struct host *h, const struct host_vm *vm, int64_t row, struct err *e);
+json_t *vm_shares_json(const struct host_vm *vm);
+int vm_shares_read(struct host_vm *vm, const json_t *list, struct err *e);
+json_t *vm_shares_config(struct host *h, const struct host_vm *vm); /* as vm/protocol.h has them */
+/* Extra data has changed: a running machine is told when it is about symbolic links. */
+void vm_symlinks_changed(struct host *h, const char *id, const char *key, const char *value);
+
 /* ---- vboxfile.c ---- */
 
 /* What a settings file has of a machine's hardware: "settings", "forwards", "controllers". New reference. */
@@ -123,6 +136,13 @@ int setting_find(const char *name);		     /* enum host_key or -1 */
 /* ---- modify.c ---- */
 
 int vm_apply(struct host *h, struct host_vm *vm, const struct host_change *c, struct err *e);
+/* A machine's folder is elsewhere: so are the disks and states of snapshots that lie in it. Inside a transaction. */
+int folder_moved(struct host *h, const char *from, const char *to, struct err *e);
+
+/* ---- move.c ---- */
+
+/* A "move" was interrupted: the machine is where the inventory says. */
+void move_recover(struct host *h, const char *uuid, json_t *files);
 
 /* ---- bandwidth.c: extra data "Lodge/DiskBandwidth/NAME" has the limit, "Lodge/DiskGroup/CONTROLLER:PORT:DEVICE" the
  * group of a disk ---- */

@@ -142,9 +142,8 @@ check_new_name(struct host *h, const struct host_vm *vm, const char *old, struct
 	return r;
 }
 
-/* The disks that lie in the folder move with it. */
-static int
-move_media(struct host *h, const char *from, const char *to, struct err *e)
+int
+folder_moved(struct host *h, const char *from, const char *to, struct err *e)
 {
 	if (!strcmp(from, to))
 		return 0;
@@ -219,7 +218,7 @@ host_vm_modify(struct host *h, const char *id, const struct host_change *c, size
 	if (move_files(vm, folder, cfg, e))
 		goto fail;
 	moved = strcmp(cfg, vm->cfg_file) != 0;
-	if (vm_store(h, vm, e) || move_media(h, folder, vm->folder, e) || vboxfile_write(h, vm, e) || db_commit(h, e))
+	if (vm_store(h, vm, e) || folder_moved(h, folder, vm->folder, e) || vboxfile_write(h, vm, e) || db_commit(h, e))
 		goto fail;
 	free(folder);
 	free(cfg);

@@ -28,6 +28,8 @@ json_t *vm_line_call(int fd, const struct host_vm *vm, const char *method, json_
 /* As vm_call_long(); descriptors that come with the answer, at most 8, are the caller's to close. */
 json_t *vm_call_fds(struct host *h, const struct host_vm *vm, const char *method, json_t *params, int fds[8],
 	int *fd_count, struct err *e);
+/* The guest properties that a machine begins with; NULL and *e. (guestprop.c) */
+json_t *guestprop_config(struct host *h, const struct host_vm *vm, struct err *e);
 /* A saved machine's hardware has to stay as its guest knows it. */
 int vm_check_mutable(const struct host_vm *vm, struct err *e);
 /* The state as it is when nobody starts the machine or works on it. */

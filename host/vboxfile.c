@@ -10,6 +10,7 @@
  *	controllers      each with name, bus, instance, ports, bootable, hostiocache and attachments: each with port,
  *	                 device, type (disk, dvd), medium (UUID), path, format, nonrotational, discard, hotpluggable,
  *	                 tempeject, passthrough
+ *	sharedfolders    each with name, path, readonly, automount, mount_point
  *	extradata        key: value
  *	guestproperties  each with name, value, time (ns since 1970), flags
  *	statefile        of a saved machine
@@ -120,8 +121,8 @@ property_to_json(void *opaque, const char *name, const char *value, int64_t time
 json_t *
 vboxfile_hardware(const struct host_vm *vm)
 {
-	return json_pack("{s:o, s:o, s:o}", "settings", settings_json(vm), "forwards", forwards_json(vm), "controllers",
-		controllers_json(vm));
+	return json_pack("{s:o, s:o, s:o, s:o}", "settings", settings_json(vm), "forwards", forwards_json(vm),
+		"controllers", controllers_json(vm), "sharedfolders", vm_shares_json(vm));
 }
 
 static char *
@@ -137,6 +138,7 @@ document(struct host *h, const struct host_vm *vm, json_t *snapshots, const char
 	doc = json_pack("{s:i, s:s, s:s, s:o, s:o, s:o, s:o, s:o}", "lodge", FILE_VERSION, "uuid", vm->uuid, "name",
 		vm->name, "settings", settings_json(vm), "forwards", forwards_json(vm), "controllers",
 		controllers_json(vm), "extradata", extra, "guestproperties", props);
+	json_object_set_new(doc, "sharedfolders", vm_shares_json(vm));
 	if (vm->state_file[0] && vm->state == HOST_SAVED)
 		json_object_set_new(doc, "statefile", json_string(vm->state_file));
 	if (!snapshots)
@@ -378,7 +380,7 @@ vboxfile_read_hardware(struct host *h, struct host_vm *vm, json_t *doc, const ch
 		read_forwards(vm, json_object_get(doc, "forwards"), e))
 		return -1;
 	json_array_foreach(json_object_get(doc, "controllers"), i, v) if (read_controller(h, vm, v, e)) return -1;
-	return 0;
+	return vm_shares_read(vm, json_object_get(doc, "sharedfolders"), e);
 }
 
 struct host_vm *
@@ -411,6 +413,8 @@ vboxfile_read(struct host *h, const char *path, json_t **out, struct err *e)
 	if (read_forwards(vm, forwards, e))
 		goto fail_wrap;
 	json_array_foreach(ctls, i, v) if (read_controller(h, vm, v, e)) goto fail_wrap;
+	if (vm_shares_read(vm, json_object_get(doc, "sharedfolders"), e))
+		goto fail_wrap;
 	*out = doc;
 	return vm;
 fail_wrap:

@@ -128,6 +128,7 @@ host_vm_free(struct host_vm *vm)
 	for (int i = 0; i < vm->ctl_count; i++)
 		controller_release(&vm->ctl[i]);
 	free(vm->ctl);
+	vm_shares_free(vm);
 	free(vm->name);
 	free(vm->folder);
 	free(vm->cfg_file);
@@ -392,7 +393,8 @@ load_row(struct host *h, sqlite3_stmt *s, struct err *e)
 
 	snprintf(vm->uuid, sizeof(vm->uuid), "%s", db_text(s, 1));
 	vm_set(vm, HK_HARDWAREUUID, 0, vm->uuid);
-	if (load_settings(h, vm, row, e) || load_rules(h, vm, row, e) || load_controllers(h, vm, row, e)) {
+	if (load_settings(h, vm, row, e) || load_rules(h, vm, row, e) || load_controllers(h, vm, row, e) ||
+		vm_shares_load(h, vm, row, e)) {
 		host_vm_free(vm);
 		return NULL;
 	}
@@ -611,7 +613,8 @@ vm_store(struct host *h, const struct host_vm *vm, struct err *e)
 {
 	int64_t row = store_row(h, vm, e);
 
-	if (row < 0 || store_settings(h, vm, row, e) || store_rules(h, vm, row, e))
+	if (row < 0 || store_settings(h, vm, row, e) || store_rules(h, vm, row, e) ||
+		vm_shares_store(h, vm, row, e))
 		return -1;
 	if (store_controllers(h, vm, row, e))
 		return -1;

@@ -22,6 +22,7 @@
 #include "block/block.h"
 #include "host/inv.h"
 #include "host/run.h"
+#include "host/unattended.h"
 
 static int
 take_lock(struct host *h, const char *uuid)
@@ -136,6 +137,10 @@ put_right(struct host *h, const char *uuid, const char *what, bool done, json_t 
 
 	if (!strcmp(what, "delete"))
 		return snapshot_recover_delete(h, uuid, files, &e) ? NULL : "was finished";
+	if (!strcmp(what, "move")) {
+		move_recover(h, uuid, files);
+		return done ? "was finished" : "was undone";
+	}
 	if (done) {
 		work_remove_files(json_object_get(files, "trash"));
 		return "was finished";
@@ -163,6 +168,7 @@ recover_one(struct host *h, const char *uuid, void (*say)(void *opaque, const ch
 		{ "adopt", "adopting a saved state" },
 		{ "clone", "cloning it" },
 		{ "fork", "forking it" },
+		{ "move", "moving it" },
 	};
 	int lock = take_lock(h, uuid);
 	sqlite3_stmt *s = lock < 0 ? NULL
@@ -212,4 +218,5 @@ host_recover(struct host *h, void (*say)(void *opaque, const char *sentence), vo
 	while (n > 0)
 		recover_one(h, uuids[--n], say, opaque);
 	media_recover(h, say, opaque);
+	host_unattended_settle(h);
 }

@@ -139,8 +139,10 @@ build_parts(struct vm *v, struct err *e)
 		return -1;
 	fill_pc_config(v);
 	r = pc_build(v->pc, &v->pcc, e);
-	for (int i = 0; i < PC_SERIAL_MAX && (!r || pc_owns_serial(v->pc)); i++)
+	for (int i = 0; i < PC_SERIAL_MAX && (!r || pc_owns_serial(v->pc)); i++) {
+		v->serial[i] = r ? NULL : v->pcc.serial[i].cd;
 		v->pcc.serial[i].cd = NULL; /* the ports own them now */
+	}
 	if (r)
 		pc_dismantle(v->pc);
 	return r;

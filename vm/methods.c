@@ -619,6 +619,27 @@ METHOD(vrde_set)
 	return done(c, json_pack("{s:i}", "port", (int)vm_console_port(c->v)));
 }
 
+METHOD(consoles)
+{
+	struct display_source src;
+	json_t *serial = json_array();
+	char text[8192];
+	size_t n = 0;
+
+	if (pc_display(c->v->pc, &src) && src.text)
+		n = src.text(src.opaque, text, sizeof(text));
+	for (size_t i = 0; i < n; i++)
+		if (text[i] != '\n' && (text[i] < ' ' || text[i] > '~'))
+			text[i] = ' ';
+	c->result = json_pack("{s:s%, s:o}", "screen", text, n, "serial", serial);
+	for (int i = 0; i < PC_SERIAL_MAX; i++)
+		if (c->v->serial[i]) {
+			chardev_said(c->v->serial[i], text, sizeof(text));
+			json_array_append_new(serial, json_pack("{s:i, s:s}", "port", i, "text", text));
+		}
+	return done(c, c->result);
+}
+
 METHOD(cpu_cap)
 {
 	int percent;

@@ -85,6 +85,7 @@ struct vm {
 	const struct cpu_engine *engine;
 	char engine_why[256];
 	struct pc_config pcc;
+	struct chardev *serial[PC_SERIAL_MAX]; /* the ports own them; NULL: no port */
 	struct pc_device devices[PC_DEVICES_MAX];
 	int device_count;
 	struct vm_disk disks[VM_DISKS_MAX];

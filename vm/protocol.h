@@ -44,8 +44,8 @@
  *	 "ejected":[{"controller":"IDE", "port":1, "device":0, "path":"/…"}]}
  *
  * `state` is one of VM_STATES. Final are "poweroff", "saved" and "aborted"; `reason` (a sentence) goes with them
- * and with "gurumeditation". `since` is UTC. vrde_port is 0 when the console server is off. `ejected`: drives whose disc, the one named,
- * the guest has put out; they are empty.
+ * and with "gurumeditation". `since` is UTC. vrde_port is 0 when the console server is off. `ejected`: drives whose
+ * disc, the one named, the guest has put out; they are empty.
  *
  * ---- The control protocol --------------------------------------------------------------------------------------
  *
@@ -180,8 +180,9 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *	display.hint     {display, width, height, bpp} -> {}   tell the guest's driver that somebody wants this size
  *	balloon          {mib} -> {}   ask the guest's driver to give up so much memory
  *	vrde.set         {enable:bool} | {ports} -> {"port":n}   as configured in "vrde", or moved to other ports
- *	cpu_cap          {percent} -> {} \
- *	vrde.set         {enable:bool} -> {"port":n}   as configured in "vrde"
+ *	cpu_cap          {percent} -> {}
+ *	consoles         -> {"screen":"text", "serial":[{"port":0, "text":"..."}]}   the text screen ("": it shows a
+ *	                               picture), and the last that each serial port was told, printable
  *	agent.status                -> {"open":bool, "ready":bool, "events":n}   open: a program in the guest has the
  *	                               agent's port open; ready: it has answered; events: see agent.wait
  *	agent.call {execute, arguments?, timeout_ms?:10000, no_reply?:bool}
@@ -246,6 +247,7 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
 	X("display.hint", display_hint)                                                                                \
 	X("balloon", balloon)                                                                                          \
 	X("vrde.set", vrde_set)                                                                                        \
+	X("consoles", consoles)                                                                                        \
 	X("cpu_cap", cpu_cap)                                                                                          \
 	X("stats", stats)                                                                                              \
 	X("agent.status", agent_status)                                                                                \

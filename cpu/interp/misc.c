@@ -238,11 +238,12 @@ HANDLER(bound)
 {
 	unsigned n = op->size;
 	uint64_t off = interp_offset(i, op);
-	uint64_t lower = interp_load(i, op, op->seg, off, n), upper = interp_load(i, op, op->seg, off + n, n);
 	int shift = 64 - (int)n * 8;
 	int64_t index = (int64_t)(REG(8, op->dst) << shift);
 
-	if (index < (int64_t)(lower << shift) || index > (int64_t)(upper << shift))
+	/* An index below the lower limit is out of bounds before the upper one is read. */
+	if (index < (int64_t)(interp_load(i, op, op->seg, off, n) << shift) ||
+		index > (int64_t)(interp_load(i, op, op->seg, off + n, n) << shift))
 		interp_raise(i, op, EXC_BR);
 	NEXT;
 }

@@ -190,6 +190,17 @@ count_of(struct interp_cpu *i, const struct op *op)
 }
 
 /*
+ * Before the first run of MOVS and STOS. With 32-bit addresses in 64-bit mode, processors with fast string operations
+ * clear the upper halves of their pointers even if the first element faults; those of the others they do not.
+ */
+static inline void
+narrow(struct interp_cpu *i, const struct op *op, int reg)
+{
+	if (op->flags & OP_A32 && op->flags & OP_REP)
+		GPR(reg) = (uint32_t)GPR(reg);
+}
+
+/*
  * After a run: is the instruction over (*next is then what the handler returns), or does it go on here? In single mode
  * each run stands alone.
  */
@@ -239,6 +250,8 @@ HANDLER(movs)
 
 	if (!count)
 		NEXT;
+	narrow(i, op, RSI);
+	narrow(i, op, RDI);
 	do {
 		n = run_limit(i, count_of(i, op));
 		open_span(i, op, op->seg, RSI, X86_READ, &n, &s);
@@ -277,6 +290,7 @@ HANDLER(stos)
 
 	if (!count_of(i, op))
 		NEXT;
+	narrow(i, op, RDI);
 	do {
 		n = run_limit(i, count_of(i, op));
 		open_span(i, op, SEG_ES, RDI, X86_WRITE, &n, &d);
@@ -346,7 +360,7 @@ compared(struct interp_cpu *i, const struct op *op, uint64_t a, uint64_t b, stru
 {
 	bool more = op->flags & OP_REP && !ends(op, a, b) && addr_get(i, op, RCX);
 
-	if (!more || i->single)
+	if (!more)
 		compare(i, a, b, op->size);
 	return run_over(i, op, !more, false, next);
 }

@@ -176,8 +176,11 @@ static void
 bit_test(struct jit_scratch *t, struct insn *n)
 {
 	pass(t, n);
-	if (n->kind == K_PASS && n->mem && n->o[1].type == ZYDIS_OPERAND_TYPE_REGISTER)
-		n->kind = K_BITS;
+	if (n->kind != K_PASS || !n->mem || n->o[1].type != ZYDIS_OPERAND_TYPE_REGISTER)
+		return;
+	n->kind = K_BITS;
+	if (n->in.address_width != t->stack * 8) /* the sum wraps at that width, before a segment's base */
+		jit_refuse(n, JIT_ADDRESS);
 }
 
 static void

@@ -2,7 +2,8 @@
 /*
  * Groups: instructions that follow each other and whose operands lie at distances known now, so that one check of the
  * range covers them: the same base and index, which nothing in between changes, or the stack, where PUSH, POP, CALL,
- * RET and additions to RSP are followed. Instructions without operands in memory may be in between.
+ * RET and additions to RSP are followed. Instructions without operands in memory may be in between, and conditional
+ * jumps: who jumps out of a group has had more checked than was needed, which nobody sees.
  *
  * If the range lies in one page that may be accessed, nothing in a group can fault. That is why those that may end
  * otherwise (divisions, what is left to C) are never in one.
@@ -189,18 +190,6 @@ follow(const struct jit_scratch *t, struct builder *b, const struct insn *n)
 		b->closed = true;
 }
 
-/* Needs no temporaries but T_B and RCX. */
-static bool
-simple_lea(const struct insn *n)
-{
-	const ZydisDecodedOperandMem *m = &n->o[1].mem;
-
-	return jit_host_reg[jit_guest_gpr(n->o[0].reg.value)] != NONE && m->base != ZYDIS_REGISTER_RIP &&
-	       (m->base == ZYDIS_REGISTER_NONE || jit_host_reg[jit_guest_gpr(m->base)] != NONE) &&
-	       (m->index == ZYDIS_REGISTER_NONE || jit_host_reg[jit_guest_gpr(m->index)] != NONE) &&
-	       n->mem->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM;
-}
-
 static bool
 may_be_between(const struct insn *n)
 {
@@ -209,7 +198,8 @@ may_be_between(const struct insn *n)
 	case K_FP:
 		return !n->mem && jit_fits_group(n);
 	case K_LEA:
-		return simple_lea(n);
+		return n->mem->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM;
+	case K_JCC:
 	case K_NOP:
 		return true;
 	default:

@@ -331,10 +331,11 @@ lea(struct jit_scratch *t, const struct insn *n)
 {
 	unsigned g = jit_guest_gpr(n->o[0].reg.value), host = jit_host_reg[g];
 	bool w = n->in.operand_width == 64;
+	unsigned dst = host != NONE ? host : t->in_group ? T_B : T_A;
 
-	jit_address(t, n, n->mem, host == NONE ? T_A : host, w);
+	jit_address(t, n, n->mem, dst, w);
 	if (host == NONE)
-		e_store(&t->e, T_A, JIT_OFF_GPR(g));
+		e_store(&t->e, dst, JIT_OFF_GPR(g));
 }
 
 static void

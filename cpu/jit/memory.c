@@ -72,7 +72,7 @@ address_and(
 		return;
 	}
 	if (m->base != ZYDIS_REGISTER_NONE)
-		base = jit_fetch(t, jit_guest_gpr(m->base), T_A);
+		base = jit_fetch(t, jit_guest_gpr(m->base), t->in_group ? H_CX : T_A);
 	if (m->index != ZYDIS_REGISTER_NONE) {
 		index = jit_fetch(t, jit_guest_gpr(m->index), T_B);
 		shift = m->scale == 8 ? 3 : m->scale == 4 ? 2 : m->scale == 2 ? 1 : 0;
@@ -83,7 +83,7 @@ address_and(
 		e_lea(&t->e, w, dst, base, index, shift, disp);
 }
 
-/* The address (offset) of `o` into `dst`; T_B is used, flags are kept. */
+/* The address (offset) of `o` into `dst`; T_B and T_A (in a group: RCX) are used, flags are kept. */
 void
 jit_address(struct jit_scratch *t, const struct insn *n, const ZydisDecodedOperand *o, unsigned dst, bool w)
 {

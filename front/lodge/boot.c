@@ -185,7 +185,7 @@ controller(struct boot *b, const char *bus)
 			n->name = xstrdup(bus);
 			n->model = xstrdup("");
 			n->type = (enum vm_controller_type)i;
-			n->bootable = true;
+			n->bootable = n->hostiocache = true;
 			return n;
 		}
 	err_set(&b->e, ERR_USAGE, "there is no bus '%s'; there are ide, ahci, virtio, virtio-scsi, nvme and lsilogic",

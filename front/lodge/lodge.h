@@ -8,5 +8,7 @@ int lodge_net(int argc, char **argv);
 int lodge_connect(int argc, char **argv);
 int lodge_fork(int argc, char **argv);
 int lodge_autostart(int argc, char **argv);
+int lodge_why(int argc, char **argv);
+int lodge_wait(int argc, char **argv);
 
 #endif

@@ -14,6 +14,8 @@ static const struct verb {
 	{ "boot", lodge_boot, "run a throw-away machine in this process; 'lodge boot --help' lists its options" },
 	{ "net", lodge_net, "the networks of this host: list, show, top, trace, group" },
 	{ "connect", lodge_connect, "from the host to a TCP port of a guest" },
+	{ "why", lodge_why, "what can be seen of a guest that does not come up" },
+	{ "wait", lodge_wait, "wait until a guest answers; when it does not, say why" },
 	{ "autostart", lodge_autostart, "start or stop the machines that go with the host" },
 	{ "fork", lodge_fork, "make running copies of a running machine; 'lodge fork --help' says more" },
 };

@@ -36,7 +36,7 @@ _vboxmanage() {
 		_vboxmanage_reply "$cur" < <("$program" list ostypes 2>/dev/null | sed -n 's/^ID: *//p')
 		return
 		;;
-	--medium | --filename | --basefolder | --hostpath | --diff-parent | --diffparent | --move | --setlocation | \
+	--medium | --filename | --basefolder | --hostpath | --diff-parent | --diffparent | --move | --setlocation | --output | -o | --folder | --settingsfile | --disk | --eulafile | \
 		--newpassword | --oldpassword)
 		compopt -o filenames
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
@@ -68,7 +68,7 @@ _vboxmanage() {
 		_vboxmanage_reply "$cur" < <("$program" snapshot "${COMP_WORDS[i + 1]}" list --machinereadable 2>/dev/null |
 			sed -n 's/^SnapshotName[-0-9]*="\(.*\)"$/\1/p')
 		;;
-	startvm:* | clonevm:1 | discardstate:1 | adoptstate:1 | modifyvm:1 | showvminfo:1 | unregistervm:1 | storagectl:1 | storageattach:1 | snapshot:1 | \
+	startvm:* | clonevm:1 | discardstate:1 | adoptstate:1 | modifyvm:1 | showvminfo:1 | unregistervm:1 | storagectl:1 | storageattach:1 | snapshot:1 | movevm:1 | export:* | \
 		bandwidthctl:1 | getextradata:1 | setextradata:1 | guestcontrol:1 | guestproperty:2 | sharedfolder:2)
 		_vboxmanage_reply "$cur" < <(_vboxmanage_machines "$program")
 		;;

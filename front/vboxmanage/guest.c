@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * getextradata, setextradata, sharedfolder.
+ * getextradata, setextradata.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,25 +59,4 @@ cmd_setextradata(struct cli *c, int argc, char **argv)
 	if (!h)
 		return 1;
 	return host_extra_set(h, argv[0], argv[1], value, &e) ? fail_api(c, &e, &machine) : 0;
-}
-
-/* ---- sharedfolder ---- */
-
-int
-cmd_sharedfolder(struct cli *c, int argc, char **argv)
-{
-	struct host_vm *vm;
-	struct err e = { 0 };
-
-	if (argc < 2)
-		return fail_syntax(c, "Not enough parameters");
-	if (strcmp(argv[0], "add") && strcmp(argv[0], "remove"))
-		return fail_syntax(c, "Invalid parameter '%s'", argv[0]);
-	if (!cli_host(c))
-		return 1;
-	vm = host_vm_load(c->host, argv[1], &e);
-	if (!vm)
-		return fail_api(c, &e, &machine);
-	host_vm_free(vm);
-	return fail_plain(c, "Shared folders are not available here: copy files over the network instead");
 }

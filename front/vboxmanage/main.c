@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "front/vboxmanage/network.h"
+#include "front/vboxmanage/unattended.h"
 
 static int cmd_help(struct cli *c, int argc, char **argv);
 static int cmd_commands(struct cli *c, int argc, char **argv);
@@ -216,6 +217,7 @@ static const struct verb verbs[] = {
 		"VM --vrde on|off --vrdeport PORT,... --vrdeaddress ADDRESS --vrdeproperty VNCPassword=PASSWORD\n"
 		"VM OPTION VALUE ...: other options of VirtualBox are taken when their value is what there is",
 		"web1 --memory 1024 --cpus 2 --natpf1 ssh,tcp,127.0.0.1,2222,,22", false },
+	{ "movevm", cmd_movevm, "VM [--folder DIRECTORY] [--type basic]", "web1 --folder /srv/machines", false },
 	{ "natnetwork", cmd_natnetwork,
 		"add --netname NAME --network NETWORK [--enable|--disable] [--dhcp on|off] [--ipv6 on|off]\n"
 		"  [--ipv6-default on|off] [--port-forward-4|-6 NAME:tcp|udp:[HOSTIP]:PORT:[GUESTIP]:PORT]\n"
@@ -228,9 +230,10 @@ static const struct verb verbs[] = {
 	{ "setextradata", cmd_setextradata, "global|VM KEY [VALUE]", "web1 Lodge/Engine interp", false },
 	{ "setproperty", cmd_setproperty, "machinefolder default|DIRECTORY", "machinefolder /srv/machines", false },
 	{ "sharedfolder", cmd_sharedfolder,
-		"add VM --name NAME --hostpath PATH [--readonly] [--transient] [--automount]\n"
+		"add VM --name NAME --hostpath PATH [--readonly] [--transient] [--automount] [--auto-mount-point PATH]\n"
+		"modify VM --name NAME [--readonly true|false] [--automount true|false] [--auto-mount-point PATH]\n"
 		"remove VM --name NAME [--transient]",
-		NULL, false },
+		"add web1 --name src --hostpath /home/me/src", false },
 	{ "showhdinfo", cmd_showmediuminfo, "UUID|FILE", NULL, true },
 	{ "showmediuminfo", cmd_showmediuminfo, "[disk|dvd|floppy] UUID|FILE", "disk web1.vdi", false },
 	{ "showvdiinfo", cmd_showmediuminfo, "UUID|FILE", NULL, true },
@@ -258,6 +261,15 @@ static const struct verb verbs[] = {
 		"  [--hostiocache on|off] [--bootable on|off] [--rename NAME]\n"
 		"VM --name NAME --remove",
 		"web1 --name SATA --add sata --controller IntelAhci", false },
+	{ "unattended", cmd_unattended,
+		"detect --iso FILE [--machine-readable]\n"
+		"install VM --iso FILE [--user NAME] [--password PASSWORD|--password-file FILE|-]\n"
+		"  [--full-user-name NAME] [--hostname NAME.DOMAIN] [--locale ll_CC] [--country CC] [--time-zone ZONE]\n"
+		"  [--proxy URL] [--key KEY] [--language LANGUAGE] [--[no-]install-additions] [--additions-iso FILE]\n"
+		"  [--package-selection-adjustment minimal] [--post-install-command COMMAND]\n"
+		"  [--script-template FILE] [--post-install-template FILE] [--auxiliary-base-path PATH]\n"
+		"  [--extra-install-kernel-parameters TEXT] [--image-index N] [--dry-run] [--start-vm gui|headless]",
+		"install web1 --iso debian.iso --user me --password-file pw --start-vm headless", false },
 	{ "unregistervm", cmd_unregistervm, "VM [--delete]", "web1 --delete", false },
 };
 

@@ -55,6 +55,12 @@ kv(const char *key, const char *value)
 	printf("\"\n");
 }
 
+void
+show_pair(const char *key, const char *value)
+{
+	kv(key, value);
+}
+
 static void
 kn(const char *key, long long value)
 {
@@ -393,6 +399,7 @@ show_vm_machine_readable(struct cli *c, const struct host_vm *vm)
 	setting(vm, "usb", HK_USBOHCI);
 	setting(vm, "ehci", HK_USBEHCI);
 	setting(vm, "xhci", HK_USBXHCI);
+	show_shares_machine_readable(c, vm, live);
 	if (live)
 		printf("VRDEActiveConnection=\"%s\"\nVRDEClients==%d\n", on_off(now.vrde_client), now.vrde_client);
 	mr_recording();
@@ -402,8 +409,12 @@ show_vm_machine_readable(struct cli *c, const struct host_vm *vm)
 		show_snapshots_machine_readable(list, count);
 	host_snapshots_free(list, count);
 	number(vm, "GuestMemoryBalloon", HK_GUESTMEMORYBALLOON);
-	if (live)
-		printf("GuestOSType=\"%s\"\nGuestAdditionsRunLevel=0\n", host_vm_get(vm, HK_OSTYPE, 0));
+	if (live) {
+		printf("GuestOSType=\"%s\"\nGuestAdditionsRunLevel=%d\n", host_vm_get(vm, HK_OSTYPE, 0),
+			now.additions_level);
+		if (now.additions[0])
+			printf("GuestAdditionsVersion=\"%s\"\n", now.additions);
+	}
 	return 0;
 }
 
@@ -659,7 +670,7 @@ show_vrde(const struct host_vm *vm, const struct host_live *live)
 }
 
 static void
-show_rest(const struct host_vm *vm, const struct host_live *live)
+show_rest(struct cli *c, const struct host_vm *vm, const struct host_live *live)
 {
 	line("Pointing Device", "PS/2 Mouse");
 	line("Keyboard Device", "PS/2 Keyboard");
@@ -678,7 +689,7 @@ show_rest(const struct host_vm *vm, const struct host_live *live)
 	line("xHCI USB", "disabled");
 	printf("\nUSB Device Filters:\n<none>\n\n");
 	printf("Bandwidth groups:  <none>\n\n");
-	printf("Shared folders:%s\n\n", "              <none>");
+	show_shares(c, vm, vm->state == HOST_RUNNING || vm->state == HOST_PAUSED);
 }
 
 int
@@ -697,7 +708,7 @@ show_vm(struct cli *c, const struct host_vm *vm)
 	show_storage(vm);
 	for (int n = 0; n < HOST_NICS; n++)
 		show_nic(vm, n);
-	show_rest(vm, &now);
+	show_rest(c, vm, &now);
 	if (live) {
 		snprintf(mode, sizeof(mode), "%dx%dx%d at 0,0 enabled", now.width, now.height, now.depth);
 		line("Session name", vm->session);

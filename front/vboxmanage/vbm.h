@@ -120,6 +120,11 @@ const char *absent_control(const char *word);
 /* The words of the file and behind them those given; 0, or the status to leave with. All is to be free()d. */
 int response_file(struct cli *c, const char *path, int argc, char **argv, int *out_argc, char ***out_argv);
 
+/* ---- sharedfolder.c, for showvminfo ---- */
+void show_shares_machine_readable(struct cli *c, const struct host_vm *vm, bool live);
+void show_shares(struct cli *c, const struct host_vm *vm, bool live);
+void show_pair(const char *key, const char *value); /* key="value", quoted; showvminfo.c */
+
 /* ---- the commands ---- */
 
 int cmd_createvm(struct cli *c, int argc, char **argv);
@@ -157,6 +162,7 @@ int cmd_adoptstate(struct cli *c, int argc, char **argv);
 int cmd_clonevm(struct cli *c, int argc, char **argv);
 int cmd_import(struct cli *c, int argc, char **argv);
 int cmd_export(struct cli *c, int argc, char **argv);
+int cmd_movevm(struct cli *c, int argc, char **argv);
 
 /* A machine as people read it, and as programs do. */
 int show_vm(struct cli *c, const struct host_vm *vm);

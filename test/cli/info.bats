@@ -190,12 +190,6 @@ Key: c, Value: d"
 	fails_with 2 "Unknown option: --frob"
 }
 
-@test "shared folders are refused in a sentence" {
-	make_vm web1
-	vbm sharedfolder add web1 --name data --hostpath /tmp
-	fails_with 1 "Shared folders are not available here"
-}
-
 @test "a verb leaves stdin alone" {
 	make_vm web1
 	run bash -c 'echo rest | { VBoxManage list vms >/dev/null; cat; }'

@@ -164,3 +164,36 @@ a starts after 1 s"
 a starts after 1 s" ]
 	VBoxManage controlvm c poweroff 2>/dev/null
 }
+
+@test "lodge why tells what the guest shows and said last, and what stands behind its ports; lodge wait uses it" {
+	needs_machines
+	make_vm web1
+	port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+	VBoxManage modifyvm web1 --memory 32 --uart1 0x3f8 4 --natpf1 "ssh,tcp,127.0.0.1,$port,,22"
+	run lodge wait web1
+	[ "$status" = 1 ]
+	[[ ${lines[0]} == "lodge: the machine is powered off" ]]
+	VBoxManage startvm web1 >/dev/null
+	run lodge wait web1 --timeout 1 --port 80
+	[ "$status" = 2 ]
+	[[ $output == *"no port of this host leads to port 80"* ]]
+	for _ in $(seq 50); do
+		run lodge why web1
+		[[ $output != *"No bootable device"* ]] || break
+	done
+	has_line "Machine 'web1' is running."
+	has_line "It seems that the firmware found nothing to boot from: look at the boot order and what is attached."
+	grep -q "^  | No bootable device" <<<"$output"
+	grep -q "^Adapter 1 (nat, cable in): the guest sent 0 frames and received [0-9]*: it does not use the adapter, or not yet$" <<<"$output"
+	has_line "  port $port, forwarded to the guest's 22 (ssh), is open, and nothing came from the guest in 1.5 s"
+	run lodge wait web1 --timeout 1
+	[ "$status" = 1 ]
+	[ "${lines[0]}" = "lodge: port 22 of the guest did not answer in 1 s" ]
+	has_line "Machine 'web1' is running."
+	VBoxManage controlvm web1 poweroff 2>/dev/null
+	run lodge why web1
+	[ "$status" = 0 ]
+	grep -q 'running$' <<<"$output"
+	run lodge why nobody
+	[ "$status" = 1 ]
+}

@@ -24,7 +24,6 @@
 
 /* Low memory of an engine's machine holds its tables. */
 #define LOW_SIZE 0x200000u
-#define TABLES_SIZE 0x20000u
 #define PML4 0x1000u
 #define PDPT 0x2000u
 #define PD 0x3000u
@@ -517,7 +516,7 @@ make_legacy_tables(struct guest *g)
 	put32(g, PD_LEGACY, PT_LEGACY_LOW | 3);
 	put32(g, PD_LEGACY + 4 * (ISA_DATA >> 22), PT_LEGACY_DATA | 7);
 	put32(g, PD_LEGACY + 4 * (ISA_CODE >> 22), PT_LEGACY_CODE | 7);
-	for (unsigned p = 0; p < TABLES_SIZE; p += PAGE_SIZE)
+	for (unsigned p = 0; p < ISA_TABLES_SIZE; p += PAGE_SIZE)
 		map_page(g, PT_LEGACY_LOW, 4, p, 3);
 	map_pages(g, 4, PT_LEGACY_DATA, PT_LEGACY_CODE);
 	put32(g, PD_LEGACY + 4 * (ISA_REGISTERS >> 22), PT_REGISTERS | 7);
@@ -669,6 +668,9 @@ end_state(struct guest *g, enum isa_mode mode, struct isa_state *out)
 	g->image = NULL;
 	if (s->rip > HANDLERS && s->rip <= HANDLERS + 32)
 		read_frame(g, mode, out);
+	else if (mode == ISA_PROT32 &&
+		 g->why == CPU_EXIT_SHUTDOWN) /* a frame that could not be pushed whole began here */
+		g->image = guest_memory(g, (uint32_t)s->gpr[RSP] - 4, 4);
 	out->cr2 = s->cr2;
 	out->fcw = s->x87.fcw;
 	out->fsw = s->x87.fsw;
@@ -696,7 +698,7 @@ fill_read_only(uint8_t *p)
 static void
 prepare_memory(struct guest *g, enum isa_mode mode, const uint8_t *code, unsigned len, const struct isa_state *in)
 {
-	memset(g->low->host, 0, TABLES_SIZE);
+	memset(g->low->host, 0, ISA_TABLES_SIZE);
 	memset(g->low->host + HANDLERS, 0xf4, 256);
 	if (long_mode(mode))
 		make_tables(g, !isa_bare(mode));
@@ -711,7 +713,7 @@ prepare_memory(struct guest *g, enum isa_mode mode, const uint8_t *code, unsigne
 	mem_written(&g->m.mem, ISA_CODE, ISA_CODE_SIZE);
 	mem_written(&g->m.mem, ISA_DATA, ISA_DATA_SIZE);
 	mem_written(&g->m.mem, ISA_STACK, ISA_STACK_SIZE);
-	mem_written(&g->m.mem, 0, TABLES_SIZE);
+	mem_written(&g->m.mem, 0, ISA_TABLES_SIZE);
 }
 
 void
@@ -1055,7 +1057,7 @@ isa_engines_equal(struct isa *t, unsigned what, unsigned flags_mask, FILE *f)
 		bad |= bytes_differ(f, "zmm", i, a->zmm[i], b->zmm[i], 64);
 	set_accessed(g);
 	set_accessed(h);
-	bad |= bytes_differ(f, "low", 0, g->low->host, h->low->host, TABLES_SIZE);
+	bad |= bytes_differ(f, "low", 0, g->low->host, h->low->host, ISA_TABLES_SIZE);
 	bad |= bytes_differ(f, "data", 0, g->data->host, h->data->host, ISA_DATA_SIZE + PAGE_SIZE);
 	bad |= bytes_differ(f, "stack", 0, g->stack->host, h->stack->host, ISA_STACK_SIZE);
 	bad |= bytes_differ(f, "code", 0, g->code->host, h->code->host, ISA_CODE_SIZE);

@@ -33,6 +33,7 @@
 #define ISA_STACK 0x10008000u
 #define ISA_STACK_SIZE 4096u
 #define ISA_COUNT 0x1000a000u
+#define ISA_TABLES_SIZE 0x20000u	/* of an engine's machine, at 0 */
 #define ISA_GS_BASE (ISA_DATA + 0x180u) /* in 64-bit programs */
 #define ISA_FLAGS 0xcd5u		/* arithmetic flags and DF */
 

@@ -1272,9 +1272,8 @@ has_trait(const struct program *p, const struct insn *i, enum program_trait trai
 	const ZydisDecodedInstruction *in = &i->in;
 
 	switch (trait) {
-	case TRAIT_STRING_COMPARE:
-		return in->meta.category == ZYDIS_CATEGORY_STRINGOP &&
-		       in->attributes & (ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE);
+	case TRAIT_CALL:
+		return in->mnemonic == ZYDIS_MNEMONIC_CALL;
 	case TRAIT_STRING:
 		return in->meta.category == ZYDIS_CATEGORY_STRINGOP;
 	case TRAIT_DIVIDE:

@@ -64,7 +64,7 @@ bool program_fault_varies(const struct program *p, uint64_t rip);
 
 /* X(name, what): properties of an instruction by which known bugs are told apart. */
 #define PROGRAM_TRAITS(X)                                                                                              \
-	X(TRAIT_STRING_COMPARE, "CMPS or SCAS with REP")                                                               \
+	X(TRAIT_CALL, "near call")                                                                                     \
 	X(TRAIT_STRING, "string instruction")                                                                          \
 	X(TRAIT_DIVIDE, "division of a number in memory")                                                              \
 	X(TRAIT_MASKMOV, "MASKMOVQ, MASKMOVDQU")                                                                       \

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # A tree of snapshots, made and torn down at random for SNAPSHOT_MINUTES (default 60) while the guest writes to its disk:
 # at every node the guest finds the files, in memory and on disk, that were there when it was taken.
+# May take 5400 seconds.
 bats_require_minimum_version 1.5.0
 load ../guest/common
 load ../guest/state

@@ -9,6 +9,7 @@
 # still more than once around over the whole run; a third of a turn fails. The counters are held against the host's clock.
 #
 # LODGE_TICKS chooses another number of ticks: 500000 take half a minute and find one lost of 10^5 in the faster timers.
+# May take 3200 seconds.
 
 load ../guest/common
 

@@ -1,0 +1,33 @@
+#!/bin/sh
+# Lodge: the end of an installation of Debian or Ubuntu, run in the installed system by its installer.
+exec >>/var/log/lodge-unattended.log 2>&1
+set -x
+
+usermod -aG sudo @@VBOX_INSERT_USER_LOGIN_SH@@
+
+@@VBOX_COND_HAS_ADDITIONS_ISO@@
+# The additions are on a disc of their own.
+mkdir -p /run/lodge-additions
+for drive in /dev/sr*; do
+	mount -o ro "$drive" /run/lodge-additions 2>/dev/null || continue
+	for run in autorun.sh install.sh VBoxLinuxAdditions.run; do
+		[ -f "/run/lodge-additions/$run" ] && { sh "/run/lodge-additions/$run" --nox11; break; }
+	done
+	umount /run/lodge-additions
+done
+rmdir /run/lodge-additions
+@@VBOX_COND_END@@
+
+@@VBOX_COND_HAS_POST_INSTALL_COMMAND@@
+(
+@@VBOX_INSERT_POST_INSTALL_COMMAND@@
+)
+@@VBOX_COND_END@@
+
+# The answers have done their work: putting their disc out tells the host so.
+for drive in /dev/sr*; do
+	case $(blkid -p -s LABEL -o value "$drive" 2>/dev/null) in
+	LODGE_AUX) eject "$drive" ;;
+	esac
+done
+exit 0
