@@ -210,6 +210,8 @@ install: all ## install under PREFIX (default /usr/local); DESTDIR is honoured
 	install -d $(DESTDIR)$(PREFIX)/share/lodge/UnattendedTemplates
 	install -m 644 templates/UnattendedTemplates/* $(DESTDIR)$(PREFIX)/share/lodge/UnattendedTemplates/
 	install -m 644 $(OUT)/VBoxGuestAdditions.iso $(DESTDIR)$(PREFIX)/share/lodge/
+	install -d $(DESTDIR)$(PREFIX)/share/lodge/UnattendedTemplates
+	install -m 644 templates/UnattendedTemplates/* $(DESTDIR)$(PREFIX)/share/lodge/UnattendedTemplates/
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	for m in doc/man/*.1; do [ ! -f "$$m" ] || install -m 644 "$$m" $(DESTDIR)$(PREFIX)/share/man/man1/; done
 	for c in front/*/completion.bash; do [ ! -f "$$c" ] || install -m 644 "$$c" \
