@@ -43,8 +43,9 @@ struct cloning {
 	struct copy *copy;
 	int copies;
 	int base_number;
-	int done; /* copies */
-	json_t *created;
+	int done;		 /* copies */
+	json_t *created, *files; /* noted down */
+	struct work work;
 };
 
 /* ---- which media, and where their copies go ---- */
@@ -414,7 +415,7 @@ clone_snapshots(struct cloning *k, char current[37], struct err *e)
 		if (state && *state) {
 			to = xasprintf("%s/{%s}.sav", k->to->snap_folder, fresh[n]);
 			json_array_append_new(k->created, json_string(to));
-			if (clone_file(state, to, e)) {
+			if (work_note(&k->work, k->files, e) || clone_file(state, to, e)) {
 				free(to);
 				json_decref(out);
 				out = NULL;
@@ -512,9 +513,8 @@ write_settings(struct cloning *k, json_t *snapshots, const char *current, struct
 static int
 carry_out(struct cloning *k, const struct host_vm *source, struct err *e)
 {
-	json_t *files = NULL, *snapshots = NULL;
+	json_t *snapshots = NULL;
 	char current[37] = "";
-	struct work w;
 	bool diffs = k->c->link || k->snaps > 0;
 	int r = -1;
 
@@ -524,8 +524,8 @@ carry_out(struct cloning *k, const struct host_vm *source, struct err *e)
 	for (int i = 0; i < k->copies; i++)
 		json_array_append_new(k->created, json_string(k->copy[i].path));
 	json_array_append_new(k->created, json_string(k->to->cfg_file));
-	files = json_pack("{s:O}", "created", k->created);
-	if (work_begin(k->h, source, "clone", files, &w, e))
+	k->files = json_pack("{s:O, s:[s, s]}", "created", k->created, "folders", k->to->snap_folder, k->to->folder);
+	if (work_begin(k->h, source, "clone", k->files, &k->work, e))
 		goto out;
 	r = dir_make(diffs ? k->to->snap_folder : k->to->folder, 0700, e);
 	for (int i = 0; i < k->copies && !r; i++)
@@ -537,7 +537,7 @@ carry_out(struct cloning *k, const struct host_vm *source, struct err *e)
 	}
 	if (!r)
 		r = db_begin(k->h, e) || store(k, snapshots, current, e) || write_settings(k, snapshots, current, e) ||
-				    work_done(&w, files, e) || db_commit(k->h, e)
+				    work_done(&k->work, k->files, e) || db_commit(k->h, e)
 			    ? -1
 			    : 0;
 	if (r) {
@@ -547,10 +547,9 @@ carry_out(struct cloning *k, const struct host_vm *source, struct err *e)
 		rmdir(k->to->snap_folder);
 		rmdir(k->to->folder);
 	}
-	work_end(&w);
+	work_end(&k->work);
 out:
 	json_decref(snapshots);
-	json_decref(files);
 	return r;
 }
 
@@ -565,6 +564,7 @@ cloning_free(struct cloning *k)
 	free(k->copy);
 	host_snapshots_free(k->snap, k->snaps);
 	json_decref(k->created);
+	json_decref(k->files);
 	host_vm_free(k->from);
 	host_vm_free(k->to);
 }

@@ -193,6 +193,18 @@ all_paths(const struct forking *f)
 	return list;
 }
 
+static json_t *
+all_folders(const struct forking *f)
+{
+	json_t *list = json_array();
+
+	for (int k = 0; k < f->count; k++) {
+		json_array_append_new(list, json_string(f->copy[k].vm->snap_folder));
+		json_array_append_new(list, json_string(f->copy[k].vm->folder));
+	}
+	return list;
+}
+
 static int
 store_copy(struct forking *f, struct copy *c, struct err *e)
 {
@@ -316,7 +328,8 @@ host_vm_fork(struct host *h, const char *id, const char *prefix, int count, stru
 	if (plan_copies(&f, prefix ? prefix : f.from->name, e))
 		goto out;
 	created = all_paths(&f);
-	files = json_pack("{s:O, s:o}", "created", created, "overlays", overlays_json(f.own, f.disks));
+	files = json_pack("{s:O, s:o, s:o}", "created", created, "overlays", overlays_json(f.own, f.disks), "folders",
+		all_folders(&f));
 	if (work_begin(h, f.from, "fork", files, &w, e))
 		goto out;
 	r = stop_and_share(&f, stopped_ms, e);

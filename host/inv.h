@@ -233,6 +233,8 @@ struct work {
 };
 int work_begin(
 	struct host *h, const struct host_vm *vm, const char *what, json_t *files, struct work *w, struct err *e);
+/* There is more in `files` by now: write that down before it is made, in a transaction of its own. */
+int work_note(struct work *w, json_t *files, struct err *e);
 /* Inside the transaction that makes it count: from here on it is to be finished, not undone, if it is interrupted. */
 int work_done(struct work *w, json_t *files, struct err *e);
 void work_end(struct work *w);

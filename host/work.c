@@ -6,7 +6,8 @@
  * lasts it holds the machine's `work` lock (an OFD lock on $LODGE_HOME/run/<uuid>/work). A row whose lock is free is of
  * somebody who was killed; whoever opens the inventory next puts it right:
  *
- *	done 0	the inventory is still that of before: the files in "created" go. A "take" whose files are all there and
+ *	done 0	the inventory is still that of before: the files in "created" go, and the directories in "folders"
+ *		that are empty then. A "take" whose files are all there and
  *		complete is finished instead, because the guest may have written to its overlays
  *	done 1	the inventory is that of after: the files in "trash" go
  *	delete	always finished (merging half is not undone, it is harmless and goes on where it was)
@@ -78,6 +79,15 @@ work_begin(struct host *h, const struct host_vm *vm, const char *what, json_t *f
 }
 
 int
+work_note(struct work *w, json_t *files, struct err *e)
+{
+	if (!db_begin(w->h, e) && !write_row(w, NULL, 0, files, e) && !db_commit(w->h, e))
+		return 0;
+	db_rollback(w->h);
+	return -1;
+}
+
+int
 work_done(struct work *w, json_t *files, struct err *e)
 {
 	return write_row(w, NULL, 1, files, e);
@@ -105,6 +115,15 @@ work_remove_files(json_t *list)
 		if (path && !access(path, F_OK) && (str_ends(path, ".sav") || block_remove(path, NULL)))
 			unlink(path);
 	}
+}
+
+static void
+remove_empty(json_t *folders)
+{
+	json_t *v;
+	size_t i;
+
+	json_array_foreach(folders, i, v) rmdir(json_string_value(v));
 }
 
 /* A saved state that was not finished: its machine says whether it is one. */
@@ -152,6 +171,7 @@ put_right(struct host *h, const char *uuid, const char *what, bool done, json_t 
 	if (!strcmp(what, "save") && finish_save(h, uuid))
 		return "was finished";
 	work_remove_files(json_object_get(files, "created"));
+	remove_empty(json_object_get(files, "folders"));
 	return "was undone";
 }
 

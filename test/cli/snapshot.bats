@@ -334,3 +334,40 @@ killed_during() { # SECONDS COMMAND...
 	run find "$HOME" -name '*.sav'
 	[ -z "$output" ]
 }
+
+@test "killed at any moment, deleting snapshots and cloning leave a disk what it held" {
+	make_vm web1
+	VBoxManage createmedium disk --filename "$HOME/a.qcow2" --format QCOW2 --size 24 >/dev/null 2>&1
+	VBoxManage storagectl web1 --name SATA --add sata --portcount 4
+	VBoxManage storageattach web1 --storagectl SATA --port 0 --device 0 --type hdd --medium "$HOME/a.qcow2"
+	truncate -s 24M model.raw
+	top() { mr web1 SATA-0-0; }
+	for i in $(seq 12); do
+		for _ in 1 2 3; do
+			at=$((RANDOM % 21 * 1024))k len=$((RANDOM % 3000))k
+			qemu-io -f qcow2 -c "write -P $i $at $len" "$(top)" >/dev/null
+			qemu-io -f raw -c "write -P $i $at $len" model.raw >/dev/null
+		done
+		VBoxManage snapshot web1 take "s$i" 2>/dev/null
+	done
+	for i in 3 12 1 7 6 5 11 2 9 4 10 8; do
+		for s in 0.004 0.00$((RANDOM % 9)) 0.01 0.0$((RANDOM % 4 + 1)); do
+			killed_during $s VBoxManage snapshot web1 delete "s$i"
+			VBoxManage showvminfo web1 >/dev/null 2>>said
+			qemu-img compare -q -f raw -F qcow2 model.raw "$(top)"
+		done
+		VBoxManage snapshot web1 delete "s$i" >/dev/null 2>&1 || true
+		killed_during 0.0$((RANDOM % 5)) VBoxManage clonevm web1 --name c --register
+		VBoxManage list vms >/dev/null 2>>said
+		if VBoxManage showvminfo c >/dev/null 2>&1; then
+			VBoxManage unregistervm c --delete >/dev/null 2>&1
+		fi
+		[ ! -e "$HOME/VirtualBox VMs/c" ] || { find "$HOME/VirtualBox VMs/c"; tail -3 said; false; }
+	done
+	run VBoxManage snapshot web1 list
+	[ "$output" = "This machine does not have any snapshots" ]
+	grep -c . said
+	qemu-img compare -q -f raw -F qcow2 model.raw "$(top)"
+	[ "$(VBoxManage list hdds | grep -c ^Location)" = 1 ]
+	[ -z "$(ls "$HOME/VirtualBox VMs/web1/Snapshots" 2>/dev/null)" ]
+}

@@ -200,6 +200,19 @@ gone() {
 	[[ $(head -c 3 "$BATS_TEST_TMPDIR/1.img") == one ]]
 }
 
+@test "SeaBIOS boots a floppy disk, whose program reads the disk's last track" {
+	local floppy=$BATS_TEST_TMPDIR/boot.img
+	truncate -s 1474560 "$floppy"
+	# At 7c00: int 13h reads cylinder 79, head 1, sector 5 to 7e00; what is there goes to port 3f8h.
+	printf '\x31\xc0\x8e\xd8\x8e\xc0\xb8\x01\x02\xbb\x00\x7e\xb9\x05\x4f\xb6\x01\xcd\x13\x72\xfe\xba\xfb\x03\xb0\x03\xee\xbe\x00\x7e\xac\x08\xc0\x74\xfe\xba\xf8\x03\xee\xeb\xf5' |
+		dd of="$floppy" conv=notrunc status=none
+	printf '\x55\xaa' | dd of="$floppy" bs=1 seek=510 conv=notrunc status=none
+	printf 'READ FROM THE LAST TRACK' | dd of="$floppy" bs=512 seek=2866 conv=notrunc status=none
+	timeout 60 lodge boot --memory 32 --timeout 50 --boot floppy --floppy "$floppy" --serial "file:$console" --display none 3>&- &
+	talk=$!
+	wait_for 50 grep -qs 'READ FROM THE LAST TRACK' "$console"
+}
+
 @test "a limit of bandwidth holds, and changes while the machine runs" {
 	slow() {
 		VBoxManage storagectl m --name SATA --add sata --portcount 1

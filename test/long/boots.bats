@@ -72,3 +72,10 @@ screen_shows() { # SECONDS TEXT OPTION...
 	screen_shows 40 'Errors: 0' --cdrom /usr/lib/memtest86+/memtest86+x64.iso
 	grep -q 'Testing:' "$BATS_TEST_TMPDIR/screen"
 }
+
+@test "the generic kernel boots through BIOS from NVMe, virtio SCSI and LSI Logic disks" {
+	local bus
+	for bus in nvme virtio-scsi lsilogic; do
+		boot_image demo 1 --disk "$LODGE_OUT/demo.iso,bus=$bus,readonly=on"
+	done
+}

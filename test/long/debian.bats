@@ -100,3 +100,19 @@ blob_is_on() { # IMAGE
 	file_system_is_clean "$disk"
 	blob_is_on "$disk"
 }
+
+@test "Debian runs from NVMe, virtio SCSI and LSI Logic disks" {
+	local bus disk_name
+	for bus in nvme:nvme0n1 virtio-scsi:sda lsilogic:sda; do
+		disk_name=${bus#*:} bus=${bus%:*}
+		throw_away_machine --kernel "$DEBIAN.vmlinuz" --initrd "$DEBIAN.initrd" \
+			--append 'root=LABEL=lodge ro console=ttyS0' --disk "$disk,bus=$bus" --nic "nat,hostfwd=tcp:127.0.0.1:$port-:22"
+		console 'systemctl is-system-running --wait' "findmnt -n -o SOURCE / | grep -q ^/dev/$disk_name"
+		work_through_ssh
+		in_guest 'systemctl poweroff' || true
+		wait $machine
+		machine=
+		file_system_is_clean "$disk"
+		blob_is_on "$disk"
+	done
+}
