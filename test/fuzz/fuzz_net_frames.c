@@ -35,6 +35,35 @@ sink_close(void *backend)
 
 static const struct net_backend_class sink = { .name = "sink", .send = sink_send, .close = sink_close };
 
+static bool
+takes_large(void *opaque)
+{
+	return true;
+}
+
+static void
+emit(void *opaque, const uint8_t *frame, size_t len)
+{
+	if (len > NET_FRAME_WIRE + 120)
+		__builtin_trap();
+}
+
+/* What a NAT does with frames above the MTU. */
+static void
+cut(const uint8_t *frame, size_t len)
+{
+	struct net_tcp t;
+
+	if (len > NET_FRAME_WIRE && !net_tcp_find(frame, len, &t) && len >= 34 && frame[12] == 8 && !frame[13] &&
+		14u + (frame[16] << 8 | frame[17]) <= len && (frame[14] & 15) >= 5)
+		net_cut_ipv4(frame, len, scratch, emit, NULL);
+	if (!net_tcp_find(frame, len, &t))
+		return;
+	t.mss = NET_MSS4;
+	net_cut_tcp(frame, len, &t, scratch, emit, NULL);
+	net_tcp_pseudo(frame, len, &t);
+}
+
 static void
 make_links(void)
 {
@@ -45,6 +74,7 @@ make_links(void)
 	loop = loop_open(&lock);
 	net_link_init(&nat, mac);
 	nat.adapter.receive = receive;
+	nat.adapter.takes_large = takes_large;
 	net_link_init(&wire, mac);
 	wire.class = &sink;
 	if (nat_open(&nat, loop, &o, NULL))
@@ -83,6 +113,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		net_checksum_verify(frame, len);
 		if (kind & 4)
 			segment(frame, len + 14);
+		else if (kind & 8)
+			cut(frame, len);
 		else
 			net_send(&nat, frame, len);
 		net_adapter_ready(&nat);
