@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -31,6 +32,7 @@ struct copy {
 	const char *format;
 	int parent_copy; /* index, -1: none */
 	bool made;
+	bool sealed; /* encrypted, and copied as it is */
 };
 
 struct cloning {
@@ -220,6 +222,34 @@ create_copy(struct cloning *k, struct copy *c, uint64_t size, struct err *e)
 	return block_create(&bc, e);
 }
 
+/* An encrypted disk, without its password: its file as it is, with a UUID of its own. */
+static int
+copy_sealed(struct copy *c, struct block *from, const struct block_info *info, struct err *e)
+{
+	const char *part;
+	struct block *to;
+	struct uuid u;
+	int r = 0;
+
+	for (int i = 0; (part = block_part(from, i)) && !r; i++)
+		r = *part != 0;
+	if (r || info->backing || c->parent_copy >= 0 || strcasecmp(c->format, info->format))
+		return err_set(e, ERR_PASSWORD,
+			"'%s' is encrypted, and one of a chain or of several files: decrypt it before its machine is "
+			"cloned",
+			c->old_path);
+	c->sealed = c->made = true;
+	if (clone_file(c->old_path, c->path, e))
+		return -1;
+	if (!strcmp(c->format, "qcow2"))
+		return 0; /* has no UUID */
+	uuid_parse(c->uuid, &u);
+	to = block_open(c->path, c->format, BLOCK_NO_PARENT, e);
+	r = to ? block_set_uuid(to, &u, e) : -1;
+	block_close(to);
+	return r;
+}
+
 static int
 make_copy(struct cloning *k, struct copy *c, struct err *e)
 {
@@ -237,9 +267,11 @@ make_copy(struct cloning *k, struct copy *c, struct err *e)
 	}
 	if (!r && !access(c->path, F_OK))
 		r = err_set(e, ERR_FILE, "The file '%s' exists already", c->path);
-	r = r ? r : create_copy(k, c, info.size, e);
-	c->made = !r;
-	if (!r && from) {
+	if (!r && info.locked)
+		r = copy_sealed(c, from, &info, e);
+	else if (!r)
+		c->made = !(r = create_copy(k, c, info.size, e));
+	if (!r && from && !c->sealed) {
 		to = block_open(c->path, c->format, 0, e);
 		r = to ? copy_contents(k, from, to, e) : -1;
 	}
@@ -514,6 +546,7 @@ static int
 carry_out(struct cloning *k, const struct host_vm *source, struct err *e)
 {
 	json_t *snapshots = NULL;
+	struct err unused = { 0 };
 	char current[37] = "";
 	bool diffs = k->c->link || k->snaps > 0;
 	int r = -1;
@@ -540,6 +573,10 @@ carry_out(struct cloning *k, const struct host_vm *source, struct err *e)
 				    work_done(&k->work, k->files, e) || db_commit(k->h, e)
 			    ? -1
 			    : 0;
+	/* What the inventory says of their keys, too; they carry them in any case. */
+	for (int i = 0; i < k->copies && !r && k->c->registered; i++)
+		if (k->copy[i].sealed)
+			medium_sync_key(k->h, k->copy[i].path, &unused);
 	if (r) {
 		db_rollback(k->h);
 		remove_copies(k);

@@ -295,6 +295,23 @@ same() { # IMAGE: holds what data.raw does
 	done
 }
 
+@test "a machine with an encrypted disk is cloned with it, without the password" {
+	echo secret >p1
+	for f in VDI VMDK QCOW2; do
+		filled a.$f $f
+		VBoxManage encryptmedium a.$f --newpassword p1 --newpasswordid web1 2>/dev/null
+		make_vm m$f
+		VBoxManage storagectl m$f --name SATA --add sata
+		VBoxManage storageattach m$f --storagectl SATA --port 0 --type hdd --medium a.$f
+		VBoxManage clonevm m$f --name c$f --register >/dev/null 2>&1
+		copy=$(mr c$f SATA-0-0)
+		[ "$(field "$copy" UUID)" != "$(field a.$f UUID)" ]
+		[ "$(field "$copy" "Password ID")" = web1 ]
+		VBoxManage encryptmedium "$copy" --oldpassword p1 2>/dev/null
+		qemu-img compare -q data.raw "$copy"
+	done
+}
+
 @test "internalcommands sethduuid gives a copied image another UUID" {
 	uuid=$(hd a.vdi 5)
 	cp a.vdi b.vdi
