@@ -56,7 +56,7 @@ LIBS_block := -lz -lzstd -lcrypto
 LIBS_net   := $(shell pkg-config --libs slirp 2>/dev/null || echo -lslirp)
 LIBS_switch := -ljansson -lseccomp
 LIBS_cpu   := -lZydis -lZycore
-LIBS_display := -lpng -lz -lcrypto -lcrypt
+LIBS_display := -lpng -lz -lcrypto
 LIBS_state := $(shell pkg-config --libs libzstd 2>/dev/null || echo -lzstd)
 LIBS_vm    := -lseccomp -ljansson
 LIBS_host  := -lsqlite3 -ljansson -lexpat -larchive -lz -lcrypto -lcrypt
@@ -210,8 +210,6 @@ install: all ## install under PREFIX (default /usr/local); DESTDIR is honoured
 	install -d $(DESTDIR)$(PREFIX)/share/lodge/UnattendedTemplates
 	install -m 644 templates/UnattendedTemplates/* $(DESTDIR)$(PREFIX)/share/lodge/UnattendedTemplates/
 	install -m 644 $(OUT)/VBoxGuestAdditions.iso $(DESTDIR)$(PREFIX)/share/lodge/
-	install -d $(DESTDIR)$(PREFIX)/share/lodge/UnattendedTemplates
-	install -m 644 templates/UnattendedTemplates/* $(DESTDIR)$(PREFIX)/share/lodge/UnattendedTemplates/
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	for m in doc/man/*.1; do [ ! -f "$$m" ] || install -m 644 "$$m" $(DESTDIR)$(PREFIX)/share/man/man1/; done
 	for c in front/*/completion.bash; do [ ! -f "$$c" ] || install -m 644 "$$c" \
