@@ -78,8 +78,8 @@ _vboxmanage() {
 	natnetwork:1) _vboxmanage_reply "$cur" < <(printf '%s\n' add modify remove start stop list) ;;
 	dhcpserver:1) _vboxmanage_reply "$cur" < <(printf '%s\n' add modify remove start restart stop findlease) ;;
 	bandwidthctl:2) _vboxmanage_reply "$cur" < <(printf '%s\n' add set remove list) ;;
-	guestproperty:1) _vboxmanage_reply "$cur" < <(printf '%s\n' get set unset enumerate) ;;
-	sharedfolder:1) _vboxmanage_reply "$cur" < <(printf '%s\n' add remove) ;;
+	guestproperty:1) _vboxmanage_reply "$cur" < <(printf '%s\n' get set unset enumerate wait) ;;
+	sharedfolder:1) _vboxmanage_reply "$cur" < <(printf '%s\n' add modify remove) ;;
 	createmedium:1 | closemedium:1 | showmediuminfo:1 | modifymedium:1 | clonemedium:1)
 		_vboxmanage_reply "$cur" < <(printf '%s\n' disk dvd floppy)
 		;;
