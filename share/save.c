@@ -22,7 +22,7 @@
 #include "share/private.h"
 
 #define VERSION 1
-#define HANDLE_HEAD 40
+#define HANDLE_HEAD 48
 #define PATH_ROOM 4096
 
 /* ---- writing ---- */
@@ -95,6 +95,17 @@ path_of(int fd, char out[PATH_ROOM])
 	return n;
 }
 
+/* When the file was made, ns; 0: not known. */
+static uint64_t
+birth(int fd)
+{
+	struct statx x;
+
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &x) || !(x.stx_mask & STATX_BTIME))
+		return 0;
+	return (uint64_t)x.stx_btime.tv_sec * 1000000000u + x.stx_btime.tv_nsec;
+}
+
 /* Where the handle's file is in its folder now: "" for the folder itself, NULL when it is not there. */
 static const char *
 relative_path(struct share *s, const struct handle *h, char path[PATH_ROOM])
@@ -135,6 +146,7 @@ save_handle(struct share *s, const struct handle *h, struct out *o)
 	add32(o, h->listed);
 	add64(o, st.st_dev);
 	add64(o, st.st_ino); /* 0: stale */
+	add64(o, st.st_ino ? birth(h->fd) : 0);
 	put_le16(o->p + o->n, (uint16_t)len);
 	o->n += 2;
 	if (len)
@@ -248,13 +260,13 @@ load_folders(struct share *s, struct in *in)
 
 /* The same file as it was, or -1. */
 static int
-reopen(struct share *s, const struct handle *h, const char *path, uint64_t dev, uint64_t ino)
+reopen(struct share *s, const struct handle *h, const char *path, const uint8_t *identity)
 {
 	struct folder *f = s->folders[h->root];
 	int flags = h->path_only ? O_PATH : (h->writable ? O_RDWR : O_RDONLY) | (h->append ? O_APPEND : 0), fd;
 	struct stat st;
 
-	if (!ino || !f || f->fd < 0 || (f->readonly && h->writable))
+	if (!le64(identity + 8) || !f || f->fd < 0 || (f->readonly && h->writable))
 		return -1;
 	flags |= h->kind == HANDLE_DIR ? O_DIRECTORY : 0;
 	fd = folders_open_beneath(s, f->fd, *path ? path : ".", flags | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
@@ -262,7 +274,8 @@ reopen(struct share *s, const struct handle *h, const char *path, uint64_t dev, 
 		fd = folders_open_beneath(s, f->fd, path, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
 	if (fd < 0)
 		return -1;
-	if (!fstat(fd, &st) && st.st_dev == dev && st.st_ino == ino)
+	if (!fstat(fd, &st) && st.st_dev == le64(identity) && st.st_ino == le64(identity + 8) &&
+		birth(fd) == le64(identity + 16))
 		return fd;
 	close(fd);
 	return -1;
@@ -286,7 +299,7 @@ load_handle(struct share *s, struct in *in)
 
 	if (!p)
 		return false;
-	len = le16(p + 38);
+	len = le16(p + 46);
 	name = take(in, len);
 	place = (uint32_t)le64(p) - 1;
 	if (!name || place >= (uint32_t)s->handle_max || le32(p + 8) >= SHARE_FOLDERS_MAX ||
@@ -303,7 +316,7 @@ load_handle(struct share *s, struct in *in)
 	if (path_ok(name, len)) {
 		memcpy(path, name, len);
 		path[len] = 0;
-		h->fd = reopen(s, h, path, le64(p + 22), le64(p + 30));
+		h->fd = reopen(s, h, path, p + 22);
 	}
 	s->handles[place] = h;
 	s->handle_count = MAX(s->handle_count, (int)place + 1);
