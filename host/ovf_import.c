@@ -11,6 +11,7 @@
  * of its contents, but never raw by default.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -287,7 +288,7 @@ place_all(struct import *m, struct err *e)
 			if (!m->a->system[i].unit[p->unit].ignored && place_disk(m, i, p, e))
 				return -1;
 		}
-	m->scratch = xasprintf("%s/.lodge-import", m->vm[0]->folder);
+	m->scratch = xasprintf("%s/import-in-progress", m->vm[0]->folder);
 	return 0;
 }
 
@@ -310,6 +311,7 @@ list_made(struct import *m)
 		add_made(m, xstrdup(m->disk[i].path));
 	add_made(m, xasprintf("%s/packed", m->scratch));
 	add_made(m, xasprintf("%s/plain", m->scratch));
+	add_made(m, xasprintf("%s/mark", m->scratch));
 	m->files = m->count;
 	add_made(m, xstrdup(m->scratch));
 	for (int i = 0; i < m->a->systems; i++)
@@ -324,6 +326,9 @@ remove_scratch(struct import *m)
 	unlink(file);
 	free(file);
 	file = xasprintf("%s/plain", m->scratch);
+	unlink(file);
+	free(file);
+	file = xasprintf("%s/mark", m->scratch);
 	unlink(file);
 	free(file);
 	rmdir(m->scratch);
@@ -470,10 +475,24 @@ import_disk(struct import *m, struct making *k, struct err *e)
 	return r;
 }
 
+/* Vagrant removes folders of machines that have no file in them (hidden ones do not count): there is one from here on.
+ */
+static int
+make_scratch(struct import *m, struct err *e)
+{
+	char *mark = xasprintf("%s/mark", m->scratch);
+	int fd = dir_make(m->scratch, 0700, e) ? -1 : open(mark, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+
+	if (fd >= 0)
+		close(fd);
+	free(mark);
+	return fd >= 0 ? 0 : err_sys(e, ERR_FILE, errno, "The folder '%s' cannot be made", m->scratch);
+}
+
 static int
 import_disks(struct import *m, struct err *e)
 {
-	if (dir_make(m->scratch, 0700, e))
+	if (make_scratch(m, e))
 		return -1;
 	for (int i = 0; i < m->disks; i++) {
 		char *dir = strndup(m->disk[i].path, (size_t)(strrchr(m->disk[i].path, '/') - m->disk[i].path));
@@ -789,10 +808,8 @@ host_appliance_import(struct host_appliance *a, const struct host_import *how, s
 	if (!job)
 		goto out;
 	r = import_disks(&m, e);
-	if (!r) {
-		remove_scratch(&m);
-		r = register_all(&m, e);
-	}
+	r = r ? r : register_all(&m, e);
+	remove_scratch(&m);
 	if (r)
 		undo(&m);
 	media_job_end(job);

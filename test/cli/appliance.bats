@@ -22,7 +22,7 @@ nothing_left() { # PATH...
 	for p in "$@"; do
 		[ ! -e "$p" ] || { echo "$p is there"; return 1; }
 	done
-	[ -z "$(find . -name '.lodge-*')" ]
+	[ -z "$(find . -name '.lodge-*' -o -name import-in-progress)" ]
 	[ -z "$(ls "$LODGE_HOME/run/media" 2>/dev/null)" ]
 }
 
