@@ -33,12 +33,17 @@ struct display_source {
 /* Buttons of the pointer. */
 enum { POINTER_LEFT = 1, POINTER_RIGHT = 2, POINTER_MIDDLE = 4 };
 
+#define POINTER_MAX 32767u
+
 struct input_sink {
 	void *opaque;
 	/* Scan codes of set 1, as a keyboard would send them. False: the queue is full, nothing was taken. */
 	bool (*scancodes)(void *opaque, const uint8_t *codes, size_t n);
 	/* Relative motion (right and down positive), wheel clicks (down positive), buttons held. */
 	void (*pointer)(void *opaque, int dx, int dy, int dz, unsigned buttons);
+	/* The pointer is at x, y of 0 to POINTER_MAX. False: the guest has nothing that hears of places; `pointer` is what
+	 * there is. May be NULL. */
+	bool (*place)(void *opaque, unsigned x, unsigned y, int dz, unsigned buttons);
 };
 
 #endif

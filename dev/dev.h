@@ -295,6 +295,37 @@ struct lsilogic *lsilogic_create(struct machine *m, int slot, struct err *e);
 int lsilogic_attach(struct lsilogic *l, int target, const struct drive_config *cfg, struct err *e);
 int lsilogic_change_medium(struct lsilogic *l, int target, struct block *medium, bool force);
 
+/* ---- sound ---- */
+
+/*
+ * AC'97 (8086:2415) in PCI `slot` (-1: any free one). What it plays goes to `sink` (NULL: nowhere), which stays the
+ * caller's and must outlive the device.
+ */
+struct audio;
+struct device *ac97_create(struct machine *m, int slot, struct audio *sink, struct err *e);
+/* A WAVE file, made anew. */
+struct audio *audio_file_open(const char *path, struct err *e);
+void audio_close(struct audio *a); /* NULL: nothing */
+
+/* ---- USB ---- */
+
+/*
+ * xHCI 1.1 controller (8086:1e31) in PCI `slot` (-1: any free one) with XHCI_PORTS ports that take something; its devices
+ * (dev/usb.h, which has what can be done to them) are plugged in before power-on.
+ */
+#define XHCI_PORTS 8
+struct xhci;
+struct usb_hid;
+struct xhci *xhci_create(struct machine *m, int slot, struct err *e);
+struct usb_hid *xhci_add_tablet(struct xhci *x, struct err *e);
+struct usb_hid *xhci_add_keyboard(struct xhci *x, struct err *e);
+int xhci_attach(struct xhci *x, int port, const struct drive_config *cfg, struct err *e);
+/* 0 to 32767 in each direction; wheel clicks, down positive; enum of bus/display.h for buttons. */
+void usb_tablet_move(struct usb_hid *h, unsigned x, unsigned y, int wheel, unsigned buttons);
+/* Codes of set 1. False: there is no room, nothing was taken. */
+bool usb_keyboard_type(struct usb_hid *h, const uint8_t *set1, size_t n);
+bool usb_hid_listening(const struct usb_hid *h); /* the guest has configured it */
+
 /* ---- floppy drives, and what they need ---- */
 
 /*

@@ -648,7 +648,7 @@ take_ext_key(struct client *c, bool down, uint32_t keysym, uint32_t xt)
 		c->rfb->sink.scancodes(c->rfb->sink.opaque, e0 ? codes : codes + 1, e0 ? 2 : 1);
 }
 
-/* The guest has a relative mouse: the viewer's absolute position becomes motion. */
+/* A guest with a tablet hears of the place; for one with a mouse it becomes motion. */
 static void
 take_pointer(struct client *c, unsigned mask, int x, int y)
 {
@@ -662,6 +662,10 @@ take_pointer(struct client *c, unsigned mask, int x, int y)
 	}
 	c->px = x;
 	c->py = y;
+	if (c->rfb->sink.place && c->width && c->height &&
+		c->rfb->sink.place(c->rfb->sink.opaque, (unsigned)x * POINTER_MAX / MAX(c->width - 1, 1u),
+			(unsigned)y * POINTER_MAX / MAX(c->height - 1, 1u), dz, buttons))
+		return;
 	if (c->rfb->sink.pointer)
 		c->rfb->sink.pointer(c->rfb->sink.opaque, dx, dy, dz, buttons);
 }

@@ -41,6 +41,7 @@ struct pc {
 	struct i8237 *dma;
 	struct fdc *floppy; /* NULL: none */
 	struct i8042 *keyboard;
+	struct usb_hid *usb_tablet, *usb_keyboard; /* NULL: none */
 	struct vga *vga;
 	struct vmmdev *guest_device;
 	struct fwcfg *fwcfg;

@@ -8,6 +8,7 @@
  *	/pci@i0cf8/scsi@SLOT/disk@0,0                       virtio-blk
  *	/pci@i0cf8/scsi@SLOT/channel@0/disk@TARGET,0        virtio-scsi, lsilogic
  *	/pci@i0cf8/nvme@SLOT/namespace@NUMBER,0
+ *	/pci@i0cf8/usb@SLOT/storage@PORT/channel@0/disk@0,0 xhci
  *	/pci@i0cf8/isa@SLOT/fdc@03f0/floppy@UNIT
  *	/pci@i0cf8/ethernet@SLOT/ethernet-phy@0
  *	HALT
@@ -32,6 +33,9 @@ add_drive(struct str *out, const struct pc_device *d, const struct pc_drive *dri
 		str_addf(out, "/pci@i0cf8/nvme@%x/namespace@%x,0\n", (unsigned)d->pci_slot, (unsigned)drive->unit + 1);
 	else if (!strcmp(d->type, "floppy"))
 		str_addf(out, "/pci@i0cf8/isa@%x/fdc@03f0/floppy@%x\n", SLOT_PIIX, (unsigned)drive->unit);
+	else if (!strcmp(d->type, "xhci"))
+		str_addf(out, "/pci@i0cf8/usb@%x/storage@%x/channel@0/disk@0,0\n", (unsigned)d->pci_slot,
+			(unsigned)drive->unit + 1);
 	else if (!strcmp(d->type, "virtio-blk"))
 		str_addf(out, "/pci@i0cf8/scsi@%x/disk@0,0\n", (unsigned)d->pci_slot);
 	else

@@ -94,6 +94,12 @@ attach_to_floppy(void *made, int unit, const struct drive_config *c, struct err 
 }
 
 static int
+attach_to_xhci(void *made, int unit, const struct drive_config *c, struct err *e)
+{
+	return xhci_attach(made, unit, c, e);
+}
+
+static int
 detach_from_ahci(void *made, int unit)
 {
 	return ahci_detach(made, unit);
@@ -152,6 +158,7 @@ static const struct controller_type {
 	{ "virtio-scsi", attach_to_virtio_scsi, detach_from_virtio_scsi, change_in_virtio_scsi },
 	{ "nvme", attach_to_nvme, detach_from_nvme, NULL },
 	{ "lsilogic", attach_to_lsilogic, NULL, change_in_lsilogic },
+	{ "xhci", attach_to_xhci, NULL, NULL },
 	{ "floppy", attach_to_floppy, NULL, change_in_floppy },
 };
 
@@ -227,6 +234,24 @@ make_floppy(struct pc *p, struct pc_device *d, struct err *e)
 	p->floppy = fdc_create(&p->m, isairq_input(p->isa, 6), p->dma);
 	d->made = p->floppy;
 	return attach_drives(d, e);
+}
+
+static int
+make_xhci(struct pc *p, struct pc_device *d, struct err *e)
+{
+	d->made = xhci_create(&p->m, d->slot, e);
+	if (attach_drives(d, e))
+		return -1;
+	if (d->tablet && !(p->usb_tablet = xhci_add_tablet(d->made, e)))
+		return -1;
+	return d->keyboard && !(p->usb_keyboard = xhci_add_keyboard(d->made, e)) ? -1 : 0;
+}
+
+static int
+make_ac97(struct pc *p, struct pc_device *d, struct err *e)
+{
+	d->made = ac97_create(&p->m, d->slot, d->audio, e);
+	return d->made ? 0 : -1;
 }
 
 static int
@@ -311,6 +336,8 @@ static const struct device_type {
 	{ "virtio-scsi", make_virtio_scsi },
 	{ "nvme", make_nvme },
 	{ "lsilogic", make_lsilogic },
+	{ "xhci", make_xhci },
+	{ "ac97", make_ac97 },
 	{ "floppy", make_floppy },
 	{ "e1000", make_e1000 },
 	{ "pcnet", make_pcnet },

@@ -373,6 +373,8 @@ type_scancodes(void *opaque, const uint8_t *codes, size_t n)
 {
 	struct pc *p = opaque;
 
+	if (p->usb_keyboard && usb_hid_listening(p->usb_keyboard))
+		return usb_keyboard_type(p->usb_keyboard, codes, n);
 	return i8042_type(p->keyboard, codes, n) == n;
 }
 
@@ -384,10 +386,21 @@ move_pointer(void *opaque, int dx, int dy, int dz, unsigned buttons)
 	i8042_mouse(p->keyboard, dx, dy, dz, buttons);
 }
 
+static bool
+place_pointer(void *opaque, unsigned x, unsigned y, int dz, unsigned buttons)
+{
+	struct pc *p = opaque;
+
+	if (!p->usb_tablet || !usb_hid_listening(p->usb_tablet))
+		return false;
+	usb_tablet_move(p->usb_tablet, x, y, dz, buttons);
+	return true;
+}
+
 struct input_sink
 pc_input(struct pc *p)
 {
-	return (struct input_sink){ .opaque = p, .scancodes = type_scancodes, .pointer = move_pointer };
+	return (struct input_sink){ .opaque = p, .scancodes = type_scancodes, .pointer = move_pointer, .place = place_pointer };
 }
 
 struct vmmdev *

@@ -665,7 +665,7 @@ attachment_init(void *element)
 }
 
 static const char *const controller_names[] = { "ide", "ahci", "virtio", "virtio-scsi", "nvme", "lsilogic", "floppy",
-	NULL };
+	"usb", NULL };
 static const struct key controller_keys[] = {
 	KEY(struct vm_controller, "name", name, K_STRING, 1, 255),
 	KEY_ENUM(struct vm_controller, "type", type, controller_names),
@@ -816,6 +816,11 @@ static const struct key config_keys[] = {
 	KEY_OWN("kernel", read_kernel, write_kernel),
 	KEY_OWN("smbios", read_smbios, write_smbios),
 	KEY_OWN("vga", read_vga, write_vga),
+	KEY(struct vm_config, "usb", usb, K_BOOL, 0, 0),
+	KEY(struct vm_config, "usb_tablet", usb_tablet, K_BOOL, 0, 0),
+	KEY(struct vm_config, "usb_keyboard", usb_keyboard, K_BOOL, 0, 0),
+	KEY(struct vm_config, "audio", audio, K_BOOL, 0, 0),
+	KEY(struct vm_config, "audio_file", audio_file, K_PATH, 0, 4095),
 	KEY_LIST(struct vm_config, "storage", controllers, controller_count, controller_keys, controller_init),
 	KEY_LIST(struct vm_config, "bandwidth", groups, group_count, group_keys, group_init),
 	KEY_LIST(struct vm_config, "nics", nics, nic_count, nic_keys, nic_init),
@@ -858,6 +863,7 @@ vm_config_new(const char *name)
 	c->append = xstrdup("");
 	smbios_defaults(&c->smbios);
 	c->vga_mib = 16;
+	c->audio_file = xstrdup("");
 	c->vrde_address = xstrdup("127.0.0.1");
 	c->vrde_ports = xstrdup("5900-5999");
 	c->vrde_password = xstrdup("");
@@ -1086,6 +1092,7 @@ check_controller(const struct vm_controller *c, struct err *e)
 		[VM_NVME] = { 64, 1, false },
 		[VM_LSILOGIC] = { 16, 1, true },
 		[VM_FLOPPY] = { 1, 2, false },
+		[VM_USB] = { 8, 1, false },
 	};
 
 	if (!c->name[0])

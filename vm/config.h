@@ -24,7 +24,7 @@
 #define VM_GROUPS_MAX 32
 
 enum vm_boot { VM_BOOT_NONE, VM_BOOT_DISK, VM_BOOT_DVD, VM_BOOT_NET, VM_BOOT_FLOPPY };
-enum vm_controller_type { VM_IDE, VM_AHCI, VM_VIRTIO, VM_VIRTIO_SCSI, VM_NVME, VM_LSILOGIC, VM_FLOPPY };
+enum vm_controller_type { VM_IDE, VM_AHCI, VM_VIRTIO, VM_VIRTIO_SCSI, VM_NVME, VM_LSILOGIC, VM_FLOPPY, VM_USB };
 enum vm_drive_type { VM_DISK, VM_DVD, VM_FLOPPY_DRIVE };
 enum vm_nic_model { VM_E1000, VM_VIRTIO_NET, VM_82543GC, VM_82545EM, VM_AM79C970A, VM_AM79C973 };
 enum vm_nic_backend { VM_NET_NONE, VM_NET_NAT, VM_NET_NULL, VM_NET_SWITCH, VM_NET_TUNNEL };
@@ -134,6 +134,9 @@ struct vm_config {
 	char *modules[PC_MODULES_MAX];
 	struct smbios_strings smbios;
 	uint64_t vga_mib; /* 0: none */
+	bool usb, usb_tablet, usb_keyboard;
+	bool audio; /* an AC'97 */
+	char *audio_file; /* where what it plays goes; "": nowhere */
 	int controller_count;
 	struct vm_controller controllers[VM_CONTROLLERS_MAX];
 	int nic_count;

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "dev/dev.h"
 #include "vm/private.h"
 
 static const int nic_slots[VM_NICS_MAX] = { 3, 8, 9, 10, 16, 17, 18, 19 };
@@ -236,6 +237,8 @@ vm_open_serial(struct vm *v, struct err *e)
 void
 vm_close_serial(struct vm *v)
 {
+	audio_close(v->audio);
+	v->audio = NULL;
 	for (int i = 0; i < v->device_count; i++) {
 		if (v->devices[i].cd)
 			chardev_close(v->devices[i].cd);
@@ -304,6 +307,7 @@ list_controller(struct vm *v, int n, struct err *e)
 		[VM_NVME] = "nvme",
 		[VM_LSILOGIC] = "lsilogic",
 		[VM_FLOPPY] = "floppy",
+		[VM_USB] = "xhci",
 	};
 	struct vm_controller *c = &v->c->controllers[n];
 	struct pc_device *d;
@@ -314,6 +318,8 @@ list_controller(struct vm *v, int n, struct err *e)
 	d->ports = c->ports ? c->ports : 1;
 	d->variant = c->model[0] ? c->model : NULL;
 	d->not_bootable = !c->bootable;
+	d->tablet = c->type == VM_USB && v->c->usb_tablet;
+	d->keyboard = c->type == VM_USB && v->c->usb_keyboard;
 	for (int i = 0; i < v->disk_count; i++) {
 		struct vm_attachment *a = &c->attachments[v->disks[i].attachment];
 
@@ -366,6 +372,33 @@ list_agent(struct vm *v, struct err *e)
 	return 0;
 }
 
+/* The USB controller, unless one with disks is listed as that, and the sound card. */
+static int
+list_others(struct vm *v, struct err *e)
+{
+	bool usb = v->c->usb || v->c->usb_tablet || v->c->usb_keyboard;
+	struct pc_device *d;
+
+	for (int i = 0; i < v->c->controller_count; i++)
+		usb &= v->c->controllers[i].type != VM_USB;
+	if (usb) {
+		d = add_device(v, "xhci", -1);
+		if (!d)
+			return err_set(e, ERR_INVALID, "the machine has too many devices");
+		d->tablet = v->c->usb_tablet;
+		d->keyboard = v->c->usb_keyboard;
+	}
+	if (!v->c->audio)
+		return 0;
+	d = add_device(v, "ac97", -1);
+	if (!d)
+		return err_set(e, ERR_INVALID, "the machine has too many devices");
+	if (v->c->audio_file[0] && !v->audio)
+		v->audio = audio_file_open(v->c->audio_file, e);
+	d->audio = v->audio;
+	return v->c->audio_file[0] && !v->audio ? -1 : 0;
+}
+
 int
 vm_list_devices(struct vm *v, struct err *e)
 {
@@ -386,6 +419,8 @@ vm_list_devices(struct vm *v, struct err *e)
 	for (int i = 0; i < v->c->controller_count; i++)
 		if (v->c->controllers[i].type == VM_VIRTIO && list_virtio_disks(v, i, e))
 			return -1;
+	if (list_others(v, e))
+		return -1;
 	for (int i = 0; i < v->c->device_count; i++)
 		if (list_named(v, v->c->devices[i], e))
 			return -1;

@@ -298,6 +298,7 @@ find_device(struct vm *v, int controller)
 		[VM_AHCI] = "ahci",
 		[VM_VIRTIO_SCSI] = "virtio-scsi",
 		[VM_NVME] = "nvme",
+		[VM_USB] = "xhci",
 		[VM_LSILOGIC] = "lsilogic",
 		[VM_FLOPPY] = "floppy" };
 	enum vm_controller_type type = v->c->controllers[controller].type;

@@ -88,6 +88,7 @@ struct vm {
 	struct chardev *serial[PC_SERIAL_MAX]; /* the ports own them; NULL: no port */
 	struct pc_device devices[PC_DEVICES_MAX];
 	int device_count;
+	struct audio *audio; /* NULL: what the guest plays goes nowhere */
 	struct vm_disk disks[VM_DISKS_MAX];
 	int disk_count;
 	struct opener *opener;				/* plug.c; NULL: none */

@@ -292,6 +292,10 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *                                       strings of at most 64 bytes : "innotek GmbH","VirtualBox",
  *                                       "innotek GmbH","VirtualBox","1.2","0","Virtual Machine",...
  *   "vga": {"memory": 16},              MiB, 1-256, rounded up to a power of two; null: no VGA : 16
+ *   "usb": false, "usb_tablet": false, "usb_keyboard": false,
+ *                                       an xHCI controller, and what is plugged in : false. A controller of the type
+ *                                       "usb" is that controller too
+ *   "audio": false, "audio_file": "",   an AC'97 sound card, and the WAVE file for what it plays : false, none
  *   "storage": [                        controllers, in order
  *     {"name": "SATA", "type": "ahci",  ide (PIIX4: ports 0-1, devices 0-1), ahci (ports 0-29), virtio (virtio-blk, one
  *                                       PCI device an attached disk; ports 0-29), virtio-scsi and nvme (ports 0-63),

@@ -172,6 +172,7 @@ controller(struct boot *b, const char *bus)
 		[VM_NVME] = "nvme",
 		[VM_LSILOGIC] = "lsilogic",
 		[VM_FLOPPY] = "floppy",
+		[VM_USB] = "usb",
 	};
 	struct vm_config *c = b->c;
 
@@ -188,7 +189,7 @@ controller(struct boot *b, const char *bus)
 			n->bootable = n->hostiocache = true;
 			return n;
 		}
-	err_set(&b->e, ERR_USAGE, "there is no bus '%s'; there are ide, ahci, virtio, virtio-scsi, nvme and lsilogic",
+	err_set(&b->e, ERR_USAGE, "there is no bus '%s'; there are ide, ahci, virtio, virtio-scsi, nvme, lsilogic and usb",
 		bus);
 	return NULL;
 }
@@ -424,6 +425,22 @@ opt_serial(struct boot *b, char *arg)
 static int
 opt_device(struct boot *b, char *arg)
 {
+	const struct {
+		const char *name;
+		bool *on;
+	} ours[] = { { "xhci", &b->c->usb }, { "usb-tablet", &b->c->usb_tablet }, { "usb-keyboard", &b->c->usb_keyboard },
+		{ "ac97", &b->c->audio } };
+
+	for (size_t i = 0; i < ARRAY_LEN(ours); i++)
+		if (!strcmp(arg, ours[i].name)) {
+			*ours[i].on = true;
+			return 0;
+		}
+	if (str_starts(arg, "ac97=")) {
+		b->c->audio = true;
+		set_text(&b->c->audio_file, arg + 5);
+		return arg[5] == '/' ? 0 : bad(b, "--device ac97, an absolute path", arg + 5);
+	}
 	if (b->c->device_count == VM_DEVICES_MAX)
 		return err_set(&b->e, ERR_USAGE, "--device: there can be %d", VM_DEVICES_MAX);
 	set_text(&b->c->devices[b->c->device_count++], arg);
@@ -597,7 +614,7 @@ static const struct boot_option {
 	{ "initrd", "F", opt_initrd, "its initial RAM disk" },
 	{ "append", "S", opt_append, "its command line" },
 	{ "module", "\"F ARGS\"", opt_module, "a multiboot or PVH module; may be repeated" },
-	{ "disk", "F[,bus=ahci|ide|virtio|virtio-scsi|nvme|lsilogic][,readonly=on][,format=raw|vdi][,serial=S]",
+	{ "disk", "F[,bus=ahci|ide|virtio|virtio-scsi|nvme|lsilogic|usb][,readonly=on][,format=raw|vdi][,serial=S]",
 		opt_disk, "a disk image; may be repeated" },
 	{ "cdrom", "F[,bus=ide|ahci|virtio-scsi|lsilogic]", opt_cdrom, "a CD image; may be repeated" },
 	{ "floppy", "F[,readonly=on]", opt_floppy, "a floppy image; may be repeated" },
@@ -610,7 +627,7 @@ static const struct boot_option {
 	{ "serial", "stdio|file:F|pty|unix-server:F|unix-client:F|tcp-server:PORT|tcp-client:ADDR|null", opt_serial,
 		"a serial port, COM1 first. On a terminal Ctrl-A x ends the machine" },
 	{ "device", "NAME", opt_device,
-		"debug-exit, testdev, virtio-rng, virtio-balloon, virtio-console[=BACKEND], virtio-serial[=BACKEND]" },
+		"ac97[=WAVE-FILE], debug-exit, testdev, usb-keyboard, usb-tablet, xhci, virtio-rng, virtio-balloon, virtio-console[=BACKEND], virtio-serial[=BACKEND]" },
 	{ "agent", "PATH", opt_agent, "the guest agent's channel on a unix socket, an absolute path" },
 	{ "share", "NAME=DIR[,ro][,symlinks]", opt_share,
 		"a shared folder for 'mount -t vboxsf NAME ...'; symlinks: the guest may make them; may be repeated" },
