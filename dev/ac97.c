@@ -38,6 +38,7 @@ enum { STA_READY = 1 << 8, CNT_COLD = 2, CNT_WARM = 4 };
 /* The codec's registers */
 enum {
 	MASTER_VOLUME = 0x02,
+	HEADPHONE_VOLUME = 0x04,
 	PCM_VOLUME = 0x18,
 	POWERDOWN = 0x26,
 	EXTENDED_ID = 0x28,
@@ -144,10 +145,16 @@ next_descriptor(struct ac97 *a, struct master *m)
 	return true;
 }
 
+/* Nothing goes in, or nothing comes out: neither of the line nor of the headphones, which drivers take for the same. */
+static bool
+is_mute(const struct ac97 *a)
+{
+	return (a->codec[PCM_VOLUME / 2] | (a->codec[MASTER_VOLUME / 2] & a->codec[HEADPHONE_VOLUME / 2])) & MUTE;
+}
+
 static void
 move_samples(struct ac97 *a, int n, const struct master *m, uint32_t count)
 {
-	bool mute = (a->codec[MASTER_VOLUME / 2] | a->codec[PCM_VOLUME / 2]) & MUTE;
 	struct mem *mem = &a->pci.dev.m->mem;
 	int16_t buf[PIECE];
 
@@ -157,7 +164,7 @@ move_samples(struct ac97 *a, int n, const struct master *m, uint32_t count)
 		return;
 	}
 	mem_read(mem, m->address, buf, 2 * count);
-	if (mute)
+	if (is_mute(a))
 		memset(buf, 0, 2 * count);
 	audio_play(a->sink, buf, count / 2, rate_of(a, n));
 }
@@ -374,10 +381,10 @@ codec_reset(struct ac97 *a)
 	static const struct {
 		uint8_t reg;
 		uint16_t value;
-	} usual[] = { { 0x02, 0x8000 }, { 0x04, 0x8000 }, { 0x06, 0x8000 }, { 0x0a, 0 }, { 0x0c, 0x8008 },
-		{ 0x0e, 0x8008 }, { 0x10, 0x8808 }, { 0x12, 0x8808 }, { 0x16, 0x8808 }, { 0x18, 0x8808 },
-		{ 0x1c, 0x8000 }, { POWERDOWN, 0x000f }, { EXTENDED_ID, VRA }, { DAC_RATE, 48000 }, { ADC_RATE, 48000 },
-		{ MIC_RATE, 48000 }, { VENDOR1, 0x4144 }, { VENDOR2, 0x5370 } };
+	} usual[] = { { 0x00, 0x0090 }, { 0x02, 0x8000 }, { 0x04, 0x8000 }, { 0x06, 0x8000 }, { 0x0a, 0 },
+		{ 0x0c, 0x8008 }, { 0x0e, 0x8008 }, { 0x10, 0x8808 }, { 0x12, 0x8808 }, { 0x16, 0x8808 },
+		{ 0x18, 0x8808 }, { 0x1c, 0x8000 }, { POWERDOWN, 0x000f }, { EXTENDED_ID, VRA }, { DAC_RATE, 48000 },
+		{ ADC_RATE, 48000 }, { MIC_RATE, 48000 }, { VENDOR1, 0x4144 }, { VENDOR2, 0x5370 } };
 
 	memset(a->codec, 0, sizeof(a->codec));
 	for (size_t i = 0; i < ARRAY_LEN(usual); i++)

@@ -212,12 +212,21 @@ power_on(struct device *d)
 	hid_reset(container_of(d, struct usb_device, dev));
 }
 
+static void
+destroy(struct device *d)
+{
+	struct usb_hid *h = hid_of(container_of(d, struct usb_device, dev));
+
+	xhci_unplug(&h->usb);
+	free(h);
+}
+
 static const struct usb_class hid_class = { hid_control, hid_data, hid_reset };
 static const struct dev_class tablet_class = {
-	.name = "usb-tablet", .fields = hid_fields, .reset = power_on, .loaded = loaded
+	.name = "usb-tablet", .fields = hid_fields, .reset = power_on, .loaded = loaded, .destroy = destroy
 };
 static const struct dev_class keyboard_class = {
-	.name = "usb-keyboard", .fields = hid_fields, .reset = power_on, .loaded = loaded
+	.name = "usb-keyboard", .fields = hid_fields, .reset = power_on, .loaded = loaded, .destroy = destroy
 };
 
 static struct usb_hid *

@@ -281,6 +281,7 @@ destroy(struct device *d)
 {
 	struct usb_storage *s = storage_of(container_of(d, struct usb_device, dev));
 
+	xhci_unplug(&s->usb);
 	s->discard = s->s.phase == RUN;
 	scsi_detach(&s->unit);
 	free(s);

@@ -34,6 +34,8 @@ struct usb_device {
 
 /* Into `port` (0-based), or the last free one (-1). -1 and *e: it is taken, or there is none. */
 int xhci_plug(struct xhci *x, struct usb_device *d, int port, struct err *e);
+/* It is about to go: a part of its destroy, which comes before the controller's. */
+void xhci_unplug(struct usb_device *d);
 
 struct usb_class {
 	/* Bytes moved or USB_STALL. `setup`: the 8 bytes of the request; data: wLength bytes at most. */

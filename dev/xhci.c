@@ -1266,9 +1266,6 @@ xhci_destroy(struct device *d)
 	struct xhci *x = container_of(d, struct xhci, pci.dev);
 
 	vtimer_cancel(&x->more);
-	for (int n = 0; n < PORTS; n++)
-		if (x->device[n])
-			x->device[n]->wake = NULL;
 	pci_remove(d->m, &x->pci);
 	free(x->bounce);
 	free(x);
@@ -1325,6 +1322,16 @@ xhci_plug(struct xhci *x, struct usb_device *d, int port, struct err *e)
 	if (port >= 0)
 		return err_set(e, ERR_INVALID, "The USB controller has no free port %d", port);
 	return err_set(e, ERR_INVALID, "The USB controller has %d ports, and all of them are taken", USB2_PORTS);
+}
+
+void
+xhci_unplug(struct usb_device *d)
+{
+	for (int n = 0; d->host && n < PORTS; n++)
+		if (d->host->device[n] == d)
+			d->host->device[n] = NULL;
+	d->host = NULL;
+	d->wake = NULL;
 }
 
 struct usb_hid *

@@ -303,6 +303,35 @@ add_guest_device(struct host *h, const struct host_vm *vm, json_t *doc, struct e
 	return 0;
 }
 
+/* The USB controller and what is plugged in, and the sound card. */
+static int
+add_usb_and_audio(const struct host_vm *vm, json_t *doc, struct err *e)
+{
+	bool usb = host_vm_on(vm, HK_USBXHCI, 0), tablet = !strcmp(host_vm_get(vm, HK_MOUSE, 0), "usbtablet");
+	bool keyboard = !strcmp(host_vm_get(vm, HK_KEYBOARD, 0), "usb"), disks = false;
+	const char *driver = host_vm_get(vm, HK_AUDIO, 0);
+	char *file;
+
+	for (int i = 0; i < vm->ctl_count; i++)
+		disks |= vm->ctl[i].bus == HOST_USB;
+	if (!usb && (tablet || keyboard || disks))
+		return err_set(e, ERR_INVALID,
+			"The machine '%s' has a USB %s and no USB controller: modifyvm --usbxhci on gives it one", vm->name,
+			tablet ? "tablet" : keyboard ? "keyboard" : "storage controller");
+	json_object_set_new(doc, "usb", json_boolean(usb));
+	json_object_set_new(doc, "usb_tablet", json_boolean(tablet));
+	json_object_set_new(doc, "usb_keyboard", json_boolean(keyboard));
+	if (!host_vm_on(vm, HK_AUDIOENABLED, 0) || !strcmp(driver, "none"))
+		return 0;
+	json_object_set_new(doc, "audio", json_true());
+	if (!strcmp(driver, "file") && host_vm_on(vm, HK_AUDIOOUT, 0)) {
+		file = xasprintf("%s/audio.wav", vm->folder);
+		json_object_set_new(doc, "audio_file", json_string(file));
+		free(file);
+	}
+	return 0;
+}
+
 json_t *
 config_json(struct host *h, const struct host_vm *vm, struct err *e)
 {
@@ -329,7 +358,7 @@ config_json(struct host *h, const struct host_vm *vm, struct err *e)
 		err_set(e, ERR_FAILED, "The configuration of machine '%s' cannot be written down: a value is not UTF-8",
 			vm->name);
 	else if (add_guest_device(h, vm, o, e) || add_nics(h, vm, o, e) || add_devices(h, vm, o, e) ||
-		 add_agent(h, vm, o, e) || add_user(h, o, e) || add_state(h, vm, o, e)) {
+		 add_usb_and_audio(vm, o, e) || add_agent(h, vm, o, e) || add_user(h, o, e) || add_state(h, vm, o, e)) {
 		json_decref(o);
 		return NULL;
 	}

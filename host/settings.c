@@ -28,8 +28,9 @@
 
 static const char always[] = "the virtual PC always has it";
 static const char engine[] = "the engine that runs the machine decides it";
-static const char no_audio[] = "the virtual PC has no sound card";
-static const char no_usb[] = "the virtual PC has no USB controller";
+static const char ac97_only[] = "the virtual PC's sound card is an AC97 with an AD1980";
+static const char xhci_only[] = "devices of USB 1 and 2 work on the xHCI controller: use --usbxhci on";
+static const char no_usb_boot[] = "a USB disk is one of the disks: use disk";
 static const char no_logo[] = "the firmware shows no logo";
 
 /* clang-format off */
@@ -82,7 +83,7 @@ static const struct host_setting settings[HK_COUNT] = {
 	[HK_BIOSSYSTEMTIMEOFFSET] = { "biossystemtimeoffset", 1, HT_INT, "0", -4000000000000, 4000000000000, NULL,
 		NULL, NULL },
 	ONLY(HK_BIOSPXEDEBUG, "biospxedebug", 1, "off", "the boot ROM of the network card has no debug output"),
-	ENUM(HK_BOOT, "boot", HOST_BOOTS, "floppy|dvd|disk|none", "none|floppy|dvd|disk|net|usb", "none|floppy|dvd|disk|net", no_usb),
+	ENUM(HK_BOOT, "boot", HOST_BOOTS, "floppy|dvd|disk|none", "none|floppy|dvd|disk|net|usb", "none|floppy|dvd|disk|net", no_usb_boot),
 	ENUM(HK_NIC, "nic", HOST_NICS, "nat|none", "none|null|nat|bridged|intnet|hostonly|generic|natnetwork|hostonlynet|cloud",
 		"none|null|nat|bridged|intnet|hostonly|generic|natnetwork|hostonlynet", "there is no cloud"),
 	ENUM(HK_NICTYPE, "nictype", HOST_NICS, "82540EM", "Am79C970A|Am79C973|Am79C960|82540EM|82543GC|82545EM|virtio|NE1000|"
@@ -116,18 +117,20 @@ static const struct host_setting settings[HK_COUNT] = {
 	BOOL(HK_NATDNSPROXY, "natdnsproxy", HOST_NICS, "off"),
 	BOOL(HK_NATDNSHOSTRESOLVER, "natdnshostresolver", HOST_NICS, "off"),
 	BOOL(HK_NATLOCALHOSTREACHABLE, "natlocalhostreachable", HOST_NICS, "on"),
-	ENUM(HK_MOUSE, "mouse", 1, "ps2", "ps2|usb|usbtablet|usbmultitouch|usbmtscreenpluspad", "ps2", no_usb),
-	ENUM(HK_KEYBOARD, "keyboard", 1, "ps2", "ps2|usb", "ps2", no_usb),
+	ENUM(HK_MOUSE, "mouse", 1, "ps2", "ps2|usb|usbtablet|usbmultitouch|usbmtscreenpluspad", "ps2|usbtablet",
+		"the pointers there are, are ps2 and usbtablet"),
+	ENUM(HK_KEYBOARD, "keyboard", 1, "ps2", "ps2|usb", NULL, NULL),
 	SPECIAL(HK_UART, "uart", HOST_UARTS, "off"),
 	SPECIAL(HK_UARTMODE, "uartmode", HOST_UARTS, "disconnected"),
 	ENUM(HK_UARTTYPE, "uarttype", HOST_UARTS, "16550A", "16450|16550A|16750", "16550A", "serial ports are 16550A"),
 	TEXT_ONLY(HK_LPT, "lpt", 2, "off", "the virtual PC has no parallel port"),
-	ENUM(HK_AUDIO, "audio", 1, "none", "none|null|default|dsound|was|oss|alsa|pulse|coreaudio", "none", no_audio),
-	ONLY(HK_AUDIOENABLED, "audioenabled", 1, "off", no_audio),
-	ONLY(HK_AUDIOIN, "audioin", 1, "off", no_audio),
-	ONLY(HK_AUDIOOUT, "audioout", 1, "off", no_audio),
-	ENUM(HK_AUDIOCONTROLLER, "audiocontroller", 1, "ac97", "ac97|hda|sb16", "ac97", no_audio),
-	ENUM(HK_AUDIOCODEC, "audiocodec", 1, "ad1980", "stac9700|ad1980|stac9221|sb16", "ad1980", no_audio),
+	/* Other drivers than file are heard by nobody: a machine runs without a person beside it. */
+	ENUM(HK_AUDIO, "audio", 1, "none", "none|null|file|default|dsound|was|oss|alsa|pulse|coreaudio", NULL, NULL),
+	BOOL(HK_AUDIOENABLED, "audioenabled", 1, "off"),
+	BOOL(HK_AUDIOIN, "audioin", 1, "off"),
+	BOOL(HK_AUDIOOUT, "audioout", 1, "off"),
+	ENUM(HK_AUDIOCONTROLLER, "audiocontroller", 1, "ac97", "ac97|hda|sb16", "ac97", ac97_only),
+	ENUM(HK_AUDIOCODEC, "audiocodec", 1, "ad1980", "stac9700|ad1980|stac9221|sb16", "ad1980", ac97_only),
 	KEPT(HK_CLIPBOARD, "clipboard", 1, "disabled", "disabled|hosttoguest|guesttohost|bidirectional", "disabled",
 		"the clipboard is not shared with guests"),
 	ENUM(HK_CLIPBOARDTRANSFERS, "clipboardfiletransfers", 1, "disabled", "enabled|disabled", "disabled",
@@ -145,9 +148,9 @@ static const struct host_setting settings[HK_COUNT] = {
 	ONLY(HK_VRDEVIDEOCHANNEL, "vrdevideochannel", 1, "off", "the VNC protocol has no video channel"),
 	ENUM(HK_VRDEEXTPACK, "vrdeextpack", 1, "default", "default|VNC", NULL, NULL),
 	TEXT(HK_VRDEPASSWORD, "vrdepassword", 1, 8),
-	ONLY(HK_USBOHCI, "usbohci", 1, "off", no_usb),
-	ONLY(HK_USBEHCI, "usbehci", 1, "off", no_usb),
-	ONLY(HK_USBXHCI, "usbxhci", 1, "off", no_usb),
+	ONLY(HK_USBOHCI, "usbohci", 1, "off", xhci_only),
+	ONLY(HK_USBEHCI, "usbehci", 1, "off", xhci_only),
+	BOOL(HK_USBXHCI, "usbxhci", 1, "off"),
 	TEXT_ONLY(HK_SNAPSHOTFOLDER, "snapshotfolder", 1, "default", "snapshots are kept in the machine's folder"),
 	SPECIAL(HK_HARDWAREUUID, "hardwareuuid", 1, ""),
 	ENUM(HK_DEFAULTFRONTEND, "defaultfrontend", 1, "default", "default|headless|gui|separate", NULL, NULL),

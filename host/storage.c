@@ -19,7 +19,7 @@ static const struct bus_row buses[] = {
 	{ "floppy", HOST_FLOPPY_BUS, "I82078", "floppy", 1, 1, 1, 2 },
 	{ "scsi", HOST_SCSI, "LsiLogic", "lsilogic", 16, 16, 16, 1 },
 	{ "sas", HOST_SAS, NULL, NULL, 8, 255, 1, 1 },
-	{ "usb", HOST_USB, NULL, NULL, 8, 8, 8, 1 },
+	{ "usb", HOST_USB, "USB", "usb", 8, 8, 8, 1 },
 	{ "pcie", HOST_NVME, "NVMe", "nvme", 1, 64, 1, 1 },
 	{ "virtio-scsi", HOST_VIRTIO_SCSI, "VirtioSCSI", "virtio-scsi", 1, 64, 1, 1 },
 };
@@ -42,7 +42,7 @@ static const struct {
 	{ "BusLogic", HOST_SCSI, NULL },
 	{ "LSILogicSAS", HOST_SAS, NULL },
 	{ "I82078", HOST_FLOPPY_BUS, "I82078" },
-	{ "USB", HOST_USB, NULL },
+	{ "USB", HOST_USB, "USB" },
 	{ "NVMe", HOST_NVME, "NVMe" },
 };
 
@@ -126,7 +126,7 @@ add_controller(struct host_vm *vm, const struct host_controller_change *c, struc
 		return err_set(e, ERR_INVALID, "Invalid storage bus '%s'", c->add);
 	if (!bus->type)
 		return err_set(e, ERR_UNSUPPORTED,
-			"A controller of the bus '%s' cannot be had: ide, sata, scsi, pcie, virtio, virtio-scsi and "
+			"A controller of the bus '%s' cannot be had: ide, sata, scsi, pcie, usb, virtio, virtio-scsi and "
 			"floppy can",
 			bus->word);
 	if (!*c->name || strlen(c->name) > 250)
@@ -298,7 +298,7 @@ check_bus(const struct host_controller *c, enum host_device type, struct err *e)
 	if ((type == HOST_FLOPPY) != (c->bus == HOST_FLOPPY_BUS))
 		return err_set(e, ERR_INVALID, "A %s cannot be attached to controller '%s'",
 			type == HOST_FLOPPY ? "floppy drive" : "drive that is not for floppy disks", c->name);
-	if (type == HOST_DVD && (c->bus == HOST_VIRTIO_BLK || c->bus == HOST_NVME))
+	if (type == HOST_DVD && (c->bus == HOST_VIRTIO_BLK || c->bus == HOST_NVME || c->bus == HOST_USB))
 		return err_set(e, ERR_UNSUPPORTED,
 			"A DVD drive cannot be attached to controller '%s': use one of ide, sata, scsi or virtio-scsi",
 			c->name);

@@ -375,9 +375,13 @@ option_special(struct args *a, struct changes *all, int id)
 	case M_AUDIO:
 		fprintf(stderr,
 			"Warning: --audio is deprecated and will be removed soon. Use --audio-driver instead!\n");
-		return set(a, all, HK_AUDIO, 0, a->text);
+		return set(a, all, HK_AUDIO, 0, a->text) ||
+		       set(a, all, HK_AUDIOENABLED, 0, strcmp(a->text, "none") ? "on" : "off");
 	case M_USB:
-		return set(a, all, HK_USBOHCI, 0, a->text);
+		if (strcmp(a->text, "on"))
+			return set(a, all, HK_USBOHCI, 0, a->text);
+		warn(a->cli, "The USB controller is an xHCI, for USB 1, 2 and 3: this is --usb-xhci on");
+		return set(a, all, HK_USBXHCI, 0, a->text);
 	case M_VRDEPROPERTY:
 		return option_vrdeproperty(a, all);
 	case M_VRDP_ON:

@@ -47,6 +47,18 @@ print_escaped(const char *s)
 }
 
 /* key="value" */
+static bool
+has_tablet(const struct host_vm *vm)
+{
+	return !strcmp(host_vm_get(vm, HK_MOUSE, 0), "usbtablet");
+}
+
+static bool
+has_usb_keyboard(const struct host_vm *vm)
+{
+	return !strcmp(host_vm_get(vm, HK_KEYBOARD, 0), "usb");
+}
+
 static void
 kv(const char *key, const char *value)
 {
@@ -323,8 +335,8 @@ mr_nic(const struct host_vm *vm, int n)
 static void
 mr_ports(const struct host_vm *vm)
 {
-	kv("hidpointing", "ps2mouse");
-	kv("hidkeyboard", "ps2kbd");
+	kv("hidpointing", has_tablet(vm) ? "usbtablet" : "ps2mouse");
+	kv("hidkeyboard", has_usb_keyboard(vm) ? "usbkbd" : "ps2kbd");
 	for (int i = 0; i < HOST_UARTS; i++) {
 		const char *place = host_vm_get(vm, HK_UART, i), *mode = host_vm_get(vm, HK_UARTMODE, i);
 
@@ -336,7 +348,7 @@ mr_ports(const struct host_vm *vm)
 	}
 	for (int i = 0; i < 2; i++)
 		kvn("lpt", i + 1, host_vm_get(vm, HK_LPT, i));
-	setting(vm, "audio", HK_AUDIO);
+	kv("audio", host_vm_on(vm, HK_AUDIOENABLED, 0) ? host_vm_get(vm, HK_AUDIO, 0) : "none");
 	setting(vm, "audio_out", HK_AUDIOOUT);
 	setting(vm, "audio_in", HK_AUDIOIN);
 	setting(vm, "clipboard", HK_CLIPBOARD);
@@ -426,6 +438,29 @@ line(const char *label, const char *value)
 	int n = printf("%s:", label);
 
 	printf("%*s %s\n", n < 28 ? 28 - n : 0, "", value);
+}
+
+static void
+show_audio(const struct host_vm *vm)
+{
+	static const struct {
+		const char *word, *name;
+	} drivers[] = { { "none", "Null" }, { "null", "Null" }, { "file", "File" }, { "default", "Default" },
+		{ "alsa", "ALSA" }, { "oss", "OSS" }, { "pulse", "PulseAudio" }, { "dsound", "DirectSound" },
+		{ "was", "Windows Audio Session" }, { "coreaudio", "CoreAudio" } };
+	const char *driver = host_vm_get(vm, HK_AUDIO, 0);
+	bool on = host_vm_on(vm, HK_AUDIOENABLED, 0) && strcmp(driver, "none");
+	char *text = xstrdup("disabled");
+
+	for (size_t i = 0; on && i < ARRAY_LEN(drivers); i++)
+		if (!strcmp(driver, drivers[i].word)) {
+			free(text);
+			text = xasprintf("enabled (Driver: %s, Controller: AC97, Codec: AD1980)", drivers[i].name);
+		}
+	line("Audio", text);
+	line("Audio playback", host_vm_on(vm, HK_AUDIOOUT, 0) ? "enabled" : "disabled");
+	line("Audio capture", host_vm_on(vm, HK_AUDIOIN, 0) ? "enabled" : "disabled");
+	free(text);
 }
 
 static void
@@ -672,21 +707,19 @@ show_vrde(const struct host_vm *vm, const struct host_live *live)
 static void
 show_rest(struct cli *c, const struct host_vm *vm, const struct host_live *live)
 {
-	line("Pointing Device", "PS/2 Mouse");
-	line("Keyboard Device", "PS/2 Keyboard");
+	line("Pointing Device", has_tablet(vm) ? "USB Tablet" : "PS/2 Mouse");
+	line("Keyboard Device", has_usb_keyboard(vm) ? "USB Keyboard" : "PS/2 Keyboard");
 	for (int i = 0; i < HOST_UARTS; i++)
 		show_uart(vm, i);
 	line("LPT 1", "disabled");
 	line("LPT 2", "disabled");
-	line("Audio", "disabled");
-	line("Audio playback", "disabled");
-	line("Audio capture", "disabled");
+	show_audio(vm);
 	line("Clipboard Mode", "disabled");
 	line("Drag and drop Mode", "disabled");
 	show_vrde(vm, live);
 	line("OHCI USB", "disabled");
 	line("EHCI USB", "disabled");
-	line("xHCI USB", "disabled");
+	line("xHCI USB", host_vm_on(vm, HK_USBXHCI, 0) ? "enabled" : "disabled");
 	printf("\nUSB Device Filters:\n<none>\n\n");
 	printf("Bandwidth groups:  <none>\n\n");
 	show_shares(c, vm, vm->state == HOST_RUNNING || vm->state == HOST_PAUSED);

@@ -57,7 +57,7 @@ load common
 
 @test "a value without an effect is refused in a sentence" {
 	make_vm web1
-	for words in "--nic1 cloud" "--firmware efi" "--chipset ich9" "--usb on" "--audio-driver alsa" "--ioapic off" \
+	for words in "--nic1 cloud" "--firmware efi" "--chipset ich9" "--usb-ohci on" "--audio-controller hda" "--ioapic off" \
 		"--accelerate3d on" "--nested-hw-virt on" "--nictype1 NE2000" "--tpm-type 2.0" \
 		"--cpuexecutioncap 0" "--lpt1 0x378 7" "--teleporter on"; do
 		# shellcheck disable=SC2086 # words
@@ -231,4 +231,30 @@ load common
 	for i in $(seq 20); do VBoxManage modifyvm web1 --natpf1 "r$i,tcp,,$((3000 + i)),,22" & done
 	wait
 	[ "$(VBoxManage showvminfo web1 --machinereadable | grep -c '^Forwarding')" = 20 ]
+}
+
+@test "USB and sound are switched on, and shown as VirtualBox does" {
+	make_vm web1
+	vbm modifyvm web1 --usb-xhci on --mouse usbtablet --keyboard usb --audio-driver file --audio-enabled on --audio-out on
+	says ""
+	for pair in xhci=on hidpointing=usbtablet hidkeyboard=usbkbd audio=file audio_out=on audio_in=off usb=off; do
+		[ "$(mr web1 "${pair%=*}")" = "${pair#*=}" ]
+	done
+	VBoxManage showvminfo web1 | grep -qE '^Pointing Device: +USB Tablet$'
+	VBoxManage showvminfo web1 | grep -qE '^Audio: +enabled \(Driver: File, Controller: AC97, Codec: AD1980\)$'
+	VBoxManage showvminfo web1 | grep -qE '^xHCI USB: +enabled$'
+	vbm modifyvm web1 --usb-ehci on
+	fails_with 1 "use --usbxhci on"
+	vbm modifyvm web1 --usb on
+	succeeds
+	[[ $stderr == *"this is --usb-xhci on"* ]]
+	vbm modifyvm web1 --audio none
+	[ "$(mr web1 audio)" = none ]
+}
+
+@test "a USB device without a USB controller does not start, and says what to do" {
+	make_vm web1
+	VBoxManage modifyvm web1 --mouse usbtablet
+	vbm startvm web1 --type headless
+	fails_with 1 "modifyvm --usbxhci on gives it one"
 }

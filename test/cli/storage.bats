@@ -168,7 +168,7 @@ Encryption:     disabled"
 	fails_with 1 "floppy"
 	vbm storagectl web1 --name B --add frob
 	fails_with 1 "Invalid storage bus 'frob'"
-	vbm storagectl web1 --name B --add usb
+	vbm storagectl web1 --name B --add sas
 	fails_with 1 "VBOX_E_NOT_SUPPORTED"
 	vbm storagectl web1 --name B --add scsi --controller BusLogic
 	fails_with 1 "VBOX_E_NOT_SUPPORTED"
