@@ -41,8 +41,8 @@ struct input_sink {
 	bool (*scancodes)(void *opaque, const uint8_t *codes, size_t n);
 	/* Relative motion (right and down positive), wheel clicks (down positive), buttons held. */
 	void (*pointer)(void *opaque, int dx, int dy, int dz, unsigned buttons);
-	/* The pointer is at x, y of 0 to POINTER_MAX. False: the guest has nothing that hears of places; `pointer` is what
-	 * there is. May be NULL. */
+	/* The pointer is at x, y of 0 to POINTER_MAX. False: the guest has nothing that hears of places; `pointer` is
+	 * what there is. May be NULL. */
 	bool (*place)(void *opaque, unsigned x, unsigned y, int dz, unsigned buttons);
 };
 

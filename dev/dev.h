@@ -310,8 +310,8 @@ void audio_close(struct audio *a); /* NULL: nothing */
 /* ---- USB ---- */
 
 /*
- * xHCI 1.1 controller (8086:1e31) in PCI `slot` (-1: any free one) with XHCI_PORTS ports that take something; its devices
- * (dev/usb.h, which has what can be done to them) are plugged in before power-on.
+ * xHCI 1.1 controller (8086:1e31) in PCI `slot` (-1: any free one) with XHCI_PORTS ports that take something; its
+ * devices (dev/usb.h, which has what can be done to them) are plugged in before power-on.
  */
 #define XHCI_PORTS 8
 struct xhci;

@@ -316,8 +316,11 @@ add_usb_and_audio(const struct host_vm *vm, json_t *doc, struct err *e)
 		disks |= vm->ctl[i].bus == HOST_USB;
 	if (!usb && (tablet || keyboard || disks))
 		return err_set(e, ERR_INVALID,
-			"The machine '%s' has a USB %s and no USB controller: modifyvm --usbxhci on gives it one", vm->name,
-			tablet ? "tablet" : keyboard ? "keyboard" : "storage controller");
+			"The machine '%s' has a USB %s and no USB controller: modifyvm --usbxhci on gives it one",
+			vm->name,
+			tablet	   ? "tablet"
+			: keyboard ? "keyboard"
+				   : "storage controller");
 	json_object_set_new(doc, "usb", json_boolean(usb));
 	json_object_set_new(doc, "usb_tablet", json_boolean(tablet));
 	json_object_set_new(doc, "usb_keyboard", json_boolean(keyboard));

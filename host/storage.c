@@ -126,7 +126,8 @@ add_controller(struct host_vm *vm, const struct host_controller_change *c, struc
 		return err_set(e, ERR_INVALID, "Invalid storage bus '%s'", c->add);
 	if (!bus->type)
 		return err_set(e, ERR_UNSUPPORTED,
-			"A controller of the bus '%s' cannot be had: ide, sata, scsi, pcie, usb, virtio, virtio-scsi and "
+			"A controller of the bus '%s' cannot be had: ide, sata, scsi, pcie, usb, virtio, virtio-scsi "
+			"and "
 			"floppy can",
 			bus->word);
 	if (!*c->name || strlen(c->name) > 250)

@@ -400,7 +400,9 @@ place_pointer(void *opaque, unsigned x, unsigned y, int dz, unsigned buttons)
 struct input_sink
 pc_input(struct pc *p)
 {
-	return (struct input_sink){ .opaque = p, .scancodes = type_scancodes, .pointer = move_pointer, .place = place_pointer };
+	return (struct input_sink){
+		.opaque = p, .scancodes = type_scancodes, .pointer = move_pointer, .place = place_pointer
+	};
 }
 
 struct vmmdev *

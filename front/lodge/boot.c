@@ -189,8 +189,8 @@ controller(struct boot *b, const char *bus)
 			n->bootable = n->hostiocache = true;
 			return n;
 		}
-	err_set(&b->e, ERR_USAGE, "there is no bus '%s'; there are ide, ahci, virtio, virtio-scsi, nvme, lsilogic and usb",
-		bus);
+	err_set(&b->e, ERR_USAGE,
+		"there is no bus '%s'; there are ide, ahci, virtio, virtio-scsi, nvme, lsilogic and usb", bus);
 	return NULL;
 }
 
@@ -428,8 +428,8 @@ opt_device(struct boot *b, char *arg)
 	const struct {
 		const char *name;
 		bool *on;
-	} ours[] = { { "xhci", &b->c->usb }, { "usb-tablet", &b->c->usb_tablet }, { "usb-keyboard", &b->c->usb_keyboard },
-		{ "ac97", &b->c->audio } };
+	} ours[] = { { "xhci", &b->c->usb }, { "usb-tablet", &b->c->usb_tablet },
+		{ "usb-keyboard", &b->c->usb_keyboard }, { "ac97", &b->c->audio } };
 
 	for (size_t i = 0; i < ARRAY_LEN(ours); i++)
 		if (!strcmp(arg, ours[i].name)) {
@@ -627,7 +627,8 @@ static const struct boot_option {
 	{ "serial", "stdio|file:F|pty|unix-server:F|unix-client:F|tcp-server:PORT|tcp-client:ADDR|null", opt_serial,
 		"a serial port, COM1 first. On a terminal Ctrl-A x ends the machine" },
 	{ "device", "NAME", opt_device,
-		"ac97[=WAVE-FILE], debug-exit, testdev, usb-keyboard, usb-tablet, xhci, virtio-rng, virtio-balloon, virtio-console[=BACKEND], virtio-serial[=BACKEND]" },
+		"ac97[=WAVE-FILE], debug-exit, testdev, usb-keyboard, usb-tablet, xhci, virtio-rng, virtio-balloon, "
+		"virtio-console[=BACKEND], virtio-serial[=BACKEND]" },
 	{ "agent", "PATH", opt_agent, "the guest agent's channel on a unix socket, an absolute path" },
 	{ "share", "NAME=DIR[,ro][,symlinks]", opt_share,
 		"a shared folder for 'mount -t vboxsf NAME ...'; symlinks: the guest may make them; may be repeated" },

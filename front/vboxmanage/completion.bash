@@ -36,7 +36,7 @@ _vboxmanage() {
 		_vboxmanage_reply "$cur" < <("$program" list ostypes 2>/dev/null | sed -n 's/^ID: *//p')
 		return
 		;;
-	--medium | --filename | --basefolder | --hostpath | --diff-parent | --diffparent | --move | --setlocation | --output | -o | --folder | --settingsfile | --disk | --eulafile | \
+	--medium | --filename | --basefolder | --hostpath | --iso | --additions-iso | --script-template | --password-file | --diff-parent | --diffparent | --move | --setlocation | --output | -o | --folder | --settingsfile | --disk | --eulafile | \
 		--newpassword | --oldpassword)
 		compopt -o filenames
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
@@ -53,6 +53,7 @@ _vboxmanage() {
 		systemproperties bridgedifs hostonlyifs hostonlynets dhcpservers natnets natnetworks intnets groups extpacks \
 		hostdvds hostfloppies hostcpuids hddbackends usbhost usbfilters webcams screenshotformats cpu-profiles \
 		hostdrives cloudproviders cloudprofiles updates) ;;
+	unattended:1) _vboxmanage_reply "$cur" < <(printf '%s\n' detect install) ;;
 	debugvm:1) _vboxmanage_reply "$cur" < <(_vboxmanage_machines "$program" runningvms) ;;
 	debugvm:2) _vboxmanage_reply "$cur" < <(printf '%s\n' dumpvmcore gdb getregisters guestsample info injectnmi log \
 		logdest osdetect osdmesg osinfo setregisters show stack statistics) ;;
