@@ -73,8 +73,8 @@ struct pc_device {
 	void *port_opaque;
 	struct share *share; /* of a vmmdev, as `props`: the caller's */
 	struct props *props;
-	bool not_bootable; /* firmware does not try it */
-	int boot_priority; /* among adapters: 1 first, 4 last but for 0 */
+	bool not_bootable;     /* firmware does not try it */
+	int boot_priority;     /* among adapters: 1 first, 4 last but for 0 */
 	bool tablet, keyboard; /* of an xhci: an absolute pointer, a keyboard */
 	struct audio *audio;   /* of an ac97; stays the caller's */
 	/* filled in by pc_build(): */
