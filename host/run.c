@@ -51,8 +51,8 @@ run_file(struct host *h, const char *uuid, const char *file)
 void
 vm_forget_run_dir(struct host *h, const char *uuid)
 {
-	static const char *const files[] = { VM_FILE_LOCK, VM_FILE_STATUS, VM_FILE_CONTROL, VM_FILE_PROPS, FILE_START, FILE_CONFIG,
-		"work" };
+	static const char *const files[] = { VM_FILE_LOCK, VM_FILE_STATUS, VM_FILE_CONTROL, VM_FILE_PROPS, FILE_START,
+		FILE_CONFIG, "work" };
 	char *dir = vm_run_dir(h, uuid);
 
 	for (size_t i = 0; i < ARRAY_LEN(files); i++) {

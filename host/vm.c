@@ -613,8 +613,7 @@ vm_store(struct host *h, const struct host_vm *vm, struct err *e)
 {
 	int64_t row = store_row(h, vm, e);
 
-	if (row < 0 || store_settings(h, vm, row, e) || store_rules(h, vm, row, e) ||
-		vm_shares_store(h, vm, row, e))
+	if (row < 0 || store_settings(h, vm, row, e) || store_rules(h, vm, row, e) || vm_shares_store(h, vm, row, e))
 		return -1;
 	if (store_controllers(h, vm, row, e))
 		return -1;

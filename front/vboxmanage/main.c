@@ -230,7 +230,8 @@ static const struct verb verbs[] = {
 	{ "setextradata", cmd_setextradata, "global|VM KEY [VALUE]", "web1 Lodge/Engine interp", false },
 	{ "setproperty", cmd_setproperty, "machinefolder default|DIRECTORY", "machinefolder /srv/machines", false },
 	{ "sharedfolder", cmd_sharedfolder,
-		"add VM --name NAME --hostpath PATH [--readonly] [--transient] [--automount] [--auto-mount-point PATH]\n"
+		"add VM --name NAME --hostpath PATH [--readonly] [--transient] [--automount] [--auto-mount-point "
+		"PATH]\n"
 		"modify VM --name NAME [--readonly true|false] [--automount true|false] [--auto-mount-point PATH]\n"
 		"remove VM --name NAME [--transient]",
 		"add web1 --name src --hostpath /home/me/src", false },
@@ -264,7 +265,8 @@ static const struct verb verbs[] = {
 	{ "unattended", cmd_unattended,
 		"detect --iso FILE [--machine-readable]\n"
 		"install VM --iso FILE [--user NAME] [--password PASSWORD|--password-file FILE|-]\n"
-		"  [--full-user-name NAME] [--hostname NAME.DOMAIN] [--locale ll_CC] [--country CC] [--time-zone ZONE]\n"
+		"  [--full-user-name NAME] [--hostname NAME.DOMAIN] [--locale ll_CC] [--country CC] [--time-zone "
+		"ZONE]\n"
 		"  [--proxy URL] [--key KEY] [--language LANGUAGE] [--[no-]install-additions] [--additions-iso FILE]\n"
 		"  [--package-selection-adjustment minimal] [--post-install-command COMMAND]\n"
 		"  [--script-template FILE] [--post-install-template FILE] [--auxiliary-base-path PATH]\n"
