@@ -427,6 +427,19 @@ host_vm_type_text(struct host *h, const char *id, const char *utf8, struct err *
 	return simple_call(h, id, "keyboard.string", json_pack("{s:o}", "text", text), e);
 }
 
+int
+host_vm_display_hint(struct host *h, const char *id, int display, int width, int height, int bpp, struct err *e)
+{
+	return simple_call(h, id, "display.hint",
+		json_pack("{s:i, s:i, s:i, s:i}", "display", display, "width", width, "height", height, "bpp", bpp), e);
+}
+
+int
+host_vm_balloon(struct host *h, const char *id, int mib, struct err *e)
+{
+	return simple_call(h, id, "balloon", json_pack("{s:i}", "mib", mib), e);
+}
+
 static json_t *
 live_request(const struct host_change *c, const char **method)
 {

@@ -492,6 +492,9 @@ int host_vm_control(struct host *h, const char *id, enum host_control what, stru
 int host_vm_add_password(struct host *h, const char *id, const char *name, const char *password, struct err *e);
 int host_vm_screenshot(struct host *h, const char *id, const char *png_path, struct err *e);
 int host_vm_scancodes(struct host *h, const char *id, const uint8_t *codes, size_t count, struct err *e);
+/* Wishes that the guest's driver is told: a size of the screen, so much memory given up. */
+int host_vm_display_hint(struct host *h, const char *id, int display, int width, int height, int bpp, struct err *e);
+int host_vm_balloon(struct host *h, const char *id, int mib, struct err *e);
 int host_vm_type_text(struct host *h, const char *id, const char *utf8, struct err *e);
 /* Changes to a running machine; kept in its settings too. `value` as in host_change. */
 int host_vm_change_live(struct host *h, const char *id, const struct host_change *c, struct err *e);

@@ -5,8 +5,9 @@
  *	u32 version 1
  *	u8[4] of each of 64 clients: service, UTF-8, symbolic links, 0
  *	u32 folders; each: u32 root, u32 maps, u8 length, name
- *	u32 handles; each: u64 id, u32 root, u32 client, u8 kind, u8 flags (1 path only, 2 writable, 4 append), u32
- *listed, u64 device, u64 inode, u16 length, path within the folder
+ *	u32 handles; each: u64 id, u32 root, u32 client, u8 kind,
+ *	    u8 flags (1 path only, 2 writable, 4 append), u32 listed, u64 device, u64 inode (0: stale),
+ *	    u64 time of birth, ns (0: not known; inodes' numbers are used again), u16 length, path in the folder
  *
  * The bytes may come from a file that somebody changed: everything is checked. A handle whose path does not lead to the
  * same file any more, or that does not fit in, becomes stale: calls on it fail until the guest closes it.

@@ -42,6 +42,8 @@ static const struct verb verbs[] = {
 		"VM pause|resume|reset|poweroff|acpipowerbutton\n"
 		"VM shutdown|reboot [--force]\n"
 		"VM cpuexecutioncap PERCENT\n"
+		"VM setvideomodehint WIDTH HEIGHT BPP [DISPLAY]\n"
+		"VM guestmemoryballoon MB\n"
 		"VM autostart-enabled on|off\n"
 		"VM autostart-delay SECONDS\n"
 		"VM vrdeport PORT,...\n"

@@ -266,6 +266,36 @@ ctl_string(struct cli *c, const char *vm, int slot, int argc, char **argv)
 	return 0;
 }
 
+/* WIDTH HEIGHT BPP [DISPLAY] */
+static int
+ctl_video_hint(struct cli *c, const char *vm, int slot, int argc, char **argv)
+{
+	uint64_t v[4] = { 0 };
+	struct err e = { 0 };
+
+	if (argc < 3 || argc > 4)
+		return fail_syntax(c, "Incorrect number of parameters");
+	for (int i = 0; i < argc; i++)
+		if (!str_to_u64(argv[i], 0, i == 2 ? 32 : i == 3 ? 63 : 16384, &v[i]))
+			return fail_argument(c, "Error parsing display size '%s'", argv[i]);
+	if (host_vm_display_hint(c->host, vm, (int)v[3], (int)v[0], (int)v[1], (int)v[2], &e))
+		return fail_api(c, &e, &console);
+	return 0;
+}
+
+static int
+ctl_balloon(struct cli *c, const char *vm, int slot, int argc, char **argv)
+{
+	struct err e = { 0 };
+	uint64_t mib;
+
+	if (argc != 1)
+		return fail_syntax(c, "Missing argument to '%s'", "guestmemoryballoon");
+	if (!str_to_u64(argv[0], 0, 1 << 20, &mib))
+		return fail_argument(c, "Error parsing guest memory balloon size '%s'", argv[0]);
+	return host_vm_balloon(c->host, vm, (int)mib, &e) ? fail_api(c, &e, &console) : 0;
+}
+
 static int
 ctl_file(struct cli *c, const char *vm, int slot, int argc, char **argv)
 {
@@ -460,6 +490,8 @@ static const struct control {
 	{ "keyboardputscancode", ctl_scancodes, 0 },
 	{ "keyboardputstring", ctl_string, 0 },
 	{ "keyboardputfile", ctl_file, 0 },
+	{ "setvideomodehint", ctl_video_hint, 0 },
+	{ "guestmemoryballoon", ctl_balloon, 0 },
 	{ "vrde", ctl_vrde, 0 },
 	{ "cpuexecutioncap", ctl_cpu_cap, 0 },
 	{ "setlinkstate", ctl_linkstate, HOST_NICS },

@@ -107,6 +107,12 @@ SharedFolderPathTransientMapping1="'"$BATS_TEST_TMPDIR/d"'"'* ]]
 	says "/new       = '2' RDONLYGUEST
 /other     = '1'
 /transient = '3' TRANSIENT, TRANSRESET"
+	vbm controlvm web1 setvideomodehint 1024 768 32
+	says ""
+	vbm controlvm web1 guestmemoryballoon 4
+	says ""
+	vbm controlvm web1 guestmemoryballoon 16
+	fails_with 1 "A balloon of 16 MiB does not fit into a machine with 16 MiB of memory"
 	VBoxManage controlvm web1 poweroff
 	vbm guestproperty enumerate web1 --no-timestamp
 	says "/new   = '2' RDONLYGUEST
