@@ -206,6 +206,8 @@ check_values(const struct host_unattended *u, struct err *e)
 			u->image_index, u->iso);
 	if (*u->proxy && !str_starts(u->proxy, "http://") && !str_starts(u->proxy, "https://"))
 		return err_set(e, ERR_INVALID, "Invalid proxy '%s': http://HOST:PORT is needed", u->proxy);
+	if (u->install_additions && *u->additions_iso && access(u->additions_iso, R_OK))
+		return err_sys(e, ERR_FILE, errno, "The disc of the additions '%s' cannot be read", u->additions_iso);
 	if (access(u->script_template, R_OK) || access(u->post_template, R_OK))
 		return err_sys(e, ERR_FILE, errno, "The template '%s' cannot be read",
 			access(u->script_template, R_OK) ? u->script_template : u->post_template);
@@ -240,6 +242,8 @@ fill_in(const struct host_vm *vm, struct host_unattended *u)
 	set_default(&u->password, "changeme");
 	set_default(&u->full_name, "");
 	set_default(&u->key, "");
+	if (!u->additions_iso && u->install_additions)
+		u->additions_iso = host_additions_path();
 	set_default(&u->additions_iso, "");
 	set_default(&u->locale, "en_US");
 	if (!u->country)

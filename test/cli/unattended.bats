@@ -170,7 +170,8 @@ machine() {
 	debian
 	machine
 	while IFS='|' read -r option text; do
-		vbm unattended install m --iso deb.iso "$option"
+		# shellcheck disable=SC2086 # words
+		vbm unattended install m --iso deb.iso $option
 		fails_with 1 "$text"
 	done <<-'END'
 	--user=Me|Invalid user name 'Me'
@@ -183,6 +184,7 @@ machine() {
 	--image-index=2|There is no image 2
 	--proxy=nowhere|Invalid proxy 'nowhere'
 	--script-template=/nowhere|The template '/nowhere' cannot be read
+	--additions-iso=/nowhere.iso --install-additions|The disc of the additions '/nowhere.iso' cannot be read
 	--password=|A password has from 1 to 256 characters
 	END
 	echo 'x @@VBOX_INSERT_NOTHING@@' >bad
