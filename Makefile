@@ -181,7 +181,7 @@ check-long: check ## the checks that take long: boots of every kind, fuzzing, en
 	@tools/install-deps bench
 	@$(OUT)/isa/encodings --seed clock --seconds $(ISA_SECONDS)
 	@$(MAKE) --no-print-directory fuzz
-	@TEST_TIMEOUT=5400 tools/run-tests --bin $(OUT)/bin --out $(OUT) $(sort $(wildcard test/long/*.bats))
+	@tools/run-tests --bin $(OUT)/bin --out $(OUT) $(sort $(wildcard test/long/*.bats))
 
 bench: ## measure, side by side with what one would use instead
 	@tools/install-deps bench

@@ -78,8 +78,9 @@ take_pushed(const struct isa_state *bare, struct isa_state *out)
 
 /*
  * Where the SDM leaves something open or the engines do not go into it: the address in a page that a vector access
- * with several elements is blamed for; whether MASKMOV may fault on bytes it leaves out; an x87 store that raises an
- * unmasked exception does not look at its address; whether a CALL to a non-canonical address has pushed.
+ * with several elements is blamed for, and whether one that is misaligned comes before one that is absent; whether
+ * MASKMOV may fault on bytes it leaves out; an x87 store that raises an unmasked exception does not look at its address;
+ * whether a CALL to a non-canonical address has pushed.
  */
 static bool
 near_enough(const struct program *p, const struct isa_state *bare, struct isa_state *out)
@@ -87,6 +88,9 @@ near_enough(const struct program *p, const struct isa_state *bare, struct isa_st
 	if (bare->vector == EXC_PF && out->vector == EXC_PF && (bare->cr2 ^ out->cr2) < PAGE_SIZE &&
 		program_has(p, bare->rip, TRAIT_VECTOR))
 		out->cr2 = bare->cr2;
+	if (bare->vector == EXC_PF && out->vector == EXC_AC && bare->rip == out->rip &&
+		program_has(p, bare->rip, TRAIT_VECTOR))
+		return true;
 	if (bare->vector == EXC_PF && program_has(p, bare->rip, TRAIT_MASKMOV))
 		return true;
 	if (bare->vector == EXC_GP && out->vector == EXC_GP && program_has(p, bare->rip, TRAIT_CALL))

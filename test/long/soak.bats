@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Networks that live long: machines come and go, processes are killed, and nothing is left over. LODGE_SOAK_SECONDS says
 # for how long in all; an hour otherwise.
+# May take 5000 seconds.
 load ../guest/common
 
 setup_file() {
