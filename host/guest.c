@@ -184,8 +184,8 @@ guest_session(struct host_guest *g, const char *what, json_t *params, struct err
 json_t *
 guest_kill_request(int64_t pid, const char *files)
 {
-	char *script = xasprintf("kill -TERM -- -%lld 2>/dev/null || kill -TERM %lld 2>/dev/null && "
-				 "{ sleep 2; kill -KILL -- -%lld; kill -KILL %lld; } 2>/dev/null; rm -f -- %s",
+	char *script = xasprintf("kill -TERM -%lld 2>/dev/null || kill -TERM %lld 2>/dev/null && "
+				 "{ sleep 2; kill -KILL -%lld; kill -KILL %lld; } 2>/dev/null; rm -f -- %s",
 		(long long)pid, (long long)pid, (long long)pid, (long long)pid, files);
 	json_t *o;
 
