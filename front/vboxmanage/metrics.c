@@ -278,16 +278,17 @@ collect_detached(struct cli *c, const struct request *q)
 	dup2(null, 0);
 	dup2(null, 1);
 	dup2(null, 2);
+	dup2(ready[1], 3);
+	close_range(4, ~0u, 0); /* before the inventory is opened: its descriptors are not the caller's */
 	c->host = host_open(&e);
 	m = c->host ? host_metrics_open(c->host, &e) : NULL;
 	if (!m)
 		_exit(1);
 	host_metrics_set_collector(m, getpid());
 	host_metrics_close(m, &e);
-	if (write(ready[1], "", 1) != 1)
+	if (write(3, "", 1) != 1)
 		_exit(1);
-	close(ready[1]);
-	close_range(ready[1] + 1, ~0u, 0);
+	close(3);
 	collect_loop(c, q, true);
 	_exit(0);
 }
