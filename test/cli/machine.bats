@@ -46,8 +46,8 @@ load common
 	vbm frobnicate
 	fails_with 2 "VBoxManage: error: Invalid command 'frobnicate'"
 	[ -z "$output" ]
-	vbm metrics list
-	fails_with 2 "Invalid command 'metrics'"
+	vbm telemetry list
+	fails_with 2 "Invalid command 'telemetry'"
 }
 
 @test "errors carry the name the program was called by" {
