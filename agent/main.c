@@ -6,16 +6,19 @@
  *	lodge-agent [--port PATH] [--foreground]
  *
  * A line is a request and is answered with a line, in order; a byte 0xff begins anew (vm/agent.c is the other side).
- *None of what it does waits: programs run beside it, their output stays in its pipes until it is asked for. The
- *extension:
+ * None of what it does waits: programs run beside it, their output stays in its pipes until it is asked for. The
+ * extension:
  *
  *	lodge-version -> {"version"}
  *	lodge-exec {user, password, path, arg:[with its name], env, cwd?, input:bool, quiet:bool} -> {"pid"}
- *	                        a program as a user whose password is right. Errors: classes LodgeLogon, LodgeFile,
- *LodgeExec lodge-poll {pid, count} -> {"out-data","err-data" (base64),"exited","exitcode"|"signal"} what there is;
- *exited: it has ended and there is no more lodge-input {pid, buf-b64, eof} -> {"count"}   how much of it was taken;
- *eof: there is no more lodge-close {pid, keep}                 forget it; unless keep, end it first
- *	{"event":"LODGE_PROCESS"}               unasked: lodge-poll would say something new
+ *	                        a program as a user whose password is right. Errors: classes LodgeLogon, LodgeFile, LodgeExec
+ *	lodge-poll {pid, count} -> {"out-data","err-data" (base64),"exited","exitcode"|"signal"}
+ *	                        what there is; exited: it has ended and there is no more
+ *	lodge-input {pid, buf-b64, eof} -> {"count"}
+ *	                        how much of it was taken; eof: there is no more
+ *	lodge-close {pid, keep} forget it; unless keep, end it first
+ *	{"event":"LODGE_PROCESS"}
+ *	                        unasked: lodge-poll would say something new
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -2,7 +2,7 @@
 /*
  * The AC'97 controller of an 82801AA, 8086:2415 ("Intel I/O Controller Hub (ICH) AC '97 Digital Controller / Codec
  * Programmer's Reference Manual", ICH below), and a codec of Analog Devices, AD1980 ("Audio Codec '97" 2.3, AC97
- *below).
+ * below).
  *
  *	BAR 0, ports: the codec's registers (mixer), 16 bits each
  *	BAR 1, ports: three bus masters at 0x00 (PCM in), 0x10 (PCM out), 0x20 (microphone), each:
@@ -13,8 +13,8 @@
  *
  * Theory of operation. A bus master that runs moves samples at the codec's rate in virtual time: what is due since it
  * was last looked at, whenever a timer of TICK fires or the guest reads where it is. So a paused machine stands still
- *in its music, and the guest's idea of time and of the sound agree. Samples played go to the audio sink; samples
- *recorded are silence.
+ * in its music, and the guest's idea of time and of the sound agree. Samples played go to the audio sink; samples
+ * recorded are silence.
  */
 #include <stdlib.h>
 #include <string.h>

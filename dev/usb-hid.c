@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A tablet (an absolute pointer) and a keyboard, as USB human interface devices ("Device Class Definition for
- *HID" 1.11, HID below; usages: "HID Usage Tables" 1.12).
+ * HID" 1.11, HID below; usages: "HID Usage Tables" 1.12).
  *
  * Each has one interrupt endpoint, 1 IN. A report is due (`changed`) when the state differs from what was reported
- *last; the endpoint NAKs until then. The reports:
+ * last; the endpoint NAKs until then. The reports:
  *
  *	tablet    buttons, x (16 bits, 0 to 32767), y, wheel
  *	keyboard  modifiers, 0, six keys: the boot keyboard's

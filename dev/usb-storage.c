@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A disk on USB: "Mass Storage Class Bulk-Only Transport" 1.0 (BOT below) over a logical unit of scsi.c. Endpoints: 1
- *IN and 2 OUT, bulk.
+ * IN and 2 OUT, bulk.
  *
  * Phases of a command:
  *

@@ -14,7 +14,7 @@
  *	  call          32 u32 client, 36 u32 function, 40 u32 parameters, then each
  *	                {u32 type, value}: 16 bytes in a call of type 64, 12 in one of type 32
  *	  page list     {u32 flags (1 to host, 2 from host), u16 offset in the first page, u16 pages, u64 pages[]}, at
- *an offset from the beginning of the request
+ *	                an offset from the beginning of the request
  *
  * A request is copied, checked and then looked at; so are the buffers of calls, and only what was copied is used: the
  * guest may change its memory meanwhile. Buffers in flight have a limit.

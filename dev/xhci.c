@@ -8,10 +8,10 @@
  *
  * Theory of operation. The guest keeps rings of 16-byte TRBs in its memory: one of commands, one for each endpoint of
  * each slot, and the event ring, which is ours to write. A doorbell says that a ring has something new. Here that ring
- *is then worked on at once: a transfer descriptor (TRBs joined by their chain bit) is gathered, the device is asked,
- *the result is put into the guest's buffers and an event is posted. A device with nothing to say (NAK) leaves the
- *descriptor where it is; its wake() runs the ring again. Only so much is done at a time (TDS_AT_ONCE), the rest by a
- *timer, so that a ring that never ends (Link TRBs) cannot hold the machine lock.
+ * is then worked on at once: a transfer descriptor (TRBs joined by their chain bit) is gathered, the device is asked,
+ * the result is put into the guest's buffers and an event is posted. A device with nothing to say (NAK) leaves the
+ * descriptor where it is; its wake() runs the ring again. Only so much is done at a time (TDS_AT_ONCE), the rest by a
+ * timer, so that a ring that never ends (Link TRBs) cannot hold the machine lock.
  *
  * Where an endpoint's ring is read is kept here (`ring`, `cycle`) and shown to the guest in its contexts when the
  * endpoint stops, as 4.6.9 has it.

@@ -3,7 +3,7 @@
  * Running a program in the guest as one of its users, by either agent.
  *
  * QEMU's agent runs programs as root, without asking, and hands over what they wrote when they have ended. So what it
- *is asked to run is a shell with the script below, which
+ * is asked to run is a shell with the script below, which
  *
  *	reads the password from its standard input: it is in no argument and no environment
  *	finds the user, and has the guest itself check the password: PAM's unix_chkpwd, or what computes the hash of
@@ -12,12 +12,12 @@
  *	becomes the user (setpriv or su) and the program, in a session of its own
  *
  * The process that the agent tells is thus the program. Meanwhile the files are read where they grow, which is as good
- *as a stream; what has been read is cut out of them now and then (fallocate), so that they do not fill the guest's
- *disk. What the script has to say comes as its own output, "LODGE:word". Standard input is put in a file before the
- *start. When the connection ends, the machine's process has the agent end the program and remove the files.
+ * as a stream; what has been read is cut out of them now and then (fallocate), so that they do not fill the guest's
+ * disk. What the script has to say comes as its own output, "LODGE:word". Standard input is put in a file before the
+ * start. When the connection ends, the machine's process has the agent end the program and remove the files.
  *
  * Our agent does all of that itself (lodge-exec and lodge-poll, agent/main.c): streams are pipes, and it says when
- *there is something to read.
+ * there is something to read.
  */
 #include <ctype.h>
 #include <errno.h>

@@ -3,10 +3,11 @@
  * The OVF envelope (DSP0243): from the XML tree to files, disks and virtual systems.
  *
  * Three generations look different and say the same:
- *	0.9	<Section xsi:type="ovf:DiskSection_Type">, <Content xsi:type="ovf:VirtualSystem_Type">, capacity in
- *bytes 1.x	<DiskSection>, <VirtualSystem>, <Item> 2.x	as 1.x, and disks are <StorageItem>, adapters
- *<EthernetPortItem> Elements are known by their local names; the namespace of the root says that it is an envelope at
- *all.
+ *	0.9	<Section xsi:type="ovf:DiskSection_Type">, <Content xsi:type="ovf:VirtualSystem_Type">, capacity in bytes
+ *	1.x	<DiskSection>, <VirtualSystem>, <Item>
+ *	2.x	as 1.x, and disks are <StorageItem>, adapters <EthernetPortItem>
+ *
+ * Elements are known by their local names; the namespace of the root says that it is an envelope at all.
  *
  * References between the parts are strings from strangers: a disk's file and an item's disk are looked up here, once,
  * and what leads nowhere is refused.

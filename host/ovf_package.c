@@ -10,7 +10,7 @@
  *
  * An archive is read from its beginning for each file that is fetched; entries that are not wanted are skipped by
  * seeking. Only regular files count, their names have no part "..", and nothing is written but to the scratch
- *directory, under a name of our own.
+ * directory, under a name of our own.
  */
 #include <archive.h>
 #include <archive_entry.h>

@@ -7,8 +7,8 @@
  *	Debian, Ubuntu (preseed)  /preseed.cfg in the initial RAM disk, which debian-installer reads by itself, and
  *				  /vboxpostinstall.sh beside it, run by its late command
  *	Ubuntu (autoinstall)	  user-data and meta-data on a disc labelled CIDATA, where cloud-init looks
- *	Alpine			  an overlay lodge.apkovl.tar.gz on the disc, with answers for setup-alpine and what
- *runs it Fedora, RHEL kinds	  /ks.cfg in the initial RAM disk; also on the disc, labelled OEMDRV
+ *	Alpine			  an overlay lodge.apkovl.tar.gz on the disc, with answers for setup-alpine and what runs it
+ *	Fedora, RHEL kinds	  /ks.cfg in the initial RAM disk; also on the disc, labelled OEMDRV
  *
  * The password is in these only as crypt(3) makes it, with SHA-512, unless somebody's own template asks for it. The
  * answer medium is mode 0600 and goes away when it has done its work: extra data "Lodge/Unattended" (JSON: the medium,

@@ -5,9 +5,9 @@
  * the number of files, the bytes kept of each and the length of every text are bounded, and texts are reduced to
  * printable characters before anybody sees them.
  *
- *	.disk/info		Debian, Ubuntu     Debian GNU/Linux 12.5.0 "Bookworm" - Official amd64 NETINST with
- *firmware ... version.info		Debian's netboot   Debian version: 12 (bookworm) .alpine-release
- *Alpine             alpine-virt 3.18.4 230928
+ *	.disk/info		Debian, Ubuntu     Debian GNU/Linux 12.5.0 "Bookworm" - Official amd64 NETINST with firmware ...
+ *	version.info		Debian's netboot   Debian version: 12 (bookworm)
+ *	.alpine-release		Alpine             alpine-virt 3.18.4 230928
  *	.treeinfo		Fedora, RHEL kinds [general] family, version, arch, variant
  *	.discinfo		the same, older    time stamp, "Fedora 28", arch
  */

@@ -5,8 +5,8 @@
  *	bzImage    the protected-mode part at its preferred address or 1 MiB, entered at its first byte with the zero
  *	           page in ESI. (Linux, Documentation/arch/x86/boot.rst, 32-bit boot protocol.) The real-mode part of
  *	           the file is not run: its header tells what to fill in.
- *	multiboot  ELF, or a flat image described by the multiboot header; EAX magic, EBX information. (Multiboot
- *0.6.96) PVH        ELF with a XEN_ELFNOTE_PHYS32_ENTRY note; EBX start information. (Xen, docs/misc/pvh)
+ *	multiboot  ELF, or a flat image described by the multiboot header; EAX magic, EBX information. (Multiboot 0.6.96)
+ *	PVH        ELF with a XEN_ELFNOTE_PHYS32_ENTRY note; EBX start information. (Xen, docs/misc/pvh)
  *
  * Low memory while the kernel starts; everything is below the EBDA and in memory the map calls usable:
  *

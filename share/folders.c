@@ -10,21 +10,27 @@
  *	5  read             4 root, 8 handle, 8 offset, 4<> bytes, p> data
  *	6  write            4 root, 8 handle, 8 offset, 4<> bytes, p data
  *	7  lock             4 root, 8 handle, 8 offset, 8 length, 4 flags
- *	8  list             4 root, 8 handle, 4 flags, 4<> bytes, p pattern, p> dirinfo each, 4> resume point, 4>
- *entries 9  information      4 root, 8 handle, 4 flags, 4<> bytes, p<> fsobjinfo or volinfo 11 remove           4 root,
- *p path, 4 flags 13 unmap            4 root 14 rename           4 root, p from, p to, 4 flags 15 flush            4
- *root, 8 handle 16 set UTF-8        - 17 map              p name, 4> root, 4 delimiter, 4 case sensitive 18 readlink 4
- *root, p path, p> target 19 symlink          4 root, p new path, p target, p> fsobjinfo 20 set symlinks     -: this
- *client wants to see symbolic links, and follows them itself 21 query map info   4 root, p> name, p> mount point, 8>
- *flags, 4<> version
+ *	8  list             4 root, 8 handle, 4 flags, 4<> bytes, p pattern, p> dirinfo each, 4> resume point, 4> entries
+ *	9  information      4 root, 8 handle, 4 flags, 4<> bytes, p<> fsobjinfo or volinfo
+ *	11 remove           4 root, p path, 4 flags
+ *	13 unmap            4 root
+ *	14 rename           4 root, p from, p to, 4 flags
+ *	15 flush            4 root, 8 handle
+ *	16 set UTF-8        -
+ *	17 map              p name, 4> root, 4 delimiter, 4 case sensitive
+ *	18 readlink         4 root, p path, p> target
+ *	19 symlink          4 root, p new path, p target, p> fsobjinfo
+ *	20 set symlinks     -: this client wants to see symbolic links, and follows them itself
+ *	21 query map info   4 root, p> name, p> mount point, 8> flags, 4<> version
  *
  * Structures (little-endian, packed; strings are {u16 size, u16 length, bytes, NUL}):
- *	fsobjinfo    0 i64 size, 8 i64 allocated, 16 i64 atime, 24 mtime, 32 ctime, 40 birth (ns since 1970), 48 u32
- *mode, 52 u32 additional: 2 Unix, 56 u32 uid, 60 gid, 64 links, 68 device, 72 u64 inode, 80 u32 flags, 84 generation,
- *88 rdev; 92 bytes createparms  0 u64 handle, 8 u32 result, 12 u32 flags, 16 fsobjinfo; 108 bytes dirinfo      0
- *fsobjinfo, 92 u16 short name length, 94 u16[14] short name, 122 string volinfo      0 i64 total, 8 i64 available, 16
- *u32 unit, 20 u32 sector, 24 u32 serial, 28 u32 longest name, 32 u8 remote, case sensitive, read-only, unicode,
- *compressed, file compression; 40 bytes
+ *	fsobjinfo    0 i64 size, 8 i64 allocated, 16 i64 atime, 24 mtime, 32 ctime, 40 birth (ns since 1970), 48 u32 mode,
+ *	             52 u32 additional: 2 Unix, 56 u32 uid, 60 gid, 64 links, 68 device, 72 u64 inode, 80 u32 flags,
+ *	             84 generation, 88 rdev; 92 bytes
+ *	createparms  0 u64 handle, 8 u32 result, 12 u32 flags, 16 fsobjinfo; 108 bytes
+ *	dirinfo      0 fsobjinfo, 92 u16 short name length, 94 u16[14] short name, 122 string
+ *	volinfo      0 i64 total, 8 i64 available, 16 u32 unit, 20 u32 sector, 24 u32 serial, 28 u32 longest name,
+ *	             32 u8 remote, case sensitive, read-only, unicode, compressed, file compression; 40 bytes
  *
  * Guests stay inside. A path is taken apart: ".." is refused; what leads to the last name is opened with
  * openat2(RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS), so that no symbolic link, ours or the guest's, and no rename under

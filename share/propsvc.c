@@ -7,8 +7,8 @@
  *	2 set             p name, p value, p flags
  *	3 set value       p name, p value
  *	4 delete          p name
- *	5 enumerate       p patterns, p out: name value time flags, each with its NUL, and four NULs, 4 out: bytes
- *needed 6 notification    p patterns, 8 in out: time of the last one seen, p out: name value flags, 4 out: bytes needed
+ *	5 enumerate       p patterns, p out: name value time flags, each with its NUL, and four NULs, 4 out: bytes needed
+ *	6 notification    p patterns, 8 in out: time of the last one seen, p out: name value flags, 4 out: bytes needed
  *
  * The last one waits: it ends when something changes, or is cancelled.
  */

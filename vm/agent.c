@@ -1,26 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A client of QEMU's guest agent protocol (its qga/qapi-schema.json; docs/interop/qemu-ga.rst): requests and answers
- *are JSON objects, one a line, {"execute":"guest-info"} and {"return":{...}} or {"error":{"class","desc"}}. The agent
+ * are JSON objects, one a line, {"execute":"guest-info"} and {"return":{...}} or {"error":{"class","desc"}}. The agent
  * carries out one request at a time and answers in order, and answers have no names, so all that can go wrong is to
- *take an old answer for a new one. Hence:
+ * take an old answer for a new one. Hence:
  *
  *	closed      no program in the guest has the port open; requests fail at once
  *	strange     open, but what may still be on its way is not known: after opening, after a request that got no
- *answer in time, after an answer that made no sense syncing     guest-sync-delimited with a new number has been sent;
- *all is dropped up to a byte 0xff with that number in an answer behind it ready       nothing is under way busy a
- *request is; what comes is its answer
+ *	            answer in time, after an answer that made no sense
+ *	syncing     guest-sync-delimited with a new number has been sent; all is dropped up to a byte 0xff with that
+ *	            number in an answer behind it
+ *	ready       nothing is under way
+ *	busy        a request is; what comes is its answer
  *
  * A request goes from the queue to the agent when the conversation is ready; in `strange` a sync goes first. Its time
- *is counted from when it was asked for, so that a request that hangs also ends those that wait behind it too long. One
- *that has no answer on success (guest-shutdown) is done when its time is over.
+ * is counted from when it was asked for, so that a request that hangs also ends those that wait behind it too long. One
+ * that has no answer on success (guest-shutdown) is done when its time is over.
  *
  * An agent may say of itself that something has happened: {"event":...} (ours does, when a process has written or
- *ended). Events are counted, not kept; agent.wait waits for the count to change. Opening and closing of the port count
- *too.
+ * ended). Events are counted, not kept; agent.wait waits for the count to change. Opening and closing of the port count
+ * too.
  *
  * The guest is hostile: a line has a bound, nothing but the line is kept, JSON is parsed by jansson with its bounds,
- *and whatever is not an answer makes the conversation `strange`. `answer` may end a connection and so come back here
+ * and whatever is not an answer makes the conversation `strange`. `answer` may end a connection and so come back here
  * (agent_asker_gone): a request is off the lists before it is answered.
  */
 #include "vm/agent.h"

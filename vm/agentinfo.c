@@ -7,7 +7,7 @@
  *
  * Asked a moment after the agent has opened its port, a few times soon after that (addresses come late), and then four
  * times a minute. Net/N counts the machine's adapters as they are plugged in (by their MAC addresses), then what else
- *there is; the loopback is left out. All of it is TRANSIENT: with the machine off there is none.
+ * there is; the loopback is left out. All of it is TRANSIENT: with the machine off there is none.
  *
  * A guest whose own additions tell the same overwrites it, and the other way round.
  */

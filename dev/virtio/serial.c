@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Virtio console with VIRTIO_CONSOLE_F_MULTIPORT (5.3): one port that has a name, by which programs in the guest find
- *it (Linux: /dev/virtio-ports/NAME). The guest agent's channel.
+ * it (Linux: /dev/virtio-ports/NAME). The guest agent's channel.
  *
  * Queues: 0 input to the guest and 1 output of port 0; 2 control messages to the guest, 3 from it. (The port is not a
  * console: the driver makes one of it only when it is told to, which it is not.)

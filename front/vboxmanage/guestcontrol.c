@@ -8,7 +8,7 @@
  *	guestcontrol VM --execute "COMMAND LINE" ...                     as courses teach it: for the guest's shell
  *
  * With run and start, options end at the first word, which is the program unless --exe named it; what is behind belongs
- *to the program.
+ * to the program.
  */
 #include <fcntl.h>
 #include <pwd.h>

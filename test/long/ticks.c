@@ -2,7 +2,7 @@
 /*
  * A guest that checks the ticks of every periodic timer of the board against one counter, while it computes.
  * A multiboot kernel of its own: 64-bit code, no libraries. (Multiboot 0.6.96; Intel SDM 3, chapters 5, 7 and 11;
- *8259A, 8254, MC146818 data sheets; IA-PC HPET 1.0a)
+ * 8259A, 8254, MC146818 data sheets; IA-PC HPET 1.0a)
  *
  * For every tick the handler adds the time since the tick before, in periods of that timer: the fraction that remains
  * is how late the tick is, give or take a constant, and the whole part says how many ticks fell due. What fell due and
