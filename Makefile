@@ -117,7 +117,7 @@ $(OUT)/bin/lodge-nethelper: $(call obj,nethelper/main.c) $(call archives,$(LAYER
 	$(call link,$(filter %.o,$^),$(LAYERS_nethelper))
 
 # ---- the guest agent: one static program that runs in any Linux guest, and the disc that brings it there ----
-AGENT_SRC := $(wildcard agent/*.c) base/str.c base/err.c
+AGENT_SRC := $(wildcard agent/*.c) base/str.c base/err.c base/base64.c
 AGENT_OBJ := $(patsubst %.c,$(OUT)/obj/agent-static/%.o,$(AGENT_SRC))
 $(OUT)/obj/agent-static/%.o: %.c Makefile
 	@mkdir -p $(@D)

@@ -30,9 +30,6 @@ json_t *refuse_errno(struct refusal *r, const char *what);
 const char *text_arg(const json_t *args, const char *name); /* "" when it is not there */
 int64_t int_arg(const json_t *args, const char *name, int64_t fallback);
 
-char *base64_text(const void *bytes, size_t n); /* free() it */
-size_t base64_bytes(char *text);		/* in place; how many */
-
 /* Say that something has happened with a process. */
 void agent_event(struct agent *a);
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "agent/agent.h"
+#include "base/base64.h"
 
 #define FILES_MAX 64
 #define READ_MAX (1 << 20)

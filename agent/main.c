@@ -84,44 +84,6 @@ int_arg(const json_t *args, const char *name, int64_t fallback)
 	return json_is_integer(v) ? json_integer_value(v) : fallback;
 }
 
-static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-char *
-base64_text(const void *bytes, size_t n)
-{
-	const uint8_t *p = bytes;
-	char *out = xcalloc((n + 2) / 3 * 4 + 1, 1), *o = out;
-
-	for (size_t i = 0; i < n; i += 3) {
-		uint32_t v = (uint32_t)p[i] << 16 | (i + 1 < n ? (uint32_t)p[i + 1] << 8 : 0) |
-			     (i + 2 < n ? (uint32_t)p[i + 2] : 0);
-
-		*o++ = digits[v >> 18];
-		*o++ = digits[v >> 12 & 63];
-		*o++ = i + 1 < n ? digits[v >> 6 & 63] : '=';
-		*o++ = i + 2 < n ? digits[v & 63] : '=';
-	}
-	return out;
-}
-
-size_t
-base64_bytes(char *text)
-{
-	uint8_t *out = (uint8_t *)text;
-	uint32_t bits = 0;
-	int have = 0;
-
-	for (const char *p = text, *d; *p && (d = strchr(digits, *p)); p++) {
-		bits = bits << 6 | (uint32_t)(d - digits);
-		have += 6;
-		if (have >= 8) {
-			have -= 8;
-			*out++ = (uint8_t)(bits >> have);
-		}
-	}
-	return (size_t)(out - (uint8_t *)text);
-}
-
 struct procs *
 agent_procs(struct agent *a)
 {

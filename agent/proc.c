@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "agent/agent.h"
+#include "base/base64.h"
 
 #define PROCS_MAX 64
 #define CAPTURE_MAX (16u << 20)

@@ -12,6 +12,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/base64.h"
 #include "base/bytes.h"
 #include "host/inv.h"
 #include "host/run.h"
@@ -321,35 +322,6 @@ host_vm_control(struct host *h, const char *id, enum host_control what, struct e
 	return answer ? 0 : -1;
 }
 
-/* RFC 4648 section 4: the value of a digit, -1 for anything else. */
-static int
-base64_value(uint8_t c)
-{
-	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-	const char *p = c ? strchr(digits, c) : NULL;
-
-	return p ? (int)(p - digits) : -1;
-}
-
-/* Decodes in place; the number of bytes. */
-static size_t
-base64_decode(char *text)
-{
-	uint8_t *out = (uint8_t *)text;
-	uint32_t bits = 0;
-	int have = 0;
-
-	for (const uint8_t *p = (uint8_t *)text; base64_value(*p) >= 0; p++) {
-		bits = bits << 6 | (uint32_t)base64_value(*p);
-		have += 6;
-		if (have >= 8) {
-			have -= 8;
-			*out++ = (uint8_t)(bits >> have);
-		}
-	}
-	return (size_t)(out - (uint8_t *)text);
-}
-
 static int
 save_png(json_t *answer, const char *path, struct err *e)
 {
@@ -361,7 +333,7 @@ save_png(json_t *answer, const char *path, struct err *e)
 	if (!text)
 		return err_set(e, ERR_VM, "The machine's process sent no picture");
 	png = xstrdup(text);
-	n = base64_decode(png);
+	n = base64_bytes(png);
 	abs = host_absolute_path(path);
 	fd = open(abs, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
 	if (fd < 0)

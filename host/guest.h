@@ -42,9 +42,6 @@ json_t *guest_session(struct host_guest *g, const char *what, json_t *params, st
 
 /* The text in quotes for a shell. */
 void sh_quote(struct str *out, const char *text);
-/* RFC 4648 section 4. */
-char *base64_text(const void *bytes, size_t n); /* free() it */
-size_t base64_bytes(char *text);		/* in place; how many */
 
 /* A process group in the guest is ended: TERM, two seconds later KILL; then `files` (for the shell) are removed. */
 json_t *guest_kill_request(int64_t pid, const char *files);

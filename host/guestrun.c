@@ -26,6 +26,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/base64.h"
 #include "host/guest.h"
 
 #define READ_PIECE 262144

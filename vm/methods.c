@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/base64.h"
 #include "base/log.h"
 #include "dev/dev.h"
 #include "vm/private.h"
@@ -739,25 +740,6 @@ METHOD(agent_session)
 
 /* ---- pictures ---- */
 
-/* RFC 4648, section 4. */
-static char *
-base64(const uint8_t *p, size_t n)
-{
-	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-	char *out = xcalloc((n + 2) / 3 * 4 + 1, 1), *o = out;
-
-	for (size_t i = 0; i < n; i += 3) {
-		uint32_t v = (uint32_t)p[i] << 16 | (i + 1 < n ? (uint32_t)p[i + 1] << 8 : 0) |
-			     (i + 2 < n ? (uint32_t)p[i + 2] : 0);
-
-		*o++ = digits[v >> 18];
-		*o++ = digits[v >> 12 & 63];
-		*o++ = i + 1 < n ? digits[v >> 6 & 63] : '=';
-		*o++ = i + 2 < n ? digits[v & 63] : '=';
-	}
-	return out;
-}
-
 json_t *
 method_screenshot(struct vm *v, struct err *e)
 {
@@ -774,7 +756,7 @@ method_screenshot(struct vm *v, struct err *e)
 		err_set(e, ERR_VM, "the picture is too large to send (%zu bytes)", len);
 		return NULL;
 	}
-	text = base64(png, len);
+	text = base64_text(png, len);
 	j = json_pack("{s:i, s:i, s:s}", "width", (int)width, "height", (int)height, "png", text);
 	free(text);
 	free(png);
