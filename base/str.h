@@ -24,6 +24,7 @@ char *xstrdup(const char *s);
 /* A copy with ASCII letters in the other case; free() it. */
 char *xstrlower(const char *s);
 char *xstrupper(const char *s);
+char *xvasprintf(const char *fmt, va_list ap) __attribute__((format(printf, 1, 0)));
 char *xasprintf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* A string that grows; `s` is always NUL-terminated once something was added. Zero-initialise; str_free() at the end.

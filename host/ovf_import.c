@@ -130,8 +130,7 @@ say(const struct import *m, const char *fmt, ...)
 	va_list ap;
 
 	va_start(ap, fmt);
-	if (vasprintf(&text, fmt, ap) < 0)
-		abort();
+	text = xvasprintf(fmt, ap);
 	va_end(ap);
 	if (m->how->note)
 		m->how->note(m->how->opaque, text);

@@ -87,8 +87,7 @@ notes_add(struct ovf_notes *n, const char *fmt, ...)
 	va_list ap;
 
 	va_start(ap, fmt);
-	if (vasprintf(&text, fmt, ap) < 0)
-		abort();
+	text = xvasprintf(fmt, ap);
 	va_end(ap);
 	str_addf(&n->text, "%s%s", n->text.len ? "; " : "", text);
 	free(text);

@@ -39,8 +39,7 @@ say(struct why *w, const char *fmt, ...)
 	char *line;
 
 	va_start(ap, fmt);
-	if (vasprintf(&line, fmt, ap) < 0)
-		abort();
+	line = xvasprintf(fmt, ap);
 	va_end(ap);
 	w->say(w->opaque, line);
 	free(line);

@@ -56,8 +56,7 @@ vmessage(struct cli *c, const char *kind, const char *fmt, va_list ap)
 	char *text;
 
 	fflush(stdout);
-	if (vasprintf(&text, fmt, ap) < 0)
-		abort();
+	text = xvasprintf(fmt, ap);
 	print_message(c, kind, text);
 	free(text);
 }
