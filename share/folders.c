@@ -192,6 +192,18 @@ open_parent(const struct job *j, char *path, const char **name)
 	return fd;
 }
 
+/* get_path() and open_parent(): a status, and at SHARE_OK *dir, to be closed, and the last name, within `path`. */
+static int
+open_named(const struct job *j, const struct share_parm *p, char path[PATH_LEN_MAX + 1], const char **name, int *dir)
+{
+	int r = get_path(p, path);
+
+	if (r)
+		return r;
+	*dir = open_parent(j, path, name);
+	return *dir < 0 ? path_status(-*dir) : SHARE_OK;
+}
+
 static int
 open_path(const struct job *j, const char *path, int flags)
 {
@@ -999,12 +1011,9 @@ remove_name(const struct job *j)
 		return SHARE_INVALID_PARAMETER;
 	if (j->f->readonly)
 		return SHARE_WRITE_PROTECT;
-	r = get_path(&j->c->parm[1], path);
+	r = open_named(j, &j->c->parm[1], path, &name, &dir);
 	if (r)
 		return r;
-	dir = open_parent(j, path, &name);
-	if (dir < 0)
-		return path_status(-dir);
 	r = unlinkat(dir, name, j->c->parm[2].value & 2 ? AT_REMOVEDIR : 0) ? errno : 0;
 	close(dir);
 	return share_status(r);
@@ -1036,18 +1045,13 @@ rename_name(const struct job *j)
 		return SHARE_INVALID_PARAMETER;
 	if (j->f->readonly)
 		return SHARE_WRITE_PROTECT;
-	r = get_path(&j->c->parm[1], old_path);
-	if (!r)
-		r = get_path(&j->c->parm[2], new_path);
+	r = open_named(j, &j->c->parm[1], old_path, &old, &from);
 	if (r)
 		return r;
-	from = open_parent(j, old_path, &old);
-	if (from < 0)
-		return path_status(-from);
-	to = open_parent(j, new_path, &new);
-	if (to < 0) {
+	r = open_named(j, &j->c->parm[2], new_path, &new, &to);
+	if (r) {
 		close(from);
-		return path_status(-to);
+		return r;
 	}
 	/* A directory without the flag: Linux's driver sends none for them, and means rename(2). */
 	r = move(from, old, to, new, j->c->parm[3].value & 4 || !j->c->parm[3].value);
@@ -1067,12 +1071,9 @@ read_link(const struct job *j)
 
 	if (!call_has(j->c, "4bb") || !out->size)
 		return SHARE_INVALID_PARAMETER;
-	r = get_path(&j->c->parm[1], path);
+	r = open_named(j, &j->c->parm[1], path, &name, &dir);
 	if (r)
 		return r;
-	dir = open_parent(j, path, &name);
-	if (dir < 0)
-		return path_status(-dir);
 	n = readlinkat(dir, name, (char *)out->data, out->size);
 	r = n < 0 ? errno : 0;
 	close(dir);
@@ -1103,12 +1104,9 @@ make_link(const struct job *j)
 		return SHARE_INVALID_PARAMETER;
 	memcpy(target, t->data + 4, len);
 	target[len] = 0;
-	r = get_path(&j->c->parm[1], path);
+	r = open_named(j, &j->c->parm[1], path, &name, &dir);
 	if (r)
 		return r;
-	dir = open_parent(j, path, &name);
-	if (dir < 0)
-		return path_status(-dir);
 	r = symlinkat(target, dir, name) || fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) ? errno : 0;
 	close(dir);
 	if (!r)
