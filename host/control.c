@@ -258,18 +258,6 @@ vm_call(struct host *h, const struct host_vm *vm, const char *method, json_t *pa
 	return vm_call_long(h, vm, method, params, NULL, e);
 }
 
-static struct host_vm *
-load_running(struct host *h, const char *id, struct err *e)
-{
-	struct host_vm *vm = host_vm_load(h, id, e);
-
-	if (!vm || host_state_live(vm->state))
-		return vm;
-	not_running(vm->name, e);
-	host_vm_free(vm);
-	return NULL;
-}
-
 void
 vm_wait_gone(struct host *h, const char *uuid)
 {
@@ -303,7 +291,7 @@ host_vm_control(struct host *h, const char *id, enum host_control what, struct e
 		[HOST_POWEROFF_NOW] = "poweroff",
 		[HOST_POWER_BUTTON] = "acpipowerbutton",
 	};
-	struct host_vm *vm = load_running(h, id, e);
+	struct host_vm *vm = vm_load_running(h, id, e);
 	json_t *answer = NULL;
 
 	if (!vm)
@@ -351,7 +339,7 @@ save_png(json_t *answer, const char *path, struct err *e)
 static int
 simple_call(struct host *h, const char *id, const char *method, json_t *params, struct err *e)
 {
-	struct host_vm *vm = load_running(h, id, e);
+	struct host_vm *vm = vm_load_running(h, id, e);
 	json_t *answer = vm ? vm_call(h, vm, method, params, e) : NULL;
 
 	if (!vm)
@@ -364,7 +352,7 @@ simple_call(struct host *h, const char *id, const char *method, json_t *params, 
 int
 host_vm_screenshot(struct host *h, const char *id, const char *png_path, struct err *e)
 {
-	struct host_vm *vm = load_running(h, id, e);
+	struct host_vm *vm = vm_load_running(h, id, e);
 	json_t *answer = vm ? vm_call(h, vm, "screenshot", json_object(), e) : NULL;
 	int r = answer ? save_png(answer, png_path, e) : -1;
 
@@ -462,7 +450,7 @@ host_vm_change_live(struct host *h, const char *id, const struct host_change *c,
 
 	if (db_begin(h, e))
 		return -1;
-	vm = load_running(h, id, e);
+	vm = vm_load_running(h, id, e);
 	if (!vm || vm_apply(h, vm, c, e) || vm_store(h, vm, e))
 		goto fail;
 	params = live_request(c, &method);

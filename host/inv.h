@@ -65,6 +65,14 @@ int peer_connect(const char *dir, const char *file, int seconds);
 
 /* ---- vm.c ---- */
 
+/* The error of a machine that somebody uses: -1. */
+int vm_busy(const struct host_vm *vm, struct err *e);
+/*
+ * A change of a machine: in a transaction, load it (refused while somebody uses it), edit it, store it and its settings
+ * file. vm_edit_end() takes what editing gave: 0 keeps the change, anything else undoes it; it releases the machine.
+ */
+struct host_vm *vm_edit_begin(struct host *h, const char *id, struct err *e);
+int vm_edit_end(struct host *h, struct host_vm *vm, int r, struct err *e);
 /* As host_vm_load(), of a machine that runs; NULL and *e (ERR_VM_STATE) otherwise. */
 struct host_vm *vm_load_running(struct host *h, const char *id, struct err *e);
 

@@ -192,19 +192,11 @@ int
 host_vm_modify(struct host *h, const char *id, const struct host_change *c, size_t count, struct err *e)
 {
 	char *folder = NULL, *cfg = NULL, *name = NULL;
-	struct host_vm *vm = NULL;
+	struct host_vm *vm = vm_edit_begin(h, id, e);
 	bool moved = false;
 
-	if (db_begin(h, e))
-		return -1;
-	vm = host_vm_load(h, id, e);
 	if (!vm)
-		goto fail;
-	if (vm_locked(h, vm->uuid)) {
-		err_set(e, ERR_OBJECT_STATE, "The machine '%s' is already locked for a session (or being unlocked)",
-			vm->name);
-		goto fail;
-	}
+		return -1;
 	if (vm_check_mutable(vm, e))
 		goto fail;
 	folder = xstrdup(vm->folder);

@@ -333,9 +333,7 @@ host_vm_move(struct host *h, const char *id, const char *folder, const struct ho
 	if (!check_target(vm, to, e) && !dir_make(base, 0755, e) && !dir_make(dir, 0700, e)) {
 		if (!vm_locked(h, vm->uuid))
 			lock = vm_take_start_lock(h, vm->uuid);
-		r = lock < 0 ? err_set(e, ERR_OBJECT_STATE,
-				       "The machine '%s' is already locked for a session (or being unlocked)", vm->name)
-			     : carry_out(&m, vm, to, e);
+		r = lock < 0 ? vm_busy(vm, e) : carry_out(&m, vm, to, e);
 	}
 	if (lock >= 0)
 		close(lock);

@@ -430,14 +430,9 @@ host_nic_attach_live(struct host *h, const char *id, int nic, const struct host_
 		goto fail;
 	answer = vm_call(h, vm, "nic.attach", json_pack("{s:i, s:o}", "slot", nic, "backend", backend), e);
 	json_decref(answer);
-	if (!answer || vm_store(h, vm, e) || vboxfile_write(h, vm, e) || db_commit(h, e))
-		goto fail;
-	host_vm_free(vm);
-	return 0;
+	return vm_edit_end(h, vm, answer ? 0 : -1, e);
 fail:
-	db_rollback(h);
-	host_vm_free(vm);
-	return -1;
+	return vm_edit_end(h, vm, -1, e);
 }
 
 int

@@ -91,8 +91,7 @@ load_machine(struct export *m, int i, struct err *e)
 	if (!vm)
 		return -1;
 	if (vm_locked(m->h, vm->uuid))
-		return err_set(e, ERR_OBJECT_STATE,
-			"The machine '%s' is already locked for a session (or being unlocked)", vm->name);
+		return vm_busy(vm, e);
 	for (int k = 0; k < i; k++)
 		if (!strcmp(m->vm[k]->uuid, vm->uuid))
 			return err_set(e, ERR_INVALID, "The machine '%s' is named twice", vm->name);

@@ -492,8 +492,7 @@ host_snapshot_delete(
 	p.w = &w;
 	lock = live ? -1 : vm_take_start_lock(h, p.vm->uuid);
 	if (!live && lock < 0)
-		err_set(e, ERR_OBJECT_STATE, "The machine '%s' is already locked for a session (or being unlocked)",
-			p.vm->name);
+		vm_busy(p.vm, e);
 	else
 		r = prune(&p, s.uuid, e);
 	if (lock >= 0)

@@ -237,26 +237,9 @@ change(struct host *h, const char *id,
 	int (*edit)(struct host_vm *vm, const struct host_share_change *c, struct err *e),
 	const struct host_share_change *c, struct err *e)
 {
-	struct host_vm *vm = NULL;
+	struct host_vm *vm = vm_edit_begin(h, id, e);
 
-	if (db_begin(h, e))
-		return -1;
-	vm = host_vm_load(h, id, e);
-	if (!vm)
-		goto fail;
-	if (vm_locked(h, vm->uuid)) {
-		err_set(e, ERR_OBJECT_STATE, "The machine '%s' is already locked for a session (or being unlocked)",
-			vm->name);
-		goto fail;
-	}
-	if (edit(vm, c, e) || vm_store(h, vm, e) || vboxfile_write(h, vm, e) || db_commit(h, e))
-		goto fail;
-	host_vm_free(vm);
-	return 0;
-fail:
-	db_rollback(h);
-	host_vm_free(vm);
-	return -1;
+	return vm ? vm_edit_end(h, vm, edit(vm, c, e), e) : -1;
 }
 
 static struct host_share

@@ -346,8 +346,7 @@ host_snapshot_take(struct host *h, const char *id, const struct host_snapshot_ta
 	if (work_begin(h, vm, "take", files, &w, e))
 		goto out;
 	if (!live && (start_lock = vm_take_start_lock(h, vm->uuid)) < 0) {
-		err_set(e, ERR_OBJECT_STATE, "The machine '%s' is already locked for a session (or being unlocked)",
-			vm->name);
+		vm_busy(vm, e);
 		goto end;
 	}
 	if (make_images(h, vm, t, o, count, state_file, n, e)) {
@@ -797,9 +796,7 @@ host_snapshot_restore(
 	if (work_begin(h, vm, "restore", files, &w, e))
 		goto out;
 	lock = vm_take_start_lock(h, vm->uuid);
-	r = lock < 0 ? err_set(e, ERR_OBJECT_STATE,
-			       "The machine '%s' is already locked for a session (or being unlocked)", vm->name)
-		     : 0;
+	r = lock < 0 ? vm_busy(vm, e) : 0;
 	for (int i = 0; i < count && !r; i++)
 		r = overlay_create(&o[i], e);
 	if (!r)

@@ -199,27 +199,9 @@ apply_controller(struct host *h, struct host_vm *vm, const struct host_controlle
 int
 host_vm_controller(struct host *h, const char *id, const struct host_controller_change *c, struct err *e)
 {
-	struct host_vm *vm = NULL;
+	struct host_vm *vm = vm_edit_begin(h, id, e);
 
-	if (db_begin(h, e))
-		return -1;
-	vm = host_vm_load(h, id, e);
-	if (!vm)
-		goto fail;
-	if (vm_locked(h, vm->uuid)) {
-		err_set(e, ERR_OBJECT_STATE, "The machine '%s' is already locked for a session (or being unlocked)",
-			vm->name);
-		goto fail;
-	}
-	if (vm_check_mutable(vm, e) || apply_controller(h, vm, c, e) || vm_store(h, vm, e) ||
-		vboxfile_write(h, vm, e) || db_commit(h, e))
-		goto fail;
-	host_vm_free(vm);
-	return 0;
-fail:
-	db_rollback(h);
-	host_vm_free(vm);
-	return -1;
+	return vm ? vm_edit_end(h, vm, vm_check_mutable(vm, e) || apply_controller(h, vm, c, e) ? -1 : 0, e) : -1;
 }
 
 /* ---- attachments ---- */
@@ -628,12 +610,7 @@ host_vm_attach(struct host *h, const char *id, const struct host_attach *a, stru
 	if ((what == LIVE_CHANGE && change_disc(h, vm, ctl, at, a->force, e)) ||
 		(what == LIVE_ATTACH && plug_in(h, vm, ctl, at, e)) || (what == LIVE_DETACH && plug_out(h, vm, a, e)))
 		goto fail;
-	if (vm_store(h, vm, e) || vboxfile_write(h, vm, e) || db_commit(h, e))
-		goto fail;
-	host_vm_free(vm);
-	return 0;
+	return vm_edit_end(h, vm, 0, e);
 fail:
-	db_rollback(h);
-	host_vm_free(vm);
-	return -1;
+	return vm_edit_end(h, vm, -1, e);
 }

@@ -456,6 +456,41 @@ host_vm_load(struct host *h, const char *id, struct err *e)
 	return vm;
 }
 
+int
+vm_busy(const struct host_vm *vm, struct err *e)
+{
+	return err_set(
+		e, ERR_OBJECT_STATE, "The machine '%s' is already locked for a session (or being unlocked)", vm->name);
+}
+
+struct host_vm *
+vm_edit_begin(struct host *h, const char *id, struct err *e)
+{
+	struct host_vm *vm;
+
+	if (db_begin(h, e))
+		return NULL;
+	vm = host_vm_load(h, id, e);
+	if (vm && !vm_locked(h, vm->uuid))
+		return vm;
+	if (vm)
+		vm_busy(vm, e);
+	db_rollback(h);
+	host_vm_free(vm);
+	return NULL;
+}
+
+int
+vm_edit_end(struct host *h, struct host_vm *vm, int r, struct err *e)
+{
+	if (!r && (vm_store(h, vm, e) || vboxfile_write(h, vm, e) || db_commit(h, e)))
+		r = -1;
+	if (r)
+		db_rollback(h);
+	host_vm_free(vm);
+	return r;
+}
+
 struct host_vm *
 vm_load_running(struct host *h, const char *id, struct err *e)
 {

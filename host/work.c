@@ -44,13 +44,6 @@ take_lock(struct host *h, const char *uuid)
 }
 
 static int
-busy(const char *name, struct err *e)
-{
-	return err_set(
-		e, ERR_OBJECT_STATE, "The machine '%s' is already locked for a session (or being unlocked)", name);
-}
-
-static int
 write_row(struct work *w, const char *what, int done, json_t *files, struct err *e)
 {
 	char *text = json_dumps(files, JSON_COMPACT);
@@ -70,7 +63,7 @@ work_begin(struct host *h, const struct host_vm *vm, const char *what, json_t *f
 	snprintf(w->uuid, sizeof(w->uuid), "%s", vm->uuid);
 	w->lock = take_lock(h, vm->uuid);
 	if (w->lock < 0)
-		return busy(vm->name, e);
+		return vm_busy(vm, e);
 	if (!db_begin(h, e) && !write_row(w, what, 0, files, e) && !db_commit(h, e))
 		return 0;
 	db_rollback(h);
