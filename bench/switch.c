@@ -43,16 +43,16 @@ now(void)
 }
 
 static bool
-to_ring(void *opaque, const uint8_t *frame, size_t len)
+to_ring(void *opaque, const uint8_t *frame, size_t len, unsigned mss)
 {
 	struct end *e = opaque;
 
 	e->dirty = true;
-	return ring_put(&e->sw.out, frame, len);
+	return ring_put(&e->sw.out, frame, len, mss);
 }
 
 static bool
-to_nowhere(void *opaque, const uint8_t *frame, size_t len)
+to_nowhere(void *opaque, const uint8_t *frame, size_t len, unsigned mss)
 {
 	return true;
 }
@@ -122,7 +122,7 @@ core_alone(const char *name, int ports, size_t len)
 	do {
 		for (int i = 0; i < 1000; i++, n++)
 			sw_input(core, ends[n % (unsigned)ports].port, frames[n % (unsigned)ports] + SW_HEADROOM, len,
-				1);
+				0, 1);
 		took = now() - begin;
 	} while (took < seconds);
 	report(name, n, len, took);
@@ -136,20 +136,21 @@ one_batch(int from, size_t len, int ports)
 	static uint8_t buf[SW_HEADROOM + NET_FRAME_MAX];
 	struct end *e = &ends[from];
 	uint64_t out = 0;
+	unsigned mss;
 	int n;
 
 	for (int i = 0; i < BATCH; i++)
-		ring_put(&e->vm.out, frames[from] + SW_HEADROOM, len);
+		ring_put(&e->vm.out, frames[from] + SW_HEADROOM, len, 0);
 	ring_publish(&e->vm.out);
-	while ((n = ring_get(&e->sw.in, buf + SW_HEADROOM, NET_FRAME_MAX)) > 0)
-		sw_input(core, e->port, buf + SW_HEADROOM, (size_t)n, 1);
+	while ((n = ring_get(&e->sw.in, buf + SW_HEADROOM, NET_FRAME_MAX, &mss)) > 0)
+		sw_try(core, e->port, buf + SW_HEADROOM, (size_t)n, mss, 1);
 	ring_release(&e->sw.in);
 	for (int i = 0; i < ports; i++) {
 		if (!ends[i].dirty)
 			continue;
 		ends[i].dirty = false;
 		ring_publish(&ends[i].sw.out);
-		while ((n = ring_get(&ends[i].vm.in, buf, NET_FRAME_MAX)) > 0)
+		while ((n = ring_get(&ends[i].vm.in, buf, NET_FRAME_MAX, &mss)) > 0)
 			out++;
 		ring_release(&ends[i].vm.in);
 	}

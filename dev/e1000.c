@@ -12,7 +12,8 @@
  *		the loop, so that no doorbell holds the machine for long. The bytes of a packet are gathered in
  *		`tx.buf`. Without segmentation the packet goes out at its last descriptor. With it (3.5), the header
  *		is kept aside, and a frame goes out whenever MSS bytes of payload stand behind it. A network that is
- *		a TCP/IP stack itself (net_backend_class.takes_tso) gets the packet in one piece.
+ *		a TCP/IP stack itself (net_backend_class.takes_tso), or carries large frames (net_takes_large()),
+ *		gets the packet in one piece.
  *  receive	A frame passes the filters (13.5), then fills as many buffers as it needs. When there are too few, it
  *		stays in the link's queue, which stands for the chip's packet buffer, until RDT moves.
  *  interrupts	Causes in ICR, masked by IMS, drive INTA. ITR keeps interrupts apart by waiting for a timer; RDTR/RADV
@@ -863,6 +864,17 @@ looped_back(struct e1000 *d)
 	return (*r(d, RCTL) & RCTL_LBM) || (d->phy[PHY_CTRL] & PHY_CTRL_LOOPBACK);
 }
 
+/* A TCP packet in one piece, to a network that carries such (net_takes_large()). */
+static bool
+is_large(struct e1000 *d, const uint8_t *frame, size_t len)
+{
+	const struct tx_context *c = &d->context[1];
+	struct net_tcp t;
+
+	return d->tx_tso && d->link->class && !d->link->class->takes_tso && len > c->hdrlen + 4u + c->mss &&
+	       net_large_find(frame, len, c->mss, &t);
+}
+
 /* tx_buf[0..len) is a whole frame. */
 static void
 tx_emit(struct e1000 *d, size_t len)
@@ -890,6 +902,8 @@ tx_emit(struct e1000 *d, size_t len)
 	count_tx(d, frame, len);
 	if (looped_back(d))
 		receive_any(d, frame, len);
+	else if (is_large(d, frame, len))
+		net_send_large(d->link, frame, len, d->context[1].mss);
 	else
 		net_send(d->link, frame, len);
 }
@@ -1024,8 +1038,8 @@ tx_begin(struct e1000 *d, bool tso, uint8_t popts)
 		log_guest(d->pci.dev.name, "segmentation of %u bytes by %u with a header of %u makes no sense",
 			c->paylen, c->mss, c->hdrlen);
 	d->tx_seg = c->mss;
-	if (tso && d->link->class && d->link->class->takes_tso && !looped_back(d) && (c->tucmd & TX_TUCMD_TCP) &&
-		c->paylen <= 65535u - c->hdrlen)
+	if (tso && d->link->class && (d->link->class->takes_tso || net_takes_large(d->link)) && !looped_back(d) &&
+		(c->tucmd & TX_TUCMD_TCP) && c->paylen <= 65535u - c->hdrlen)
 		d->tx_seg = c->paylen;
 }
 

@@ -8,8 +8,9 @@
  * A link may share a limit of bytes a second with others. What is above it waits in a queue of the same kind, from
  * which a timer sends; a full one drops the newest frame too.
  *
- * The queue is one ring of bytes, allocated when it is first needed: a record is a 4-byte length and the frame, padded
- * to 4 bytes, never split; a length of QUEUE_WRAP says "go on at the start". No allocation per frame.
+ * The queue is one ring of bytes, allocated when it is first needed: a record is a 4-byte length, 4 bytes with the MSS
+ * (of a large frame, else 0) and the frame, padded to 4 bytes, never split; a length of QUEUE_WRAP says "go on at the
+ * start". No allocation per frame.
  */
 #include "net/net.h"
 
@@ -27,10 +28,18 @@ struct net_queue {
 	uint8_t bytes[QUEUE_BYTES];
 };
 
+#define RECORD_HEAD 8
+
+struct queued {
+	const uint8_t *frame;
+	size_t len;
+	unsigned mss;
+};
+
 static size_t
 record_size(size_t len)
 {
-	return 4 + ((len + 3) & ~(size_t)3);
+	return RECORD_HEAD + ((len + 3) & ~(size_t)3);
 }
 
 /* Where a record of `size` bytes can go, contiguously, without the tail meeting the head; SIZE_MAX: nowhere. */
@@ -46,36 +55,35 @@ queue_place(const struct net_queue *q, size_t size)
 }
 
 static bool
-queue_put(struct net_queue *q, const uint8_t *frame, size_t len)
+queue_put(struct net_queue *q, const uint8_t *frame, size_t len, unsigned mss)
 {
-	uint32_t len32 = (uint32_t)len, wrap = QUEUE_WRAP;
+	uint32_t head[2] = { (uint32_t)len, mss }, wrap = QUEUE_WRAP;
 	size_t at = queue_place(q, record_size(len));
 
 	if (at == SIZE_MAX)
 		return false;
 	if (at != q->tail)
 		memcpy(q->bytes + q->tail, &wrap, 4);
-	memcpy(q->bytes + at, &len32, 4);
-	memcpy(q->bytes + at + 4, frame, len);
+	memcpy(q->bytes + at, head, RECORD_HEAD);
+	memcpy(q->bytes + at + RECORD_HEAD, frame, len);
 	q->tail = at + record_size(len);
 	return true;
 }
 
-/* The oldest frame, left in the queue; NULL when there is none. */
-static const uint8_t *
-queue_peek(struct net_queue *q, size_t *len)
+/* The oldest frame, left in the queue; false when there is none. */
+static bool
+queue_peek(struct net_queue *q, struct queued *f)
 {
-	uint32_t len32;
+	uint32_t head[2];
 
 	if (q->head == q->tail)
-		return NULL;
-	memcpy(&len32, q->bytes + q->head, 4);
-	if (len32 == QUEUE_WRAP) {
+		return false;
+	memcpy(head, q->bytes + q->head, 4);
+	if (head[0] == QUEUE_WRAP)
 		q->head = 0;
-		memcpy(&len32, q->bytes, 4);
-	}
-	*len = len32;
-	return q->bytes + q->head + 4;
+	memcpy(head, q->bytes + q->head, RECORD_HEAD);
+	*f = (struct queued){ q->bytes + q->head + RECORD_HEAD, head[0], head[1] };
+	return true;
 }
 
 static void
@@ -99,7 +107,7 @@ struct net_limit {
 	struct net_link *links;
 };
 
-static void send_now(struct net_link *l, const uint8_t *frame, size_t len);
+static void send_now(struct net_link *l, const struct queued *f);
 
 static void
 limit_fill(struct net_limit *m)
@@ -134,18 +142,16 @@ limit_take(struct net_limit *m, struct net_link *l, size_t len)
 static bool
 limit_send(struct net_limit *m, struct net_link *l)
 {
-	const uint8_t *frame;
-	size_t len;
+	struct queued f;
 
-	frame = l->held ? queue_peek(l->held, &len) : NULL;
-	if (!frame)
+	if (!l->held || !queue_peek(l->held, &f))
 		return false;
-	m->tokens -= (int64_t)len;
+	m->tokens -= (int64_t)f.len;
 	if (net_link_up(l))
-		send_now(l, frame, len);
+		send_now(l, &f);
 	else
 		l->stats.dropped++;
-	queue_drop(l->held, len);
+	queue_drop(l->held, f.len);
 	return true;
 }
 
@@ -292,30 +298,51 @@ net_link_waiting(const struct net_link *l)
 }
 
 static void
-send_now(struct net_link *l, const uint8_t *frame, size_t len)
+send_now(struct net_link *l, const struct queued *f)
 {
 	l->stats.tx_frames++;
-	l->stats.tx_bytes += len;
+	l->stats.tx_bytes += f->len;
 	if (l->trace)
-		pcap_frame(l->trace, frame, len);
-	l->class->send(l->backend, frame, len);
+		pcap_frame(l->trace, f->frame, f->len);
+	if (!f->mss)
+		l->class->send(l->backend, f->frame, f->len);
+	else if (l->class->send_large)
+		l->class->send_large(l->backend, f->frame, f->len, f->mss);
+}
+
+static void
+send_any(struct net_link *l, const struct queued *f)
+{
+	if (!net_link_up(l) || f->len < 14 || f->len > NET_FRAME_MAX) {
+		l->stats.dropped++;
+		return;
+	}
+	if (l->limit && !limit_take(l->limit, l, f->len)) {
+		if (!l->held)
+			l->held = xcalloc(1, sizeof(*l->held));
+		if (!queue_put(l->held, f->frame, f->len, f->mss))
+			l->stats.dropped++;
+		return;
+	}
+	send_now(l, f);
 }
 
 void
 net_send(struct net_link *l, const uint8_t *frame, size_t len)
 {
-	if (!net_link_up(l) || len < 14 || len > NET_FRAME_MAX) {
-		l->stats.dropped++;
-		return;
-	}
-	if (l->limit && !limit_take(l->limit, l, len)) {
-		if (!l->held)
-			l->held = xcalloc(1, sizeof(*l->held));
-		if (!queue_put(l->held, frame, len))
-			l->stats.dropped++;
-		return;
-	}
-	send_now(l, frame, len);
+	send_any(l, &(struct queued){ frame, len, 0 });
+}
+
+bool
+net_takes_large(const struct net_link *l)
+{
+	return net_link_up(l) && l->class->takes_large && l->class->takes_large(l->backend);
+}
+
+void
+net_send_large(struct net_link *l, const uint8_t *frame, size_t len, unsigned mss)
+{
+	send_any(l, &(struct queued){ frame, len, mss });
 }
 
 void
@@ -333,12 +360,15 @@ net_burst_end(struct net_link *l)
 }
 
 static bool
-offer(struct net_link *l, const uint8_t *frame, size_t len)
+offer(struct net_link *l, const struct queued *f)
 {
-	if (!l->adapter.receive || !l->adapter.receive(l->adapter.opaque, frame, len))
+	const struct net_adapter *a = &l->adapter;
+
+	if (f->mss && a->receive_large ? !a->receive_large(a->opaque, f->frame, f->len, f->mss)
+				       : !a->receive || !a->receive(a->opaque, f->frame, f->len))
 		return false;
 	l->stats.rx_frames++;
-	l->stats.rx_bytes += len;
+	l->stats.rx_bytes += f->len;
 	return true;
 }
 
@@ -347,35 +377,52 @@ static bool
 flush(struct net_link *l)
 {
 	struct net_queue *q = l->queue;
-	const uint8_t *frame;
-	size_t len;
+	struct queued f;
 
 	if (!q)
 		return true;
 	if (q->flushing)
 		return false;
 	q->flushing = true;
-	while ((frame = queue_peek(q, &len)) && offer(l, frame, len))
-		queue_drop(q, len);
+	while (queue_peek(q, &f) && offer(l, &f))
+		queue_drop(q, f.len);
 	q->flushing = false;
 	return q->head == q->tail;
+}
+
+static void
+deliver_any(struct net_link *l, const struct queued *f)
+{
+	if (!l->cable || !l->adapter.receive || f->len < 14 || f->len > NET_FRAME_MAX) {
+		l->stats.dropped++;
+		return;
+	}
+	if (l->trace)
+		pcap_frame(l->trace, f->frame, f->len);
+	if (flush(l) && offer(l, f))
+		return;
+	if (!l->queue)
+		l->queue = xcalloc(1, sizeof(*l->queue));
+	if (!queue_put(l->queue, f->frame, f->len, f->mss))
+		l->stats.dropped++;
 }
 
 void
 net_deliver(struct net_link *l, const uint8_t *frame, size_t len)
 {
-	if (!l->cable || !l->adapter.receive || len < 14 || len > NET_FRAME_MAX) {
-		l->stats.dropped++;
-		return;
-	}
-	if (l->trace)
-		pcap_frame(l->trace, frame, len);
-	if (flush(l) && offer(l, frame, len))
-		return;
-	if (!l->queue)
-		l->queue = xcalloc(1, sizeof(*l->queue));
-	if (!queue_put(l->queue, frame, len))
-		l->stats.dropped++;
+	deliver_any(l, &(struct queued){ frame, len, 0 });
+}
+
+bool
+net_adapter_takes_large(const struct net_link *l)
+{
+	return l->adapter.takes_large && l->adapter.takes_large(l->adapter.opaque);
+}
+
+void
+net_deliver_large(struct net_link *l, const uint8_t *frame, size_t len, unsigned mss)
+{
+	deliver_any(l, &(struct queued){ frame, len, mss });
 }
 
 void

@@ -209,12 +209,6 @@ deliver_piece(void *opaque, const uint8_t *frame, size_t len)
 	net_deliver(opaque, frame, len);
 }
 
-static bool
-adapter_takes_large(const struct net_link *l)
-{
-	return l->adapter.takes_large && l->adapter.takes_large(l->adapter.opaque);
-}
-
 static void
 deliver_large(struct nat *n, const uint8_t *frame, size_t len)
 {
@@ -222,10 +216,12 @@ deliver_large(struct nat *n, const uint8_t *frame, size_t len)
 
 	if (!net_tcp_find(frame, len, &t)) {
 		net_cut_ipv4(frame, len, n->scratch, deliver_piece, n->link);
-	} else if (adapter_takes_large(n->link)) {
-		net_deliver(n->link, frame, len);
+		return;
+	}
+	t.mss = be16(frame + t.l3 - 2) == 0x0800 ? NET_MSS4 : NET_MSS6;
+	if (net_adapter_takes_large(n->link)) {
+		net_deliver_large(n->link, frame, len, t.mss);
 	} else { /* the guest took large ones when the connection began, and does no more */
-		t.mss = be16(frame + t.l3 - 2) == 0x0800 ? NET_MSS4 : NET_MSS6;
 		net_cut_tcp(frame, len, &t, n->scratch, deliver_piece, n->link);
 	}
 }
@@ -362,7 +358,7 @@ ask_for_large(struct nat *n, const uint8_t *frame, size_t len)
 	uint32_t sum;
 	unsigned at, mss;
 
-	if (!adapter_takes_large(n->link) || !(at = mss_place(frame, len)) || !net_tcp_find(frame, len, &t))
+	if (!net_adapter_takes_large(n->link) || !(at = mss_place(frame, len)) || !net_tcp_find(frame, len, &t))
 		return frame;
 	mss = be16(frame + at);
 	if (mss != (be16(frame + t.l3 - 2) == 0x0800 ? NET_MSS4 : NET_MSS6))

@@ -4,8 +4,10 @@
  *
  *	adapter --net_send()--> backend          backend --net_deliver()--> adapter
  *
- * Frames are Ethernet without FCS, 14 to NET_FRAME_MAX bytes. Everything runs under the machine lock on whichever
- * thread calls. The tap (`nictrace`) sees both directions. A cable can be unplugged: frames are then dropped and the
+ * Frames are Ethernet without FCS, 14 to NET_FRAME_MAX bytes. A *large* frame is TCP that stands for several segments
+ * of `mss` bytes of payload (the last may be shorter): its headers are those of the whole, its TCP checksum means
+ * nothing. It goes from adapters that leave segmentation to us to those that take joined segments, and is cut up
+ * (net_cut_tcp()) where one does not. Everything runs under the machine lock on whichever thread calls. The tap (`nictrace`) sees both directions. A cable can be unplugged: frames are then dropped and the
  * adapter is told.
  */
 #ifndef NET_NET_H
@@ -23,6 +25,8 @@
 #define NET_FRAME_WIRE 1518 /* the longest on a wire: an MTU of 1500, and a VLAN tag */
 #define NET_MSS4 1460
 #define NET_MSS6 1440
+/* A large frame's payload is cut at no less: a guest does not make a thousand frames of each of its own. */
+#define NET_MSS_MIN 64
 
 struct pcap;
 
@@ -35,9 +39,9 @@ struct net_adapter {
 	/* The network has room again after net_can_send() said no. May be NULL: then frames beyond its room are
 	 * dropped. */
 	void (*send_ready)(void *opaque);
-	/* Does it take TCP frames that are longer than the MTU, to be cut up (if ever) into segments of NET_MSS4 or
-	 * NET_MSS6 bytes? May be NULL: no. */
+	/* Does it take large frames? May be NULL: no. Then receive_large() is as receive(). */
 	bool (*takes_large)(void *opaque);
+	bool (*receive_large)(void *opaque, const uint8_t *frame, size_t len, unsigned mss);
 	/* The link has another MAC address than the adapter was saved with. May be NULL. */
 	void (*address_changed)(void *opaque);
 };
@@ -56,6 +60,9 @@ struct net_backend_class {
 	/* TCP frames longer than the network's MTU may be sent as they are: the far end is a TCP/IP stack, not a wire.
 	 */
 	bool takes_tso;
+	/* Does the far end take large frames now? May be NULL: no. */
+	bool (*takes_large)(void *backend);
+	void (*send_large)(void *backend, const uint8_t *frame, size_t len, unsigned mss);
 };
 
 struct net_stats {
@@ -84,6 +91,11 @@ void net_link_close(struct net_link *l);				/* closes the backend and the trace 
 void net_send(struct net_link *l, const uint8_t *frame, size_t len);	/* adapter calls */
 void net_deliver(struct net_link *l, const uint8_t *frame, size_t len); /* backend calls */
 void net_adapter_ready(struct net_link *l);				/* adapter calls */
+/* Large frames: the adapter asks before it sends one, and the backend before it delivers one. */
+bool net_takes_large(const struct net_link *l);
+bool net_adapter_takes_large(const struct net_link *l);
+void net_send_large(struct net_link *l, const uint8_t *frame, size_t len, unsigned mss);
+void net_deliver_large(struct net_link *l, const uint8_t *frame, size_t len, unsigned mss);
 void net_set_cable(struct net_link *l, bool plugged);
 /*
  * Frames sent between these two calls may be acted on at the second, together: what a network does once for a burst
@@ -199,6 +211,10 @@ struct net_tcp {
 	unsigned l3, l4, payload, mss;
 };
 bool net_tcp_find(const uint8_t *frame, size_t len, struct net_tcp *t);
+/* What a large frame has to be: TCP whose lengths are true, with something to send in segments of `mss` bytes. */
+bool net_large_find(const uint8_t *frame, size_t len, unsigned mss, struct net_tcp *t);
+/* The complete TCP checksum into a frame whose own means nothing. */
+void net_tcp_finish(uint8_t *frame, size_t len, const struct net_tcp *t);
 /* Cut as net_send_tso() does, each segment to `emit`. The bounds are those of net_send_tso(). */
 void net_cut_tcp(const uint8_t *frame, size_t len, const struct net_tcp *t, uint8_t *scratch,
 	void (*emit)(void *opaque, const uint8_t *frame, size_t len), void *opaque);

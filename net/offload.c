@@ -211,6 +211,29 @@ net_tcp_find(const uint8_t *frame, size_t len, struct net_tcp *t)
 	return t->payload >= t->l4 + 20 && t->payload <= len;
 }
 
+bool
+net_large_find(const uint8_t *frame, size_t len, unsigned mss, struct net_tcp *t)
+{
+	size_t ip_len;
+
+	if (mss < NET_MSS_MIN || !net_tcp_find(frame, len, t) || t->payload == len)
+		return false;
+	t->mss = mss;
+	ip_len = frame[t->l3] >> 4 == 4 ? be16(frame + t->l3 + 2) : be16(frame + t->l3 + 4) + 40u;
+	return ip_len == len - t->l3;
+}
+
+void
+net_tcp_finish(uint8_t *frame, size_t len, const struct net_tcp *t)
+{
+	uint8_t *tcp = frame + t->l4;
+	uint16_t sum;
+
+	put_be16(tcp + 16, 0);
+	sum = net_sum_fold(net_sum(pseudo_sum(frame + t->l3, 6, len - t->l4), tcp, len - t->l4));
+	memcpy(tcp + 16, &sum, 2);
+}
+
 uint16_t
 net_tcp_pseudo(const uint8_t *frame, size_t len, const struct net_tcp *t)
 {

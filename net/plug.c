@@ -43,7 +43,7 @@ struct plug {
 	bool starved;	  /* the ring to the switch has none */
 	bool lost;	  /* said so */
 	bool unpublished; /* frames in the ring to the switch, which does not see them yet */
-	uint8_t frame[NET_FRAME_MAX];
+	uint8_t frame[NET_FRAME_MAX], scratch[NET_FRAME_MAX];
 };
 
 /* ---- frames ---- */
@@ -61,17 +61,31 @@ plug_burst_end(void *backend)
 }
 
 static void
-plug_send(void *backend, const uint8_t *frame, size_t len)
+plug_send_large(void *backend, const uint8_t *frame, size_t len, unsigned mss)
 {
 	struct plug *p = backend;
 
-	if (!p->wire.shared || !ring_put(&p->wire.out, frame, len)) {
+	if (!p->wire.shared || !ring_put(&p->wire.out, frame, len, mss)) {
 		p->link->stats.dropped++;
 		return;
 	}
 	p->unpublished = true;
 	if (!p->link->in_burst)
 		plug_burst_end(p);
+}
+
+static void
+plug_send(void *backend, const uint8_t *frame, size_t len)
+{
+	plug_send_large(backend, frame, len, 0);
+}
+
+static bool
+plug_takes_large(void *backend)
+{
+	struct plug *p = backend;
+
+	return p->wire.shared && ring_large(&p->wire.out);
 }
 
 #define ROOM_BYTES (96u << 10) /* 64 KiB in frames of 1,500 bytes, and their heads */
@@ -107,18 +121,43 @@ hang_up(struct plug *p, const char *why)
 	net_send_ready(p->link);
 }
 
+static void
+deliver_piece(void *opaque, const uint8_t *frame, size_t len)
+{
+	net_deliver(opaque, frame, len);
+}
+
+/* The adapter may have stopped taking large ones since it said so. */
+static void
+deliver_large(struct plug *p, size_t len, unsigned mss)
+{
+	struct net_tcp t;
+
+	if (!net_large_find(p->frame, len, mss, &t))
+		p->link->stats.dropped++;
+	else if (net_adapter_takes_large(p->link))
+		net_deliver_large(p->link, p->frame, len, mss);
+	else
+		net_cut_tcp(p->frame, len, &t, p->scratch, deliver_piece, p->link);
+}
+
 /* Deliver what is in the ring. */
 static void
 take(struct plug *p)
 {
 	int len = 0, left = BUDGET;
+	unsigned mss;
 
 	ring_awake(&p->wire.in);
+	ring_take_large(&p->wire.in, net_adapter_takes_large(p->link));
 	while (left-- && !p->paused) {
-		len = ring_get(&p->wire.in, p->frame, sizeof(p->frame));
+		len = ring_get(&p->wire.in, p->frame, sizeof(p->frame), &mss);
 		if (len <= 0)
 			break;
-		net_deliver(p->link, p->frame, (size_t)len);
+		if (mss)
+			deliver_large(p, (size_t)len, mss);
+		else
+			net_deliver(p->link, p->frame, (size_t)len);
 		p->paused = net_link_waiting(p->link);
 	}
 	if (len < 0) {
@@ -314,6 +353,8 @@ static const struct net_backend_class plug_class = {
 	.ready = plug_ready,
 	.burst_end = plug_burst_end,
 	.room = plug_room,
+	.takes_large = plug_takes_large,
+	.send_large = plug_send_large,
 	.close = plug_close,
 };
 

@@ -20,6 +20,7 @@
 #include "net/net.h"
 
 #define MASK (RING_BYTES - 1)
+#define LEN_BITS 17
 /*
  * Farther than that from the start an empty ring begins anew. What is skipped counts as used until the consumer comes
  * by, so that the ring then holds as much as lies before the skip: not less than this.
@@ -39,12 +40,13 @@ used(const struct ring *r, bool producer)
 }
 
 bool
-ring_put(struct ring *r, const uint8_t *frame, size_t len)
+ring_put(struct ring *r, const uint8_t *frame, size_t len, unsigned mss)
 {
-	uint32_t size = record_size((uint32_t)len), off = r->at & MASK, len32 = (uint32_t)len, skip = RING_SKIP;
+	uint32_t size = record_size((uint32_t)len), off = r->at & MASK, skip = RING_SKIP;
+	uint32_t head = (uint32_t)len | mss << LEN_BITS;
 	uint32_t gap = size > RING_BYTES - off ? RING_BYTES - off : 0;
 
-	if (len > NET_FRAME_MAX)
+	if (len > NET_FRAME_MAX || mss > RING_MSS_MAX)
 		return false;
 	if (r->published && off > HOT_BYTES) {
 		r->other = atomic_load_explicit(&r->s->head, memory_order_acquire);
@@ -62,7 +64,7 @@ ring_put(struct ring *r, const uint8_t *frame, size_t len)
 		r->at += gap;
 		off = 0;
 	}
-	memcpy(r->s->bytes + off, &len32, 4);
+	memcpy(r->s->bytes + off, &head, 4);
 	memcpy(r->s->bytes + off + 4, frame, len);
 	r->at += size;
 	return true;
@@ -77,6 +79,19 @@ ring_publish(struct ring *r)
 	if (!atomic_load_explicit(&r->s->want_data, memory_order_relaxed))
 		return false;
 	return atomic_exchange_explicit(&r->s->want_data, 0, memory_order_relaxed) != 0;
+}
+
+bool
+ring_large(const struct ring *r)
+{
+	return atomic_load_explicit(&r->s->large, memory_order_relaxed) != 0;
+}
+
+void
+ring_take_large(struct ring *r, bool on)
+{
+	if (ring_large(r) != on)
+		atomic_store_explicit(&r->s->large, on, memory_order_relaxed);
 }
 
 uint32_t
@@ -103,10 +118,11 @@ refill(struct ring *r)
 }
 
 int
-ring_get(struct ring *r, uint8_t *buf, size_t size)
+ring_get(struct ring *r, uint8_t *buf, size_t size, unsigned *mss)
 {
-	uint32_t off, len, left;
+	uint32_t off, head, len, left;
 
+	r->before = r->at;
 	for (;;) {
 		if (r->other == r->at && !refill(r))
 			return 0;
@@ -114,18 +130,26 @@ ring_get(struct ring *r, uint8_t *buf, size_t size)
 		off = r->at & MASK;
 		if (left > RING_BYTES || left < 8 || (r->at & 7) || (left & 7))
 			return -1;
-		memcpy(&len, r->s->bytes + off, 4);
-		if (len != RING_SKIP)
+		memcpy(&head, r->s->bytes + off, 4);
+		if (head != RING_SKIP)
 			break;
 		if (!off || RING_BYTES - off > left)
 			return -1;
 		r->at += RING_BYTES - off;
 	}
+	len = head & ((1u << LEN_BITS) - 1);
+	*mss = head >> LEN_BITS;
 	if (!len || len > size || len > NET_FRAME_MAX || record_size(len) > left || record_size(len) > RING_BYTES - off)
 		return -1;
 	memcpy(buf, r->s->bytes + off + 4, len);
 	r->at += record_size(len);
 	return (int)len;
+}
+
+void
+ring_unget(struct ring *r)
+{
+	r->at = r->before;
 }
 
 bool

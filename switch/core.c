@@ -63,6 +63,9 @@ struct passing {
 	uint16_t vlan, tci;
 	bool tagged; /* as it lies in memory now */
 	int from;
+	unsigned mss;
+	bool patient; /* may come again */
+	int no_room;  /* the port it may come again for, -1 */
 };
 
 /* ---- addresses ---- */
@@ -386,7 +389,7 @@ admit(struct sw_core *c, struct passing *p, uint64_t now)
 
 	port->n.in_frames++;
 	port->n.in_bytes += p->len;
-	if (p->len < 14 || p->len > SW_FRAME_MAX || (p->f[6] & 1)) {
+	if (p->len < 14 || p->len > (p->mss ? SW_LARGE_MAX : SW_FRAME_MAX) || (p->f[6] & 1)) {
 		port->n.malformed++;
 		return false;
 	}
@@ -426,8 +429,11 @@ emit(struct sw_core *c, struct passing *p, int to)
 		c->port[p->from].n.bad_vlan++;
 		return;
 	}
-	if (!port->deliver(port->opaque, p->f, p->len)) {
-		port->n.full++;
+	if (!port->deliver(port->opaque, p->f, p->len, p->mss)) {
+		if (p->patient)
+			p->no_room = to;
+		else
+			port->n.full++;
 		return;
 	}
 	port->n.out_frames++;
@@ -483,24 +489,54 @@ find(struct sw_core *c, const uint8_t *mac, uint16_t vlan, uint64_t now)
 	return s ? s->port : -1;
 }
 
-void
-sw_input(struct sw_core *c, int port, uint8_t *frame, size_t len, uint64_t now)
+static void
+input(struct sw_core *c, struct passing *p, uint64_t now)
 {
-	struct passing p = { .f = frame, .len = len, .from = port };
+	const struct port *from = &c->port[p->from];
 	bool group;
 	int to = -1;
 
-	if (port < 0 || port >= c->end || !c->port[port].used || !admit(c, &p, now))
+	if (!admit(c, p, now))
 		return;
-	if (c->port[port].c.any_source && !(c->port[port].c.has_mac && same_mac(p.f + 6, c->port[port].c.mac)))
-		learn(c, port, p.f + 6, p.vlan, now);
+	if (from->c.any_source && !(from->c.has_mac && same_mac(p->f + 6, from->c.mac)))
+		learn(c, p->from, p->f + 6, p->vlan, now);
 	if (c->trace)
-		c->trace(c->trace_opaque, p.f, p.len);
-	group = p.f[0] & 1;
+		c->trace(c->trace_opaque, p->f, p->len);
+	group = p->f[0] & 1;
 	if (!group)
-		to = find(c, p.f, p.vlan, now);
-	if (group || to < 0 || c->listeners || (c->port[to].c.has_mac && own_twice(c, to)))
-		spread(c, &p, group, to);
-	else if (to != port && member(&c->port[to].c, p.vlan))
-		emit(c, &p, to);
+		to = find(c, p->f, p->vlan, now);
+	if (group || to < 0 || c->listeners || (c->port[to].c.has_mac && own_twice(c, to))) {
+		p->patient = false; /* some may have it already */
+		spread(c, p, group, to);
+	} else if (to != p->from && member(&c->port[to].c, p->vlan)) {
+		emit(c, p, to);
+	}
+}
+
+static bool
+in_use(const struct sw_core *c, int port)
+{
+	return port >= 0 && port < c->end && c->port[port].used;
+}
+
+void
+sw_input(struct sw_core *c, int port, uint8_t *frame, size_t len, unsigned mss, uint64_t now)
+{
+	if (in_use(c, port))
+		input(c, &(struct passing){ .f = frame, .len = len, .from = port, .mss = mss, .no_room = -1 }, now);
+}
+
+int
+sw_try(struct sw_core *c, int port, uint8_t *frame, size_t len, unsigned mss, uint64_t now)
+{
+	struct passing p = { .f = frame, .len = len, .from = port, .mss = mss, .no_room = -1, .patient = !c->trace };
+
+	if (!in_use(c, port))
+		return -1;
+	input(c, &p, now);
+	if (p.no_room >= 0) {
+		c->port[port].n.in_frames--;
+		c->port[port].n.in_bytes -= len;
+	}
+	return p.no_room;
 }

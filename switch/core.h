@@ -26,6 +26,7 @@
 
 #define SW_PORTS_MAX 512
 #define SW_FRAME_MAX 16384 /* longest frame that is forwarded */
+#define SW_LARGE_MAX 65550 /* the same of a large frame (net/net.h) */
 #define SW_HEADROOM 4	   /* writable bytes before and */
 #define SW_TAILROOM 0	   /* behind a frame given to sw_input() */
 #define SW_LEARN_MAX 128
@@ -67,8 +68,11 @@ struct sw_counters {
 
 struct sw_core;
 
-/* Deliver to whoever is behind the port. False: no room. The frame is valid during the call. */
-typedef bool sw_deliver_fn(void *opaque, const uint8_t *frame, size_t len);
+/*
+ * Deliver to whoever is behind the port. False: no room. The frame is valid during the call. `mss` is not 0: it is a
+ * large one (net/net.h), and may be 4 bytes longer than SW_LARGE_MAX by its tag.
+ */
+typedef bool sw_deliver_fn(void *opaque, const uint8_t *frame, size_t len, unsigned mss);
 
 struct sw_core *sw_open(void);
 void sw_close(struct sw_core *c);
@@ -94,7 +98,12 @@ void sw_trace(struct sw_core *c, void (*fn)(void *opaque, const uint8_t *frame, 
  * A frame comes in at `port`. It lies in a buffer of the caller with SW_HEADROOM bytes before it, and is written to.
  * `now_ms` is any clock that does not go back.
  */
-void sw_input(struct sw_core *c, int port, uint8_t *frame, size_t len, uint64_t now_ms);
+void sw_input(struct sw_core *c, int port, uint8_t *frame, size_t len, unsigned mss, uint64_t now_ms);
+/*
+ * The same, but when the frame was for one port only and that had no room, the port's number comes back and nothing
+ * has been counted: the frame, of which this copy is spoilt, can come again, here or to sw_input(). Otherwise -1.
+ */
+int sw_try(struct sw_core *c, int port, uint8_t *frame, size_t len, unsigned mss, uint64_t now_ms);
 
 static inline void
 sw_vlan_allow(struct sw_port_config *p, unsigned vlan)

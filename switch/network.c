@@ -71,6 +71,7 @@ network_run(const char *dir, const struct inherited *i, int ready, struct err *e
 		return -1;
 	}
 	n->frame = xcalloc(1, SW_HEADROOM + NET_FRAME_MAX + 64);
+	n->scratch = xcalloc(1, NET_FRAME_MAX);
 	n->later = xcalloc(1, LATER_BYTES);
 	n->core = sw_open();
 	pthread_mutex_init(&n->lock, NULL);
@@ -94,6 +95,7 @@ network_run(const char *dir, const struct inherited *i, int ready, struct err *e
 	config_free(&n->c);
 	free(n->later);
 	free(n->frame);
+	free(n->scratch);
 	free(n);
 	return r;
 }

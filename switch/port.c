@@ -8,6 +8,12 @@
  * machine, none when both ends are busy. A port that has used up its budget or its tokens goes on later, so that one
  * machine cannot keep the others waiting.
  *
+ * Where a machine sends faster than another takes it up, what it sends waits in its own ring (`waits`), as with the
+ * PAUSE frames of a wire (802.3, annex 31B): the sender slows down, where otherwise both machines would work for frames
+ * that nobody sees. It goes on when the receiver has taken half of its ring. One that has not within HOLD_NS is not
+ * waited for in the next HURRY_NS: its frames are dropped, and a machine that stands still, or wants to hold others up,
+ * takes a sixth of their time at most. Only frames for one port wait.
+ *
  * A limit of bytes a second is a bucket of tokens (a tenth of a second deep, at least LIMIT_BURST): while it is
  * empty the port's ring is not read, it fills, and the machine's frames find no room there. Nothing is sent out late
  * and nothing above the limit.
@@ -29,6 +35,8 @@
 #define HELLO_NS (UINT64_C(5) * 1000000000)
 #define LIMIT_BURST 32768
 #define BACKLOG 128
+#define HOLD_NS (UINT64_C(50) * 1000000)
+#define HURRY_NS (UINT64_C(250) * 1000000)
 
 /* ---- frames in ---- */
 
@@ -48,12 +56,44 @@ mark_dirty(struct port *p)
 	p->n->dirty = p;
 }
 
-static bool
-deliver(void *opaque, const uint8_t *frame, size_t len)
+void
+net_cut(struct network *n, const uint8_t *frame, size_t len, unsigned mss,
+	void (*emit)(void *opaque, const uint8_t *frame, size_t len), void *opaque)
+{
+	struct net_tcp t;
+
+	if (net_large_find(frame, len, mss, &t))
+		net_cut_tcp(frame, len, &t, n->scratch, emit, opaque);
+}
+
+static void
+put_piece(void *opaque, const uint8_t *frame, size_t len)
 {
 	struct port *p = opaque;
 
-	if (!ring_put(&p->wire.out, frame, len))
+	ring_put(&p->wire.out, frame, len, 0); /* deliver_cut() has seen that there is room */
+}
+
+#define HEADERS_MAX 160 /* Ethernet, VLAN, IP and TCP with all their options, and the ring's */
+
+static bool
+deliver_cut(struct port *p, const uint8_t *frame, size_t len, unsigned mss)
+{
+	if (ring_room(&p->wire.out) < 2 * HEADERS_MAX + mss + len + len / mss * HEADERS_MAX)
+		return false;
+	net_cut(p->n, frame, len, mss, put_piece, p);
+	mark_dirty(p);
+	return true;
+}
+
+static bool
+deliver(void *opaque, const uint8_t *frame, size_t len, unsigned mss)
+{
+	struct port *p = opaque;
+
+	if (mss && (!ring_large(&p->wire.out) || len > NET_FRAME_MAX))
+		return deliver_cut(p, frame, len, mss);
+	if (!ring_put(&p->wire.out, frame, len, mss))
 		return false;
 	mark_dirty(p);
 	return true;
@@ -70,12 +110,12 @@ static void
 forward_later(struct network *n)
 {
 	for (size_t at = 0; at < n->later_len;) {
-		uint32_t head[2];
+		uint32_t head[4];
 
-		memcpy(head, n->later + at, 8);
-		memcpy(n->frame + SW_HEADROOM, n->later + at + 8, head[0]);
-		at += 8 + ((head[0] + 7) & ~7u);
-		sw_input(n->core, (int)head[1], n->frame + SW_HEADROOM, head[0], now_ms());
+		memcpy(head, n->later + at, sizeof(head));
+		memcpy(n->frame + SW_HEADROOM, n->later + at + sizeof(head), head[0]);
+		at += sizeof(head) + ((head[0] + 7) & ~7u);
+		sw_input(n->core, (int)head[1], n->frame + SW_HEADROOM, head[0], head[2], now_ms());
 	}
 	n->later_len = 0;
 }
@@ -96,26 +136,26 @@ net_end(struct network *n)
 }
 
 void
-net_inject(struct network *n, int port, const uint8_t *frame, size_t len)
+net_inject(struct network *n, int port, const uint8_t *frame, size_t len, unsigned mss)
 {
-	uint32_t head[2] = { (uint32_t)len, (uint32_t)port };
+	uint32_t head[4] = { (uint32_t)len, (uint32_t)port, mss };
 
 	if (len > NET_FRAME_MAX)
 		return;
 	if (!n->forwarding) {
 		net_begin(n);
 		memcpy(n->frame + SW_HEADROOM, frame, len);
-		sw_input(n->core, port, n->frame + SW_HEADROOM, len, now_ms());
+		sw_input(n->core, port, n->frame + SW_HEADROOM, len, mss, now_ms());
 		net_end(n);
 		return;
 	}
-	if (n->later_len + 16 + len > LATER_BYTES) {
+	if (n->later_len + sizeof(head) + 8 + len > LATER_BYTES) {
 		n->later_dropped++;
 		return;
 	}
-	memcpy(n->later + n->later_len, head, 8);
-	memcpy(n->later + n->later_len + 8, frame, len);
-	n->later_len += 8 + ((len + 7) & ~(size_t)7);
+	memcpy(n->later + n->later_len, head, sizeof(head));
+	memcpy(n->later + n->later_len + sizeof(head), frame, len);
+	n->later_len += sizeof(head) + ((len + 7) & ~(size_t)7);
 }
 
 /* May the port send now? If not, when. */
@@ -136,11 +176,27 @@ tokens_left(struct port *p)
 	return false;
 }
 
+/* Go on in the next round. */
+static void
+port_again(struct port *p)
+{
+	uint64_t one = 1;
+	ssize_t n = write(p->wire.bell_in, &one, sizeof(one));
+
+	(void)n;
+}
+
 static void
 port_remove(struct port *p, const char *why)
 {
 	struct network *n = p->n;
 	struct port **at = &n->ports, **dirty = &n->dirty;
+
+	for (struct port *q = n->ports; q; q = q->next)
+		if (q->waits == p) {
+			q->waits = NULL;
+			port_again(q);
+		}
 
 	while (*at != p)
 		at = &(*at)->next;
@@ -166,6 +222,57 @@ port_remove(struct port *p, const char *why)
 	free(p);
 }
 
+/* `p` has a frame for the port of this number, which has no room: does it wait? */
+static bool
+hold(struct port *p, int number)
+{
+	struct port *q = p->n->ports;
+
+	while (q && q->number != number)
+		q = q->next;
+	if (!q || loop_now() < q->hurry_until)
+		return false;
+	p->waits = q;
+	loop_timer_arm(&p->timer, loop_now() + HOLD_NS);
+	return true;
+}
+
+static void
+let_go(struct port *p)
+{
+	p->waits = NULL;
+	loop_timer_cancel(&p->timer);
+}
+
+/* The oldest frame of the ring into the switch; as ring_get(). */
+static int
+forward(struct port *p, uint64_t now)
+{
+	struct network *n = p->n;
+	uint8_t *f = n->frame + SW_HEADROOM;
+	unsigned mss;
+	struct net_tcp t;
+	int len = ring_get(&p->wire.in, f, NET_FRAME_MAX, &mss), full;
+
+	if (len <= 0)
+		return len;
+	p->tokens -= len;
+	full = sw_try(
+		n->core, p->number, f, mss && !net_large_find(f, (size_t)len, mss, &t) ? 0 : (size_t)len, mss, now);
+	if (full < 0)
+		return len;
+	ring_unget(&p->wire.in);
+	if (hold(p, full)) {
+		p->tokens += len;
+		return len;
+	}
+	len = ring_get(&p->wire.in, f, NET_FRAME_MAX, &mss);
+	if (len > 0) /* what it is now: the machine can write to it meanwhile */
+		sw_input(n->core, p->number, f, mss && !net_large_find(f, (size_t)len, mss, &t) ? 0 : (size_t)len, mss,
+			now);
+	return len;
+}
+
 /* Take frames until there are none, or the budget or the tokens are used up. False: the machine broke a rule. */
 static bool
 take(struct port *p)
@@ -174,25 +281,19 @@ take(struct port *p)
 	uint64_t now = now_ms();
 	int len = 0;
 
-	for (int left = BUDGET; left; left--) {
+	for (int left = BUDGET; left && !p->waits; left--) {
 		if (!tokens_left(p))
 			return true;
-		len = ring_get(&p->wire.in, n->frame + SW_HEADROOM, NET_FRAME_MAX);
+		len = forward(p, now);
 		if (len <= 0)
 			break;
-		p->tokens -= len;
-		sw_input(n->core, p->number, n->frame + SW_HEADROOM, (size_t)len, now);
 		if (n->later_len)
 			forward_later(n);
 	}
 	if (len < 0)
 		return false;
-	if (len || ring_await_data(&p->wire.in)) {
-		uint64_t one = 1;
-		ssize_t w = write(p->wire.bell_in, &one, sizeof(one)); /* go on in the next round */
-
-		(void)w;
-	}
+	if (!p->waits && (len || ring_await_data(&p->wire.in)))
+		port_again(p);
 	return true;
 }
 
@@ -201,14 +302,36 @@ port_run(struct port *p)
 {
 	bool ok;
 
+	if (p->waits)
+		return;
 	net_begin(p->n);
 	ring_awake(&p->wire.in);
 	ok = take(p);
 	if (ring_release(&p->wire.in))
 		wire_ring(&p->wire);
 	net_end(p->n);
+	/* What it waits for is out now; it may have been taken already. */
+	if (ok && p->waits && ring_await_room(&p->waits->wire.out)) {
+		let_go(p);
+		port_again(p);
+	}
 	if (!ok)
 		port_remove(p, "its ring is damaged");
+}
+
+/* There may be room in the ring to `p`. */
+static void
+run_waiting(struct port *p)
+{
+	for (struct port *q = p->n->ports, *next; q; q = next) {
+		next = q->next;
+		if (q->waits != p)
+			continue;
+		if (!ring_await_room(&p->wire.out))
+			return;
+		let_go(q);
+		port_again(q);
+	}
 }
 
 static void
@@ -217,6 +340,7 @@ bell(void *opaque, int ready)
 	struct port *p = opaque;
 
 	wire_hush(&p->wire);
+	run_waiting(p);
 	port_run(p);
 }
 
@@ -271,6 +395,7 @@ plug(struct port *p, struct err *e)
 	n->port_count++;
 	p->tokens_at = loop_now();
 	p->bell_watch = loop_watch_add(n->loop, p->wire.bell_in, LOOP_IN, bell, p);
+	ring_take_large(&p->wire.in, true);
 	ring_await_data(&p->wire.in);
 	send_reply(p, "ok", fds);
 	close(fds[0]);
@@ -353,12 +478,16 @@ sock_ready(void *opaque, int ready)
 	hello(p, text);
 }
 
-/* No hello in time; or, of a port that is plugged in, the end of a pause. */
+/* No hello in time; or, of a port that is plugged in, the end of a pause, or of waiting. */
 static void
 timer(void *opaque)
 {
 	struct port *p = opaque;
 
+	if (p->waits) {
+		p->waits->hurry_until = loop_now() + HURRY_NS;
+		p->waits = NULL;
+	}
 	if (p->number >= 0)
 		port_run(p);
 	else

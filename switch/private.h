@@ -73,7 +73,7 @@ struct port {
 	struct network *n;
 	int sock;
 	struct loop_watch *sock_watch, *bell_watch;
-	struct loop_timer timer; /* hello is late; or, plugged in: there are tokens again */
+	struct loop_timer timer; /* hello is late; or, plugged in: there are tokens again, or it has waited enough */
 	char id[64];
 	struct port_file file;
 	struct wire wire; /* .shared NULL: has not said hello */
@@ -81,6 +81,8 @@ struct port {
 	int64_t tokens;
 	uint64_t tokens_at;
 	bool dirty;
+	struct port *waits;   /* for room there: this one is not read meanwhile */
+	uint64_t hurry_until; /* nobody waits for this one */
 	struct port *next, *next_dirty;
 };
 
@@ -105,7 +107,8 @@ struct network {
 	struct loop_watch *listen_watch;
 	struct port *ports, *dirty;
 	unsigned port_count;
-	uint8_t *frame; /* SW_HEADROOM + NET_FRAME_MAX */
+	uint8_t *frame;	  /* SW_HEADROOM + NET_FRAME_MAX */
+	uint8_t *scratch; /* NET_FRAME_MAX, for cutting up */
 	bool forwarding;
 	uint8_t *later;
 	size_t later_len;
@@ -133,7 +136,10 @@ uint32_t port_ip(struct network *n, const struct port *p);
 /* Nobody is plugged in: end in so many seconds, unless the network is to stay. */
 void net_linger(struct network *n, int seconds);
 /* A frame enters at a port of the core that is not a machine's. */
-void net_inject(struct network *n, int port, const uint8_t *frame, size_t len);
+void net_inject(struct network *n, int port, const uint8_t *frame, size_t len, unsigned mss);
+/* For who takes no large frames: cut it up. */
+void net_cut(struct network *n, const uint8_t *frame, size_t len, unsigned mss,
+	void (*emit)(void *opaque, const uint8_t *frame, size_t len), void *opaque);
 /* Between the two, frames go in with sw_input(); the end sends what was delivered on its way. */
 void net_begin(struct network *n);
 void net_end(struct network *n);

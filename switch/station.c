@@ -51,7 +51,7 @@ put32(uint8_t *p, uint32_t v)
 static void
 transmit(struct station *s, size_t len)
 {
-	net_inject(s->n, s->port, s->out, MAX(len, (size_t)60));
+	net_inject(s->n, s->port, s->out, MAX(len, (size_t)60), 0);
 }
 
 static uint8_t *
@@ -416,10 +416,12 @@ ipv6(struct station *s, const uint8_t *frame, size_t len)
 }
 
 static bool
-deliver(void *opaque, const uint8_t *frame, size_t len)
+deliver(void *opaque, const uint8_t *frame, size_t len, unsigned mss)
 {
 	struct station *s = opaque;
 
+	if (mss)
+		return true; /* there is no TCP here */
 	switch (be16(frame + 12)) {
 	case 0x0806:
 		arp(s, frame, len);

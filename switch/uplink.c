@@ -40,12 +40,12 @@
 struct uplink {
 	struct network *n;
 	int port;	      /* in the core */
-	struct net_link link; /* to libslirp; or, for packet sockets, what net_send_tso() sends to */
+	struct net_link link; /* to libslirp */
 	bool slirp;
 	struct loop_watch *watch;
 	struct nat_rule connects[CONNECTS_MAX]; /* the oldest is replaced */
 	unsigned connect_next;
-	uint8_t frame[NET_FRAME_MAX + 64], scratch[NET_FRAME_MAX + 64];
+	uint8_t frame[NET_FRAME_MAX + 64], scratch[NET_FRAME_WIRE];
 };
 
 /* ---- libslirp ---- */
@@ -77,12 +77,21 @@ slirp_wants(const struct net_config *c, const uint8_t *f, size_t len)
 }
 
 static bool
-deliver_slirp(void *opaque, const uint8_t *frame, size_t len)
+deliver_slirp(void *opaque, const uint8_t *frame, size_t len, unsigned mss)
 {
 	struct uplink *u = opaque;
+	struct net_tcp t;
 
-	if (slirp_wants(&u->n->c, frame, len))
-		net_send(&u->link, frame, len);
+	if (!slirp_wants(&u->n->c, frame, len))
+		return true;
+	if (mss) { /* libslirp takes it in one piece, but looks at the checksum */
+		if (len > NET_FRAME_MAX || !net_large_find(frame, len, mss, &t))
+			return true;
+		memcpy(u->frame, frame, len);
+		net_tcp_finish(u->frame, len, &t);
+		frame = u->frame;
+	}
+	net_send(&u->link, frame, len);
 	return true;
 }
 
@@ -121,7 +130,23 @@ from_slirp(void *opaque, const uint8_t *frame, size_t len)
 {
 	struct uplink *u = opaque;
 
-	net_inject(u->n, u->port, advertisement(u, frame, len), len);
+	net_inject(u->n, u->port, advertisement(u, frame, len), len, 0);
+	return true;
+}
+
+/* The ports of those who take no large frames cut them up. */
+static bool
+takes_large(void *opaque)
+{
+	return true;
+}
+
+static bool
+large_from_slirp(void *opaque, const uint8_t *frame, size_t len, unsigned mss)
+{
+	struct uplink *u = opaque;
+
+	net_inject(u->n, u->port, frame, len, mss);
 	return true;
 }
 
@@ -157,7 +182,9 @@ open_slirp(struct uplink *u, struct err *e)
 	o.router = n->c.kind == KIND_NATNETWORK ? n->c.network + 2 : n->c.gateway;
 	o.dns = n->c.kind == KIND_NATNETWORK ? n->c.gateway : (n->c.network | ~n->c.netmask) - 1;
 	net_link_init(&u->link, mac);
-	u->link.adapter = (struct net_adapter){ .opaque = u, .receive = from_slirp };
+	u->link.adapter = (struct net_adapter){
+		.opaque = u, .receive = from_slirp, .takes_large = takes_large, .receive_large = large_from_slirp
+	};
 	if (add_port(u, deliver_slirp) || nat_open(&u->link, n->loop, &o, e))
 		return -1;
 	u->slirp = true;
@@ -169,11 +196,35 @@ open_slirp(struct uplink *u, struct err *e)
 
 /* ---- TAP ---- */
 
-static bool
-deliver_tap(void *opaque, const uint8_t *frame, size_t len)
+static ssize_t
+write_packet(struct uplink *u, const uint8_t *frame, size_t len)
+{
+	static const struct virtio_net_hdr none;
+	struct iovec iov[2] = { { (void *)(uintptr_t)&none, sizeof(none) }, { (void *)(uintptr_t)frame, len } };
+
+	return writev(u->n->tap_fd, iov, 2);
+}
+
+static void
+write_piece(void *opaque, const uint8_t *frame, size_t len)
 {
 	struct uplink *u = opaque;
 
+	/* one that is not taken is lost as on a wire */
+	ssize_t n = u->n->packet ? write_packet(u, frame, len) : write(u->n->tap_fd, frame, len);
+
+	(void)n;
+}
+
+static bool
+deliver_tap(void *opaque, const uint8_t *frame, size_t len, unsigned mss)
+{
+	struct uplink *u = opaque;
+
+	if (mss) {
+		net_cut(u->n, frame, len, mss, write_piece, u);
+		return true;
+	}
 	return write(u->n->tap_fd, frame, len) == (ssize_t)len;
 }
 
@@ -189,7 +240,7 @@ tap_ready(void *opaque, int ready)
 
 		if (n <= 0)
 			break;
-		sw_input(u->n->core, u->port, f, (size_t)n, loop_now() / 1000000);
+		sw_input(u->n->core, u->port, f, (size_t)n, 0, loop_now() / 1000000);
 	}
 	net_end(u->n);
 }
@@ -197,51 +248,25 @@ tap_ready(void *opaque, int ready)
 /* ---- packet socket ---- */
 
 static bool
-deliver_packet(void *opaque, const uint8_t *frame, size_t len)
+deliver_packet(void *opaque, const uint8_t *frame, size_t len, unsigned mss)
 {
-	static const struct virtio_net_hdr none;
 	struct uplink *u = opaque;
-	struct iovec iov[2] = { { (void *)(uintptr_t)&none, sizeof(none) }, { (void *)(uintptr_t)frame, len } };
 
-	return writev(u->n->tap_fd, iov, 2) == (ssize_t)(sizeof(none) + len);
-}
-
-static void
-inject_backend(void *backend, const uint8_t *frame, size_t len)
-{
-	struct uplink *u = backend;
-
-	net_inject(u->n, u->port, frame, len);
-}
-
-static void
-no_close(void *backend)
-{
-}
-
-static const struct net_backend_class inject_class = { .name = "inject", .send = inject_backend, .close = no_close };
-
-/* A TCP packet that the kernel has joined from several. */
-static void
-cut(struct uplink *u, const uint8_t *f, size_t len, const struct virtio_net_hdr *h)
-{
-	unsigned l3 = be16(f + 12) == 0x8100 ? 18 : 14, l4 = h->csum_start, payload;
-	unsigned mss = h->gso_size;
-
-	if (l4 < l3 + 20 || l4 + 20 > len || mss < 64)
-		return;
-	payload = l4 + (f[l4 + 12] >> 4) * 4u;
-	if (payload < l4 + 20 || payload > len || payload + mss > sizeof(u->scratch) ||
-		(f[l3] >> 4 == 6 ? l4 < l3 + 40 : l4 < l3 + (f[l3] & 15) * 4u))
-		return;
-	net_send_tso(&u->link, f, len, l3, l4, payload, mss, u->scratch);
+	if (!mss)
+		return write_packet(u, frame, len) == (ssize_t)(VNET_HEADER + len);
+	net_cut(u->n, frame, len, mss, write_piece, u);
+	return true;
 }
 
 static void
 finish_packet(struct uplink *u, uint8_t *f, size_t len, struct virtio_net_hdr *h)
 {
+	struct net_tcp t;
+
 	if (h->gso_type != VIRTIO_NET_HDR_GSO_NONE) {
-		cut(u, f, len, h);
+		/* TCP that the kernel has joined from several */
+		if (net_large_find(f, len, h->gso_size, &t))
+			net_inject(u->n, u->port, f, len, h->gso_size);
 		return;
 	}
 	if ((h->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) && h->csum_start < len &&
@@ -252,7 +277,7 @@ finish_packet(struct uplink *u, uint8_t *f, size_t len, struct virtio_net_hdr *h
 			sum = 0xffff;
 		memcpy(f + h->csum_start + h->csum_offset, &sum, 2);
 	}
-	net_inject(u->n, u->port, f, len);
+	net_inject(u->n, u->port, f, len, 0);
 }
 
 /* The tag goes back where it was on the wire. */
@@ -309,13 +334,9 @@ static int
 open_descriptor(struct uplink *u, struct err *e)
 {
 	struct network *n = u->n;
-	static const uint8_t mac[6] = { 2 };
 
 	if (add_port(u, n->packet ? deliver_packet : deliver_tap))
 		return err_set(e, ERR_INVALID, "the switch has no more ports");
-	net_link_init(&u->link, mac);
-	u->link.class = &inject_class;
-	u->link.backend = u;
 	u->watch = loop_watch_add(n->loop, n->tap_fd, LOOP_IN, n->packet ? packet_ready : tap_ready, u);
 	return u->watch ? 0 : err_set(e, ERR_HOST, "no memory for a network");
 }

@@ -6,12 +6,11 @@
  *		10 u16 num_buffers (absent for legacy drivers without mergeable buffers)
  *
  * Theory of operation. Transmit: a chain is copied once, into `tx_buf`; the checksum the driver left out is put in; a
- * frame to be segmented goes to a network that is a TCP/IP stack itself in one piece (net_backend_class.takes_tso), to
- * others cut up (net_send_tso()). Receive: straight from the network's frame into the driver's buffers, over several
+ * frame to be segmented goes in one piece to a network that is a TCP/IP stack itself (net_backend_class.takes_tso) or
+ * carries large frames (net_takes_large()), to others cut up (net_send_tso()). Receive: straight from the network's frame into the driver's buffers, over several
  * chains where they are mergeable; when there are too few, those taken are put back and the frame stays in the link's
  * queue until the driver notifies. Checksums are verified here, natively, so that the guest need not;
- * a TCP frame longer than the wire's, which only a network gives that knows this adapter takes them (takes_large()),
- * goes to the driver as joined segments.
+ * a large frame (net/net.h) goes to the driver as joined segments.
  */
 #include <linux/virtio_net.h>
 #include <stdlib.h>
@@ -104,6 +103,18 @@ send_segments(struct virtio_net *d, uint32_t len, uint32_t l4, uint32_t mss)
 	net_send_tso(d->link, frame, len, l3, l4, payload, mss, d->scratch);
 }
 
+/* In one piece, where the network and the frame are such. */
+static bool
+send_large(struct virtio_net *d, uint32_t len, unsigned mss)
+{
+	struct net_tcp t;
+
+	if (!net_takes_large(d->link) || !net_large_find(d->tx_buf, len, mss, &t) || len - t.payload <= mss)
+		return false;
+	net_send_large(d->link, d->tx_buf, len, mss);
+	return true;
+}
+
 static void
 send_frame(struct virtio_net *d, const uint8_t *h, uint32_t len)
 {
@@ -113,7 +124,8 @@ send_frame(struct virtio_net *d, const uint8_t *h, uint32_t len)
 	if (gso != VIRTIO_NET_HDR_GSO_NONE && gso != VIRTIO_NET_HDR_GSO_TCPV4 && gso != VIRTIO_NET_HDR_GSO_TCPV6)
 		return;
 	if (gso != VIRTIO_NET_HDR_GSO_NONE && d->link->class && !d->link->class->takes_tso) {
-		send_segments(d, len, start, le16(h + 4));
+		if (!send_large(d, len, le16(h + 4)))
+			send_segments(d, len, start, le16(h + 4));
 		return;
 	}
 	if ((h[0] & VIRTIO_NET_HDR_F_NEEDS_CSUM) && !finish_checksum(d->tx_buf, len, start, le16(h + 8)))
@@ -215,24 +227,24 @@ takes_large(void *opaque)
 }
 
 /*
- * The header of a TCP frame that is longer than the wire's, and the frame as the driver wants it (5.1.6.4.1): with the
- * sum of the pseudo header only in its checksum field. NULL: it is nothing of the kind.
+ * The header of a large frame, and the frame as the driver wants it (5.1.6.4.1): with the sum of the pseudo header only
+ * in its checksum field. NULL: it is nothing of the kind, or not taken now.
  */
 static const uint8_t *
-fill_large_header(struct virtio_net *d, uint8_t *h, const uint8_t *frame, size_t len)
+fill_large_header(struct virtio_net *d, uint8_t *h, const uint8_t *frame, size_t len, unsigned mss)
 {
 	struct net_tcp t;
 	bool v4;
 	uint16_t sum;
 
-	if (len <= NET_FRAME_WIRE || !takes_large(d) || !net_tcp_find(frame, len, &t))
+	if (!takes_large(d) || !net_tcp_find(frame, len, &t))
 		return NULL;
 	v4 = be16(frame + t.l3 - 2) == 0x0800;
 	memset(h, 0, HEADER_MAX);
 	h[0] = VIRTIO_NET_HDR_F_NEEDS_CSUM;
 	h[1] = v4 ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6;
 	put_le16(h + 2, t.payload);
-	put_le16(h + 4, v4 ? NET_MSS4 : NET_MSS6);
+	put_le16(h + 4, (uint16_t)mss);
 	put_le16(h + 6, t.l4);
 	put_le16(h + 8, 16);
 	put_le16(h + 10, 1);
@@ -277,10 +289,9 @@ fill_chains(struct virtio_net *d, const uint8_t *h, const uint8_t *frame, uint32
 }
 
 static bool
-receive(void *opaque, const uint8_t *frame, size_t len)
+receive_large(void *opaque, const uint8_t *frame, size_t len, unsigned mss)
 {
 	struct virtio_net *d = opaque;
-	const uint8_t *large;
 	uint8_t h[HEADER_MAX], n[2];
 	int chains;
 
@@ -288,11 +299,14 @@ receive(void *opaque, const uint8_t *frame, size_t len)
 		return false;
 	if (!virtio_running(&d->v) || !d->v.vq[RX].enabled || !accepts(d, frame, len))
 		return true;
-	large = fill_large_header(d, h, frame, len);
-	if (large)
-		frame = large;
+	if (mss)
+		frame = fill_large_header(d, h, frame, len, mss);
 	else
 		fill_header(d, h, frame, len);
+	if (!frame) {
+		d->link->stats.dropped++;
+		return true;
+	}
 	chains = fill_chains(d, h, frame, (uint32_t)len);
 	if (!chains)
 		return !virtio_running(&d->v);
@@ -307,6 +321,12 @@ receive(void *opaque, const uint8_t *frame, size_t len)
 	virtq_publish(&d->v, RX, (unsigned)chains);
 	virtq_notify(&d->v, RX);
 	return true;
+}
+
+static bool
+receive(void *opaque, const uint8_t *frame, size_t len)
+{
+	return receive_large(opaque, frame, len, 0);
 }
 
 /* ---- control queue (5.1.6.5): 0 u8 class, 1 u8 command, then its data; one status byte back ---- */
@@ -560,6 +580,7 @@ virtio_net_create(struct machine *m, int slot, unsigned flags, struct net_link *
 	link->adapter = (struct net_adapter){ .opaque = d,
 		.receive = receive,
 		.takes_large = takes_large,
+		.receive_large = receive_large,
 		.link_changed = link_changed,
 		.address_changed = address_changed,
 		.send_ready = transmit_more };

@@ -21,22 +21,59 @@ static struct wire sw, vm;
 static uint64_t now;
 static int source; /* the port the frame came from */
 
+static void
+piece(void *opaque, const uint8_t *frame, size_t len)
+{
+	struct net_tcp t;
+
+	if (!net_tcp_find(frame, len, &t) || len - t.payload > *(const unsigned *)opaque)
+		__builtin_trap();
+}
+
+static void
+cut(const uint8_t *frame, size_t len, unsigned mss)
+{
+	static uint8_t scratch[NET_FRAME_MAX + 64];
+	struct net_tcp t;
+
+	if (net_large_find(frame, len, mss, &t))
+		net_cut_tcp(frame, len, &t, scratch, piece, &mss);
+}
+
+/* As the switch gives it to the core, and again when there was no room. */
+static void
+input(int port, uint8_t *f, size_t len, unsigned mss)
+{
+	uint8_t *again = malloc(len + SW_HEADROOM + 14);
+	struct net_tcp t;
+
+	memcpy(again + SW_HEADROOM, f, len);
+	if (mss && !net_large_find(f, len, mss, &t))
+		len = 0;
+	if (sw_try(core, port, f, len, mss, now) >= 0)
+		sw_input(core, port, again + SW_HEADROOM, len, mss, now);
+	free(again);
+}
+
 static bool
-deliver(void *opaque, const uint8_t *frame, size_t len)
+deliver(void *opaque, const uint8_t *frame, size_t len, unsigned mss)
 {
 	int i = (int)(intptr_t)opaque;
 	volatile uint8_t last = frame[len - 1];
 
 	(void)last;
 	/* never back to the sender, never out of bounds, never a foreign address from a port that has only its own */
-	if (i == source || len < 14 || len > SW_FRAME_MAX + 4)
+	if (i == source || len < 14 || len > (mss ? SW_LARGE_MAX : SW_FRAME_MAX) + 4)
 		__builtin_trap();
 	if (!config[source].any_source && memcmp(frame + 6, config[source].mac, 6))
 		__builtin_trap();
 	/* access ports of different VLANs never see each other's frames, whatever tags are in them */
 	if (!config[i].trunk && !config[source].trunk && config[i].vlan != config[source].vlan)
 		__builtin_trap();
-	return true;
+	/* what a port does that takes no large ones */
+	if (mss)
+		cut(frame, len, mss);
+	return (now >> 3 & 7) != 0;
 }
 
 static void
@@ -88,7 +125,7 @@ frame(struct input *in)
 			f[i] = (uint8_t)take(in, 1);
 	}
 	now += how >> 11;
-	sw_input(core, source, f, len, now);
+	input(source, f, len, how & 0x4000 ? take(in, 2) & RING_MSS_MAX : 0);
 	free(b);
 }
 
@@ -98,6 +135,7 @@ ring(struct input *in)
 {
 	static uint8_t buf[SW_HEADROOM + NET_FRAME_MAX];
 	struct ring r = sw.in;
+	unsigned mss;
 	uint32_t at = (uint32_t)take(in, 3) % RING_BYTES;
 
 	for (int i = 0; i < 16; i++)
@@ -105,8 +143,12 @@ ring(struct input *in)
 	r.at = r.other = at & ~7u;
 	sw.in.s->tail = (uint32_t)take(in, 4);
 	source = 5;
-	for (int n, i = 0; i < 64 && (n = ring_get(&r, buf + SW_HEADROOM, NET_FRAME_MAX)) > 0; i++)
-		sw_input(core, 5, buf + SW_HEADROOM, (size_t)n, now);
+	for (int n, i = 0; i < 64 && (n = ring_get(&r, buf + SW_HEADROOM, NET_FRAME_MAX, &mss)) > 0; i++) {
+		if (i % 5 == 4)
+			ring_unget(&r);
+		else
+			input(5, buf + SW_HEADROOM, (size_t)n, mss);
+	}
 }
 
 int

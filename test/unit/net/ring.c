@@ -16,6 +16,7 @@
 #include "net/ring.h"
 
 static struct wire sw, vm;
+static unsigned mss;
 
 static int
 setup(void **state)
@@ -49,12 +50,12 @@ frames_come_out_as_they_went_in(void **state)
 		size_t len = 14 + (seed = seed * 1103515245 + 12345) % (round % 7 ? 2000 : NET_FRAME_MAX - 14);
 
 		memset(in, put & 255, len);
-		if (put - got < 64 && ring_put(&vm.out, in, len)) {
+		if (put - got < 64 && ring_put(&vm.out, in, len, 0)) {
 			lens[put++ % 64] = (uint32_t)len;
 			ring_publish(&vm.out);
 			continue;
 		}
-		for (int n; (n = ring_get(&sw.in, out, sizeof(out))) != 0; got++) {
+		for (int n; (n = ring_get(&sw.in, out, sizeof(out), &mss)) != 0; got++) {
 			assert_int_equal(n, lens[got % 64]);
 			assert_int_equal(out[0], got & 255);
 			assert_int_equal(out[n - 1], got & 255);
@@ -70,16 +71,16 @@ a_full_ring_says_so_and_has_room_again(void **state)
 	uint8_t frame[1500] = { 0 };
 	int put = 0, got = 0;
 
-	while (ring_put(&vm.out, frame, sizeof(frame)))
+	while (ring_put(&vm.out, frame, sizeof(frame), 0))
 		put++;
 	assert_true(put >= (int)(RING_BYTES / 1512) - 1);
 	assert_false(ring_publish(&vm.out));
 	assert_false(ring_await_room(&vm.out));
-	while (ring_get(&sw.in, frame, sizeof(frame)) > 0)
+	while (ring_get(&sw.in, frame, sizeof(frame), &mss) > 0)
 		got++;
 	assert_int_equal(put, got);
 	assert_true(ring_release(&sw.in));
-	assert_true(ring_put(&vm.out, frame, sizeof(frame)));
+	assert_true(ring_put(&vm.out, frame, sizeof(frame), 0));
 }
 
 /* A ring that was emptied goes back to its start; that must not cost it its room. */
@@ -92,17 +93,17 @@ a_ring_has_room_wherever_it_stands_when_it_is_empty(void **state)
 		int put = 0, got = 0;
 
 		for (int i = 0; i < 1 + round % 7; i++)
-			assert_true(ring_put(&vm.out, frame, sizeof(frame)));
+			assert_true(ring_put(&vm.out, frame, sizeof(frame), 0));
 		ring_publish(&vm.out);
-		while (ring_get(&sw.in, frame, sizeof(frame)) > 0)
+		while (ring_get(&sw.in, frame, sizeof(frame), &mss) > 0)
 			;
 		ring_release(&sw.in);
-		while (put < 150 && ring_put(&vm.out, frame, sizeof(frame))) {
+		while (put < 150 && ring_put(&vm.out, frame, sizeof(frame), 0)) {
 			put++;
 			ring_publish(&vm.out);
 		}
 		assert_int_equal(put, 150);
-		while (ring_get(&sw.in, frame, sizeof(frame)) > 0)
+		while (ring_get(&sw.in, frame, sizeof(frame), &mss) > 0)
 			got++;
 		ring_release(&sw.in);
 		assert_int_equal(got, 150);
@@ -114,15 +115,15 @@ the_bell_is_asked_for_only_by_who_waits(void **state)
 {
 	uint8_t frame[64] = { 0 };
 
-	ring_put(&vm.out, frame, sizeof(frame));
+	ring_put(&vm.out, frame, sizeof(frame), 0);
 	assert_false(ring_publish(&vm.out));
 	assert_true(ring_await_data(&sw.in)); /* it has come already */
 	ring_awake(&sw.in);
-	assert_int_equal(ring_get(&sw.in, frame, sizeof(frame)), 64);
+	assert_int_equal(ring_get(&sw.in, frame, sizeof(frame), &mss), 64);
 	assert_false(ring_await_data(&sw.in));
-	ring_put(&vm.out, frame, sizeof(frame));
+	ring_put(&vm.out, frame, sizeof(frame), 0);
 	assert_true(ring_publish(&vm.out));
-	ring_put(&vm.out, frame, sizeof(frame));
+	ring_put(&vm.out, frame, sizeof(frame), 0);
 	assert_false(ring_publish(&vm.out));
 }
 
@@ -137,18 +138,18 @@ lies_about_positions_and_lengths_are_told_apart(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(tails); i++) {
 		in = sw.in;
 		in.s->tail = tails[i];
-		assert_int_equal(ring_get(&in, frame, sizeof(frame)), -1);
+		assert_int_equal(ring_get(&in, frame, sizeof(frame), &mss), -1);
 	}
 	for (size_t i = 0; i < ARRAY_LEN(lens); i++) {
 		in = sw.in;
 		in.s->tail = 1024;
 		memcpy(in.s->bytes, &lens[i], 4);
-		assert_int_equal(ring_get(&in, frame, sizeof(frame)), -1);
+		assert_int_equal(ring_get(&in, frame, sizeof(frame), &mss), -1);
 	}
 	in = sw.in;
 	in.s->tail = 1024;
 	memcpy(in.s->bytes, "\x00\x01\x00\x00", 4);
-	assert_int_equal(ring_get(&in, frame, 100), -1); /* longer than the reader has room for */
+	assert_int_equal(ring_get(&in, frame, 100, &mss), -1); /* longer than the reader has room for */
 }
 
 static void
@@ -175,7 +176,7 @@ produce(void *opaque)
 
 		memcpy(frame, &i, 4);
 		memset(frame + 4, (int)(i & 255), sizeof(frame) - 4);
-		while (!ring_put(&vm.out, frame, len)) {
+		while (!ring_put(&vm.out, frame, len, 0)) {
 			if (ring_publish(&vm.out))
 				wire_ring(&vm);
 			sched_yield();
@@ -194,7 +195,7 @@ two_threads_lose_nothing(void **state)
 
 	pthread_create(&t, NULL, produce, NULL);
 	for (uint32_t want = 0; want < MANY;) {
-		int n = ring_get(&sw.in, frame, sizeof(frame));
+		int n = ring_get(&sw.in, frame, sizeof(frame), &mss);
 		uint32_t i;
 
 		if (!n) {

@@ -23,7 +23,7 @@ static uint8_t buffer[SW_FRAME_MAX + 512];
 static const uint8_t all[6] = { 255, 255, 255, 255, 255, 255 };
 
 static bool
-deliver(void *opaque, const uint8_t *frame, size_t len)
+deliver(void *opaque, const uint8_t *frame, size_t len, unsigned mss)
 {
 	struct sink *s = opaque;
 
@@ -81,7 +81,7 @@ send_from(int port, const uint8_t *to, uint8_t from, int vlan, unsigned type, co
 	if (payload)
 		memcpy(p, payload, len);
 	p += len;
-	sw_input(core, port, f, (size_t)(p - f), 1000);
+	sw_input(core, port, f, (size_t)(p - f), 0, 1000);
 }
 
 static void
@@ -190,7 +190,7 @@ addresses_behind_a_port_with_any_source_are_learned_and_bounded(void **state)
 		memset(f, 0, 64);
 		memcpy(f, (uint8_t[]){ 8, 0, 0x27, 0, 0, 2 }, 6);
 		memcpy(f + 6, (uint8_t[]){ 2, 0, 0, 0, (uint8_t)(i >> 8), (uint8_t)i }, 6);
-		sw_input(core, a, f, 64, 5);
+		sw_input(core, a, f, 64, 0, 5);
 	}
 	assert_int_equal(sinks[1].frames, 5000);
 	assert_int_equal(sw_port_addresses(core, a), SW_LEARN_MAX + 1);
@@ -212,13 +212,13 @@ what_was_learned_is_forgotten_after_five_minutes(void **state)
 		memset(f, 0, 64);
 		memcpy(f, (uint8_t[]){ 8, 0, 0x27, 0, 0, 1 }, 6);
 		f[6] = 2;
-		sw_input(core, u, f, 64, 1000);
+		sw_input(core, u, f, 64, 0, 1000);
 	}
 	assert_int_equal(sw_port_addresses(core, u), 1);
 	memset(f, 0, 64);
 	f[0] = 2;
 	memcpy(f + 6, (uint8_t[]){ 8, 0, 0x27, 0, 0, 1 }, 6);
-	sw_input(core, a, f, 64, 1000 + 300001);
+	sw_input(core, a, f, 64, 0, 1000 + 300001);
 	assert_int_equal(sw_port_addresses(core, u), 0);
 }
 
@@ -350,11 +350,11 @@ frames_that_are_too_short_or_long_or_from_a_group_are_dropped(void **state)
 	plug_machine(2);
 	memset(f, 0, sizeof(buffer) - SW_HEADROOM);
 	memcpy(f, (uint8_t[]){ 8, 0, 0x27, 0, 0, 2, 8, 0, 0x27, 0, 0, 1 }, 12);
-	sw_input(core, a, f, 13, 0);
-	sw_input(core, a, f, SW_FRAME_MAX + 1, 0);
-	sw_input(core, a, f, 0, 0);
+	sw_input(core, a, f, 13, 0, 0);
+	sw_input(core, a, f, SW_FRAME_MAX + 1, 0, 0);
+	sw_input(core, a, f, 0, 0, 0);
 	f[6] = 9;
-	sw_input(core, a, f, 60, 0);
+	sw_input(core, a, f, 60, 0, 0);
 	assert_int_equal(sinks[1].frames, 0);
 	assert_int_equal(sw_port_counters(core, a)->malformed, 4);
 }
@@ -418,6 +418,27 @@ ports_come_and_go_without_a_trace(void **state)
 	assert_int_equal(sinks[0].frames, 0);
 }
 
+static void
+what_had_no_room_may_come_again_and_counts_once(void **state)
+{
+	int a = plug_machine(1), b = plug_machine(2);
+	uint8_t f[SW_HEADROOM + 60] = { 0 };
+
+	memcpy(f + SW_HEADROOM, (uint8_t[]){ 8, 0, 0x27, 0, 0, 2, 8, 0, 0x27, 0, 0, 1, 0x88, 0xb5 }, 14);
+	sinks[b].full = true;
+	assert_int_equal(sw_try(core, a, f + SW_HEADROOM, 60, 0, 1000), b);
+	assert_int_equal(sw_port_counters(core, a)->in_frames, 0);
+	assert_int_equal(sw_port_counters(core, b)->full, 0);
+	sinks[b].full = false;
+	assert_int_equal(sw_try(core, a, f + SW_HEADROOM, 60, 0, 1000), -1);
+	assert_int_equal(sinks[b].frames, 1);
+	assert_int_equal(sw_port_counters(core, a)->in_frames, 1);
+	memset(f + SW_HEADROOM, 0xff, 6); /* a group: the others have it already */
+	sinks[b].full = true;
+	assert_int_equal(sw_try(core, a, f + SW_HEADROOM, 60, 0, 1000), -1);
+	assert_int_equal(sw_port_counters(core, b)->full, 1);
+}
+
 int
 main(void)
 {
@@ -438,6 +459,7 @@ main(void)
 		T(a_storm_is_cut_off_and_other_frames_are_not),
 		T(frames_that_are_too_short_or_long_or_from_a_group_are_dropped),
 		T(a_frame_that_finds_no_room_is_counted),
+		T(what_had_no_room_may_come_again_and_counts_once),
 		T(machines_cannot_serve_dhcp_advertise_routes_or_answer_for_the_gateway),
 		T(ports_come_and_go_without_a_trace),
 	};

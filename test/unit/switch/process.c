@@ -29,6 +29,8 @@ struct guest {
 	size_t len;
 	uint8_t last[NET_FRAME_MAX];
 	bool full;
+	unsigned quota; /* frames until it is full; 0: no end */
+	unsigned mss;	/* of the last, if it was a large one */
 };
 
 static char dir[64];
@@ -154,6 +156,7 @@ receive(void *opaque, const uint8_t *frame, size_t len)
 	g->frames++;
 	g->len = len;
 	memcpy(g->last, frame, len);
+	g->full = g->quota && !--g->quota;
 	return true;
 }
 
@@ -525,11 +528,190 @@ an_adapter_that_asks_before_it_sends_loses_nothing(void **state)
 		assert_int_equal(woken, waits);
 	}
 	assert_true(waits > 0);
-	/* The receiver's ring may be full now and then: nobody holds the switch back. */
+	/* The receiver's ring may be full now and then, and nobody waits for long. */
 	wait_frames(1, sent, 2000);
 	assert_true(guests[1].frames > sent / 10 * 9);
 	assert_int_equal(guests[0].link.stats.tx_frames, sent);
 	assert_int_equal(guests[0].link.stats.dropped, 0);
+}
+
+/* Send frame after frame as an adapter does that can wait, each to to[i % 2]. `blocked` is called when it has to. */
+static void
+send_patiently(unsigned count, const uint8_t to[2], void (*blocked)(void))
+{
+	uint8_t f[1514] = { 8, 0, 0x27, 0, 0, 0, 8, 0, 0x27, 0, 0, 1, 0x88, 0xb5 };
+
+	guests[0].link.adapter.send_ready = send_ready;
+	for (unsigned sent = 0; sent < count;) {
+		unsigned before = woken;
+		bool room;
+
+		pthread_mutex_lock(&lock);
+		room = net_can_send(&guests[0].link);
+		f[5] = to[sent % 2];
+		if (room) {
+			net_send(&guests[0].link, f, sizeof(f));
+			sent++;
+		}
+		pthread_mutex_unlock(&lock);
+		if (room)
+			continue;
+		blocked();
+		for (unsigned i = 0; i < 2000 && woken == before; i++)
+			usleep(1000);
+		assert_true(woken != before);
+	}
+}
+
+static unsigned blocked_times;
+
+static void
+take_some(void)
+{
+	blocked_times++;
+	usleep(4000); /* the switch would have thrown away what there is by now */
+	pthread_mutex_lock(&lock);
+	guests[1].full = false;
+	guests[1].quota = 200;
+	net_adapter_ready(&guests[1].link);
+	pthread_mutex_unlock(&lock);
+}
+
+/* Of 20,000 frames, those that arrive. */
+static unsigned
+to_a_slow_receiver(void)
+{
+	unsigned before = guests[1].frames;
+
+	guests[1].full = true;
+	send_patiently(20000, (uint8_t[]){ 2, 2 }, take_some);
+	pthread_mutex_lock(&lock);
+	guests[1].quota = guests[1].full = 0;
+	net_adapter_ready(&guests[1].link);
+	pthread_mutex_unlock(&lock);
+	wait_frames(1, before + 20000, 500);
+	return guests[1].frames - before;
+}
+
+static void
+a_sender_waits_for_a_receiver_that_is_slow(void **state)
+{
+	unsigned got = 0;
+
+	start_network(intnet);
+	assert_int_equal(plug_in(0, "one", TOKEN, NULL), 0);
+	assert_int_equal(plug_in(1, "two", TOKEN, NULL), 0);
+	blocked_times = 0;
+	/* Not all where somebody else keeps the processor for longer than the switch waits. */
+	for (int i = 0; i < 8 && got < 18000; i++)
+		got = to_a_slow_receiver();
+	assert_true(got >= 18000);
+	assert_true(blocked_times > 3);
+}
+
+static void
+nothing(void)
+{
+}
+
+static void
+a_receiver_that_stands_still_does_not_hold_up_others(void **state)
+{
+	uint64_t began;
+
+	start_network(intnet);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(plug_in(i, (const char *[]){ "one", "two", "three" }[i], TOKEN, NULL), 0);
+	guests[1].full = true;
+	began = loop_now();
+	send_patiently(20000, (uint8_t[]){ 2, 3 }, nothing);
+	assert_true(wait_frames(2, 9500, 2000));
+	assert_true(loop_now() - began < 4000000000u);
+}
+
+/* ---- large frames ---- */
+
+static bool
+receive_large(void *opaque, const uint8_t *frame, size_t len, unsigned mss)
+{
+	struct guest *g = opaque;
+
+	g->mss = mss;
+	return receive(opaque, frame, len);
+}
+
+static bool
+takes_large(void *opaque)
+{
+	return true;
+}
+
+/* From guest 0 to guest `to`: IPv4 and TCP with `payload` bytes, to be cut at `mss`, of which the header says `said`. */
+static void
+send_large(int to, unsigned payload, unsigned said, unsigned mss)
+{
+	static uint8_t f[NET_FRAME_MAX];
+	uint16_t sum;
+
+	memset(f, 0, 54);
+	memcpy(f, guests[to].link.mac, 6);
+	memcpy(f + 6, guests[0].link.mac, 6);
+	f[12] = 8;
+	memcpy(f + 14, (uint8_t[]){ 0x45, 0, (uint8_t)((40 + said) >> 8), (uint8_t)(40 + said), 0, 1, 0, 0, 64, 6 },
+		10);
+	memcpy(f + 26, "\x0a\x00\x00\x01\x0a\x00\x00\x02", 8);
+	sum = net_sum_fold(net_sum(0, f + 14, 20));
+	memcpy(f + 24, &sum, 2);
+	f[46] = 0x50;
+	f[47] = 0x18;
+	f[50] = f[51] = 0xaa; /* means nothing */
+	for (unsigned i = 0; i < payload; i++)
+		f[54 + i] = (uint8_t)(i / 1000);
+	pthread_mutex_lock(&lock);
+	assert_true(net_takes_large(&guests[0].link));
+	net_send_large(&guests[0].link, f, 54 + payload, mss);
+	pthread_mutex_unlock(&lock);
+}
+
+static void
+segments_stay_joined_for_who_takes_them_and_are_cut_for_who_does_not(void **state)
+{
+	start_network(intnet);
+	assert_int_equal(plug_in(0, "one", TOKEN, NULL), 0);
+	assert_int_equal(plug_in(1, "two", TOKEN, NULL), 0);
+	assert_int_equal(plug_in(2, "three", TOKEN, NULL), 0);
+	guests[1].link.adapter.takes_large = takes_large;
+	guests[1].link.adapter.receive_large = receive_large;
+	send_from(0, guests[1].link.mac, 0x88b5, "hello", 5); /* from then on the switch knows */
+	assert_true(wait_frames(1, 1, 2000));
+	send_large(1, 60000, 60000, 1000);
+	assert_true(wait_frames(1, 2, 2000));
+	assert_int_equal(guests[1].len, 60054);
+	assert_int_equal(guests[1].mss, 1000);
+	assert_int_equal(guests[1].last[60053], 59);
+	send_large(2, 8500, 8500, 1000);
+	assert_true(wait_frames(2, 9, 2000));
+	assert_int_equal(guests[2].len, 554);
+	assert_int_equal(guests[2].last[54], 8);
+	assert_int_equal(net_checksum_verify(guests[2].last, 554), NET_CSUM_IP | NET_CSUM_L4);
+	assert_int_equal(guests[2].frames, 9);
+}
+
+static void
+large_frames_that_are_not_what_they_say_go_nowhere(void **state)
+{
+	start_network(intnet);
+	assert_int_equal(plug_in(0, "one", TOKEN, NULL), 0);
+	assert_int_equal(plug_in(2, "three", TOKEN, NULL), 0);
+	send_large(2, 3000, 2000, 1000);
+	send_large(2, 3000, 60000, 1000);
+	send_large(2, 3000, 3000, 1); /* three thousand frames */
+	send_large(2, 0, 0, 1000);
+	send_from(0, guests[2].link.mac, 0x88b5, "hello", 5);
+	assert_true(wait_frames(2, 1, 2000));
+	usleep(20000);
+	assert_int_equal(guests[2].frames, 1);
+	assert_memory_equal(guests[2].last + 14, "hello", 5);
 }
 
 int
@@ -549,6 +731,10 @@ main(void)
 		T(a_limit_holds),
 		T(an_adapter_without_room_gets_its_frames_later),
 		T(an_adapter_that_asks_before_it_sends_loses_nothing),
+		T(a_sender_waits_for_a_receiver_that_is_slow),
+		T(a_receiver_that_stands_still_does_not_hold_up_others),
+		T(segments_stay_joined_for_who_takes_them_and_are_cut_for_who_does_not),
+		T(large_frames_that_are_not_what_they_say_go_nowhere),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
