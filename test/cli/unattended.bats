@@ -166,6 +166,83 @@ machine() {
 	grep -qx "    realname: \"O'Neil #1\"" user-data
 }
 
+# answers ISO FILE...: prepare an installation from ISO and take files out of its answer medium; "ram/NAME" is one in the
+# initial RAM disk's root directory.
+answers() {
+	local iso=$1 aux file
+	shift
+	vbm unattended install m --iso "$iso" --user me --password secret --full-user-name "O'Neil #1" --locale de_DE \
+		--hostname guest.example.org --time-zone Europe/Berlin --proxy http://10.0.2.2:3128/ --install-additions \
+		--additions-iso "$iso" --package-selection-adjustment minimal --post-install-command 'echo "a b" >/root/x'
+	succeeds
+	aux=$(ls "$HOME/VirtualBox VMs/m/"*aux.iso)
+	mkdir ram
+	for file in "$@"; do
+		[[ $file == ram/* ]] || xorriso -osirrox on -indev "$aux" -extract "/$file" "$file" 2>/dev/null
+	done
+	if [[ "$*" == *ram/* ]]; then
+		xorriso -osirrox on -indev "$aux" -extract /initrd.img initrd 2>/dev/null
+		python3 -c 'import sys; d = open("initrd", "rb").read(); sys.stdout.buffer.write(d[d.index(b"070701"):])' |
+			(cd ram && cpio -i --quiet)
+	fi
+	chmod -R u+rw .
+}
+
+@test "debconf takes Debian's and Ubuntu's answers, and a shell their scripts" {
+	debian
+	machine
+	answers deb.iso ram/preseed.cfg
+	debconf-set-selections -c ram/preseed.cfg
+	[ "$(grep -c '^d-i mirror/http/proxy string http://10.0.2.2:3128/$' ram/preseed.cfg)" = 1 ]
+	busybox sh -n ram/vboxpostinstall.sh
+	rm -rf ram initrd "$HOME/VirtualBox VMs/m/"*aux.iso
+	put o/.disk/info 'Ubuntu-Server 16.04.6 LTS "Xenial Xerus" - Release amd64 (20190226)'
+	kernel o/install/vmlinuz
+	: | gzip >o/install/initrd.gz
+	iso o
+	answers o.iso ram/preseed.cfg
+	debconf-set-selections -c ram/preseed.cfg
+	# What debconf reads over, the shell would run into.
+	busybox sh -n ram/vboxpostinstall.sh
+	sed -n 's/^d-i preseed\/late_command string //p; s/^d-i partman\/early_command string //p' ram/preseed.cfg |
+		busybox sh -n
+}
+
+@test "Alpine's answers are what setup-alpine sources, in a root file system's overlay" {
+	put a/.alpine-release 'alpine-virt 3.18.4 230928'
+	kernel a/boot/vmlinuz-virt
+	: | gzip >a/boot/initramfs-virt
+	iso a
+	machine
+	answers a.iso lodge.apkovl.tar.gz
+	tar -xzf lodge.apkovl.tar.gz -C ram
+	busybox sh -n ram/etc/local.d/install.start
+	[ -L ram/etc/runlevels/default/local ]
+	run busybox sh -euc '. ram/etc/lodge.answers; echo "$HOSTNAMEOPTS|$TIMEZONEOPTS|$PROXYOPTS|$SSHDOPTS"
+		echo "$INTERFACESOPTS" | grep -x "iface eth0 inet dhcp"'
+	succeeds
+	says '-n guest.example.org|-z Europe/Berlin|http://10.0.2.2:3128/|-c openssh
+iface eth0 inet dhcp'
+}
+
+@test "a kickstart's sections are closed, its scripts are a shell's, and it has what anaconda insists on" {
+	put f/.treeinfo $'[general]\nfamily = Fedora\nversion = 38\narch = x86_64'
+	kernel f/images/pxeboot/vmlinuz
+	: | gzip >f/images/pxeboot/initrd.img
+	iso f
+	machine
+	answers f.iso ram/ks.cfg
+	awk '/^%(packages|post|pre)/ { if (open) exit 1; open = 1; next } /^%end$/ { if (!open) exit 1; open = 0 }
+		END { exit open }' ram/ks.cfg
+	awk '/^%post/ { inside = 1; next } /^%end$/ { inside = 0 } inside' ram/ks.cfg | busybox sh -n
+	busybox sh -n ram/vboxpostinstall.sh
+	for word in lang keyboard timezone rootpw autopart bootloader url; do
+		[ "$(grep -c "^$word " ram/ks.cfg)" = 1 ] || [ "$(grep -cx "$word" ram/ks.cfg)" = 1 ]
+	done
+	# Every line before the first section is a command of anaconda's.
+	! sed '/^%/,$d; /^#/d; /^$/d; s/ .*//' ram/ks.cfg | grep -vxE 'text|lang|keyboard|timezone|network|cdrom|url|rootpw|user|firewall|firstboot|zerombr|clearpart|autopart|bootloader|reboot'
+}
+
 @test "bad values, templates and machines are refused before anything is done" {
 	debian
 	machine
