@@ -9,7 +9,7 @@
  * Who writes to a page with PAGE_CODE (bus/mem.h) notes it for every vCPU and clears the flag; each vCPU then leaves
  * its code at the next poll, sets the flag again if it has blocks of that page, and compares them with memory: what is
  * still the same lives on, so that data beside code costs little. A page that is written again and again keeps its
- * flag.
+ * flag, and now and then loses all its blocks and the flag: see code_written().
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -331,23 +331,25 @@ drop(struct jit_cpu *j, struct jit_block *b)
 	j->i.c.v.count.blocks_dropped++;
 }
 
+/* `all`: also what is still the same. */
 static void
-check_page(struct jit_cpu *j, struct jit_page *p)
+check_page(struct jit_cpu *j, struct jit_page *p, bool all)
 {
 	struct jit_block *b, *next;
 
 	if (!p->blocks && !p->tails)
 		return;
-	mem_watch_code(p->ram, p->page);
+	if (!all)
+		mem_watch_code(p->ram, p->page);
 	jit_close_window(j);
 	for (b = p->blocks; b; b = next) {
 		next = b->page_next;
-		if (!same(b))
+		if (all || !same(b))
 			drop(j, b);
 	}
 	for (b = p->tails; b; b = next) {
 		next = b->tail_next;
-		if (!same(b))
+		if (all || !same(b))
 			drop(j, b);
 	}
 }
@@ -360,14 +362,14 @@ lock_pending(struct jit_cpu *j)
 }
 
 void
-jit_note_written(struct jit_cpu *j, struct ram *ram, uint64_t page)
+jit_note_written(struct jit_cpu *j, struct ram *ram, uint64_t page, bool all)
 {
 	unsigned n;
 
 	lock_pending(j);
 	n = j->pending;
 	if (n < JIT_PENDING)
-		j->pend[n] = (struct jit_pending){ ram, page };
+		j->pend[n] = (struct jit_pending){ ram, page, all };
 	if (n <= JIT_PENDING)
 		j->pending = n + 1;
 	atomic_flag_clear_explicit(&j->pending_lock, memory_order_release);
@@ -389,9 +391,9 @@ jit_take_pending(struct jit_cpu *j)
 		struct jit_page *p = jit_page_of(j, list[i].ram, list[i].page, false);
 
 		if (p)
-			check_page(j, p);
+			check_page(j, p, list[i].all);
 	}
 	for (unsigned i = 0; n > JIT_PENDING && i < JIT_PAGES; i++)
 		for (struct jit_page *p = j->pages[i]; p; p = p->next)
-			check_page(j, p);
+			check_page(j, p, false);
 }

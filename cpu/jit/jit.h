@@ -136,6 +136,7 @@ struct jit_context {
 struct jit_pending {
 	struct ram *ram;
 	uint64_t page;
+	bool all; /* drop what is still the same, too */
 };
 
 #define JIT_SIZES 7 /* of accesses: 1 to 64 bytes */
@@ -297,7 +298,7 @@ struct jit_block *jit_block_at(struct jit_cpu *j, uint32_t at);
 void jit_retire(struct jit_cpu *j, struct jit_block *b, const struct jit_block *to);
 /* Drop what writers have changed. */
 void jit_take_pending(struct jit_cpu *j);
-void jit_note_written(struct jit_cpu *j, struct ram *ram, uint64_t page); /* any thread */
+void jit_note_written(struct jit_cpu *j, struct ram *ram, uint64_t page, bool all); /* any thread */
 /*
  * Where the jump cache has `rip` if it has it: keys that are the same are of one rip, canonical, in one context. The
  * context's number is in the 16 bits that are copies of bit 47 in a canonical address: in others a guest could choose

@@ -660,18 +660,29 @@ engine_probe(struct cpu_probe *out)
 		out->usable ? "the translator works everywhere" : "the host gives no executable memory");
 }
 
+/*
+ * A page with code that is written again and again keeps its flag: to clear it and set it again costs more than the
+ * writes do. But the code may be of former times, and the page now somebody's heap: every now and then all of its
+ * blocks are dropped with the flag. Code that is still in use comes back, at a price that is small beside that of so
+ * many writes.
+ */
+enum { KEEPS_FLAG = 64, LETS_GO = 4096 };
+
 static void
 code_written(void *opaque, struct ram *ram, uint64_t page)
 {
 	struct cpus *cpus = opaque;
 
-	if (ram->gens[page] < 64) { /* holders set it again; see cache.c */
+	uint32_t writes = ram->gens[page];
+	bool drop = writes >= KEEPS_FLAG && (!(writes & (writes - 1)) || !(writes % LETS_GO));
+
+	if (writes < KEEPS_FLAG || drop) { /* holders set it again; see cache.c */
 		atomic_fetch_and(&ram->flags[page], (uint8_t)~PAGE_CODE);
 		ram->gens[page]++;
 	}
 	for (int n = 0; n < cpus->count; n++)
 		if (cpus->cpu[n])
-			jit_note_written((struct jit_cpu *)cpus->cpu[n], ram, page);
+			jit_note_written((struct jit_cpu *)cpus->cpu[n], ram, page, drop);
 }
 
 static int

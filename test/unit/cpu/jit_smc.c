@@ -507,6 +507,36 @@ code_of_one_cpu_is_the_stack_of_another(void **state)
 	assert_int_equal(f->cpus.cpu[1]->state.gpr[RAX], 450015000);
 }
 
+/* A page that held code once, and is only written now. */
+GUEST(former, 64,
+	"	call former_f\n"
+	"	mov ecx, 100000\n"
+	"former_l: inc qword ptr [rip + former_n]\n"
+	"	dec ecx\n"
+	"	jnz former_l\n"
+	"	mov rax, [rip + former_n]\n"
+	"	hlt\n"
+	"	.balign 4096\n"
+	"former_f: ret\n"
+	"	.balign 64\n"
+	"former_n: .quad 0\n");
+LABEL(former_n);
+
+static void
+a_page_that_is_no_longer_code_is_written_fast(void **state)
+{
+	struct mini *f = *state;
+	uint64_t page;
+
+	RUN(f, former);
+	page = ADDRESS(former, former_n) >> PAGE_SHIFT;
+	assert_int_equal(REG(f, RAX), 100000);
+	if (!strcmp(engine->name, "jit")) { /* writes beside the fast path are counted there */
+		assert_in_range(f->ram->gens[page], 0, 200);
+		assert_int_equal(f->ram->flags[page], 0);
+	}
+}
+
 static const struct CMUnitTest tests[] = {
 	TEST(the_next_instruction),
 	TEST(each_round_of_a_loop_changes_it),
@@ -522,6 +552,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(by_a_device),
 	TEST(thousands_of_pages),
 	TEST(an_undefined_instruction_that_is_mended),
+	TEST(a_page_that_is_no_longer_code_is_written_fast),
 	TEST_2(code_that_another_cpu_changes),
 	TEST_2(code_that_another_cpu_changes_all_the_time),
 	TEST_2(code_of_one_cpu_is_the_stack_of_another),
