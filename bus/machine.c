@@ -69,3 +69,55 @@ machine_event(struct machine *m, enum machine_event what, int status)
 	if (m->event)
 		m->event(m->event_opaque, what, status);
 }
+
+/* ---- idle CPUs ---- */
+
+void
+machine_idle_add(struct machine *m, struct machine_idle *i)
+{
+	i->wanted = false;
+	i->next = m->idle;
+	m->idle = i;
+}
+
+void
+machine_idle_remove(struct machine *m, struct machine_idle *i)
+{
+	struct machine_idle **at = &m->idle;
+
+	while (*at && *at != i)
+		at = &(*at)->next;
+	if (*at)
+		*at = i->next;
+}
+
+/* Who wants looks at `halts` after it has said so, a CPU says that it halts before it looks who wants. */
+bool
+machine_idle_since(struct machine *m, struct machine_idle *i, unsigned seen)
+{
+	if (m->halts != seen)
+		return true;
+	i->wanted = true;
+	m->idle_wanted = true;
+	if (m->halts == seen)
+		return false;
+	i->wanted = false;
+	return true;
+}
+
+void
+machine_halts(struct machine *m)
+{
+	m->halts++;
+	if (!m->idle_wanted)
+		return;
+	machine_lock(m);
+	m->idle_wanted = false;
+	for (struct machine_idle *i = m->idle; i; i = i->next) {
+		if (!i->wanted)
+			continue;
+		i->wanted = false;
+		i->fn(i->opaque);
+	}
+	machine_unlock(m);
+}

@@ -32,6 +32,14 @@ enum machine_event {
 	MACHINE_ERROR,	      /* the host cannot go on: an engine failed, a disk error policy says stop */
 };
 
+/* Who wants to hear, once, that a CPU has nothing to do (any more). */
+struct machine_idle {
+	void (*fn)(void *opaque); /* machine lock held */
+	void *opaque;
+	bool wanted;
+	struct machine_idle *next;
+};
+
 struct machine {
 	char name[64]; /* for log lines */
 	struct fair_lock lock;
@@ -42,6 +50,9 @@ struct machine {
 	struct pci_bus pci;
 	struct intc intc;
 	struct device *devices, **devices_tail;
+	_Atomic unsigned halts; /* times that a CPU has gone to sleep */
+	_Atomic bool idle_wanted;
+	struct machine_idle *idle;
 
 	/* Set by the owner (vm/) before power-on; called under the lock by machine_event(). Must not block. */
 	void (*event)(void *opaque, enum machine_event what, int status);
@@ -57,6 +68,13 @@ void machine_destroy_devices(struct machine *m);
 void machine_close(struct machine *m);
 
 void machine_event(struct machine *m, enum machine_event what, int status);
+
+void machine_idle_add(struct machine *m, struct machine_idle *i);
+void machine_idle_remove(struct machine *m, struct machine_idle *i);
+/* True: a CPU has gone to sleep since m->halts was `seen`. Otherwise fn() is called when one does. */
+bool machine_idle_since(struct machine *m, struct machine_idle *i, unsigned seen);
+/* A CPU goes to sleep, without the lock. */
+void machine_halts(struct machine *m);
 
 static inline void
 machine_lock(struct machine *m)

@@ -325,6 +325,7 @@ act_on_exit(struct vcpu *v, enum cpu_exit x)
 		if (v->trace)
 			cpu_trace(v, CPU_TRACE_HALT, v->state.rip, 0);
 		v->run_state = VCPU_HALT;
+		machine_halts(v->m);
 		if (v->debug_step)
 			cpu_debug_stop(v, CPU_DEBUG_STEPPED);
 		break;

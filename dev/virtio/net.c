@@ -7,10 +7,14 @@
  *
  * Theory of operation. Transmit: a chain is copied once, into `tx_buf`; the checksum the driver left out is put in; a
  * frame to be segmented goes in one piece to a network that is a TCP/IP stack itself (net_backend_class.takes_tso) or
- * carries large frames (net_takes_large()), to others cut up (net_send_tso()). Receive: straight from the network's frame into the driver's buffers, over several
- * chains where they are mergeable; when there are too few, those taken are put back and the frame stays in the link's
- * queue until the driver notifies. Checksums are verified here, natively, so that the guest need not;
- * a large frame (net/net.h) goes to the driver as joined segments.
+ * carries large frames (net_takes_large()), to others cut up (net_send_tso()). Receive: straight from the network's
+ * frame into the driver's buffers, over several chains where they are mergeable; when there are too few, those taken
+ * are put back and the frame stays in the link's queue until the driver notifies. Checksums are verified here,
+ * natively, so that the guest need not; a large frame (net/net.h) goes to the driver as joined segments.
+ *
+ * Nothing slows down who sends UDP, and a guest that is given more than it keeps up with works for what it throws away
+ * ("receive livelock", Mogul and Ramakrishnan, 1996). So after RX_PORTION datagrams the rest waits, in the link and the
+ * network, until a CPU of the guest has nothing to do, or for RX_PAUSE_NS.
  */
 #include <linux/virtio_net.h>
 #include <stdlib.h>
@@ -29,12 +33,18 @@ enum { RX, TX, CONTROL };
 #define MAC_TABLE_MAX 64
 #define TX_BUDGET 256
 #define RX_CHAINS_MAX 64
+#define RX_PORTION 64
+#define RX_PAUSE_NS UINT64_C(4000000)
 #define VLANS 4096
 
 struct virtio_net {
 	struct virtio v;
 	struct net_link *link;
 	struct vtimer more; /* goes on transmitting where the budget ended */
+	struct vtimer pause;
+	struct machine_idle idle;
+	unsigned portion, halts; /* datagrams, since m->halts was that, */
+	uint64_t portion_start;	 /* and since then */
 
 	uint8_t mac[6];
 	uint8_t promisc, all_multi, all_uni, no_multi, no_uni, no_broadcast;
@@ -289,6 +299,44 @@ fill_chains(struct virtio_net *d, const uint8_t *h, const uint8_t *frame, uint32
 }
 
 static bool
+is_udp(const uint8_t *frame, size_t len)
+{
+	if (len < 54)
+		return len >= 34 && be16(frame + 12) == 0x0800 && frame[23] == 17;
+	return (be16(frame + 12) == 0x0800 && frame[23] == 17) || (be16(frame + 12) == 0x86dd && frame[20] == 17);
+}
+
+/* May the guest have one more now? If not, the link is told when. */
+static bool
+portion_left(struct virtio_net *d)
+{
+	struct machine *m = d->v.pci.dev.m;
+	uint64_t now;
+
+	if (d->portion && d->portion < RX_PORTION)
+		return true;
+	now = clock_now(&m->clock);
+	if (d->portion && now - d->portion_start < RX_PAUSE_NS && !machine_idle_since(m, &d->idle, d->halts)) {
+		vtimer_arm(&d->pause, d->portion_start + RX_PAUSE_NS);
+		return false;
+	}
+	d->portion = 0;
+	d->halts = m->halts;
+	d->portion_start = now;
+	return true;
+}
+
+static void
+next_portion(void *opaque)
+{
+	struct virtio_net *d = opaque;
+
+	d->portion = 0;
+	vtimer_cancel(&d->pause);
+	net_adapter_ready(d->link);
+}
+
+static bool
 receive_large(void *opaque, const uint8_t *frame, size_t len, unsigned mss)
 {
 	struct virtio_net *d = opaque;
@@ -299,6 +347,8 @@ receive_large(void *opaque, const uint8_t *frame, size_t len, unsigned mss)
 		return false;
 	if (!virtio_running(&d->v) || !d->v.vq[RX].enabled || !accepts(d, frame, len))
 		return true;
+	if (!portion_left(d))
+		return false;
 	if (mss)
 		frame = fill_large_header(d, h, frame, len, mss);
 	else
@@ -318,6 +368,7 @@ receive_large(void *opaque, const uint8_t *frame, size_t len, unsigned mss)
 		put_le16(n, (uint16_t)chains);
 		virtq_write(&d->first, 10, n, 2);
 	}
+	d->portion += is_udp(frame, len);
 	virtq_publish(&d->v, RX, (unsigned)chains);
 	virtq_notify(&d->v, RX);
 	return true;
@@ -490,6 +541,8 @@ net_reset(struct virtio *v)
 	struct virtio_net *d = (struct virtio_net *)v;
 
 	vtimer_cancel(&d->more);
+	vtimer_cancel(&d->pause);
+	d->portion = 0;
 	memcpy(d->mac, d->link->mac, 6);
 	d->promisc = 1; /* until the driver says otherwise; many never do */
 	d->all_multi = d->all_uni = d->no_multi = d->no_uni = d->no_broadcast = 0;
@@ -514,6 +567,8 @@ net_destroy(struct device *dev)
 	struct virtio_net *d = (struct virtio_net *)dev;
 
 	vtimer_cancel(&d->more);
+	vtimer_cancel(&d->pause);
+	machine_idle_remove(d->v.pci.dev.m, &d->idle);
 	d->link->adapter = (struct net_adapter){ 0 };
 	virtio_remove(&d->v);
 	free(d);
@@ -562,6 +617,8 @@ virtio_net_create(struct machine *m, int slot, unsigned flags, struct net_link *
 
 	d->link = link;
 	vtimer_init(&d->more, &m->clock, transmit_more, d);
+	vtimer_init(&d->pause, &m->clock, next_portion, d);
+	d->idle = (struct machine_idle){ .fn = next_portion, .opaque = d };
 	d->v.host_features = VIRTIO_BIT(VIRTIO_NET_F_MAC) | VIRTIO_BIT(VIRTIO_NET_F_STATUS) |
 			     VIRTIO_BIT(VIRTIO_NET_F_MRG_RXBUF) | VIRTIO_BIT(VIRTIO_NET_F_CSUM) |
 			     VIRTIO_BIT(VIRTIO_NET_F_GUEST_CSUM) | VIRTIO_BIT(VIRTIO_NET_F_HOST_TSO4) |
@@ -577,6 +634,7 @@ virtio_net_create(struct machine *m, int slot, unsigned flags, struct net_link *
 		err_set(e, ERR_INVALID, "PCI slot %d for a virtio network adapter is taken", slot);
 		return NULL;
 	}
+	machine_idle_add(m, &d->idle);
 	link->adapter = (struct net_adapter){ .opaque = d,
 		.receive = receive,
 		.takes_large = takes_large,

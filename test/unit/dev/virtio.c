@@ -772,6 +772,50 @@ segments_come_joined_to_a_driver_that_takes_them(void **state)
 	bench_close(b);
 }
 
+/* A hundred datagrams at once, or TCP; how many the driver gets. False: it took so long that the pause was over. */
+static bool
+a_flood(struct bench *b, uint8_t protocol, unsigned *got)
+{
+	uint8_t f[60] = { 8, 0, 0x27, 1, 2, 3, [12] = 8, [14] = 0x45, [17] = 46, [23] = protocol };
+	uint64_t began = loop_now();
+
+	for (unsigned i = 0; i < 100; i++) {
+		desc(b, 0, i, DATA + 0x200 * i, 0x200, WRITE, 0);
+		offer(b, 0, i);
+	}
+	for (unsigned i = 0; i < 100; i++)
+		net_deliver(&b->link, f, sizeof(f));
+	*got = used_idx(b, 0);
+	return loop_now() - began < 3000000;
+}
+
+static void
+datagrams_come_in_portions_until_the_guest_has_nothing_to_do(void **state)
+{
+	unsigned got;
+	struct bench *b = net_bench(false, 0);
+
+	while (!a_flood(b, 17, &got)) {
+		bench_close(b);
+		b = net_bench(false, 0);
+	}
+	assert_int_equal(got, 64);
+	machine_halts(&b->m);
+	assert_int_equal(used_idx(b, 0), 100);
+	bench_close(b);
+	b = net_bench(false, 0);
+	a_flood(b, 6, &got);
+	assert_int_equal(got, 100);
+	bench_close(b);
+	b = net_bench(false, 0);
+	while (!a_flood(b, 17, &got)) {
+		bench_close(b);
+		b = net_bench(false, 0);
+	}
+	wait_used(b, 0, 100); /* no CPU sleeps: the pause ends it */
+	bench_close(b);
+}
+
 static void
 the_control_queue_sets_the_filters(void **state)
 {
@@ -902,6 +946,7 @@ main(void)
 		cmocka_unit_test(a_frame_is_merged_over_buffers_or_waits),
 		cmocka_unit_test(a_frame_may_be_answered_while_it_is_being_sent),
 		cmocka_unit_test(segments_come_joined_to_a_driver_that_takes_them),
+		cmocka_unit_test(datagrams_come_in_portions_until_the_guest_has_nothing_to_do),
 		cmocka_unit_test(the_control_queue_sets_the_filters),
 		cmocka_unit_test(pages_in_the_balloon_are_given_to_the_host),
 		cmocka_unit_test(the_console_writes_to_its_file),
