@@ -292,6 +292,8 @@ int nvme_detach(struct nvme *n, int port);
 #define LSILOGIC_TARGETS 16
 struct lsilogic;
 struct lsilogic *lsilogic_create(struct machine *m, int slot, struct err *e);
+/* The same for serial attached SCSI, with ports 0 to 7. */
+struct lsilogic *lsisas_create(struct machine *m, int slot, struct err *e);
 int lsilogic_attach(struct lsilogic *l, int target, const struct drive_config *cfg, struct err *e);
 int lsilogic_change_medium(struct lsilogic *l, int target, struct block *medium, bool force);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * LSI Logic 53C1030, a parallel SCSI controller with the Fusion-MPT message interface ("Fusion-MPT Device Management
- * User's Guide" and "Fusion-MPT Message Passing Interface Specification" 1.5, "MPI" below).
+ * User's Guide" and "Fusion-MPT Message Passing Interface Specification" 1.5, "MPI" below), and SAS1068, its successor
+ * for serial attached SCSI: the same, but for the configuration pages by which drives are found (lsisas.c).
  *
  *	BAR 0 (ports) and BAR 1 (memory)
  *	0x00 doorbell: state 31:28, active 27, who initialised it 26:24, data 15:0    0x30 interrupt status
@@ -36,6 +37,7 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "dev/lsisas.h"
 #include "dev/scsi.h"
 
 #define QUEUE 512u /* entries of each queue, one of which stays empty */
@@ -124,6 +126,8 @@ struct lsilogic {
 	struct request *idle;
 	uint32_t in_flight;
 	bool resetting, starting;
+	bool sas;
+	uint8_t targets;
 
 	uint32_t status, mask, diagnostic;
 	uint8_t state, who, sequence, events;
@@ -442,8 +446,8 @@ map_list(struct request *r, uint32_t want, bool write)
 static struct scsi_unit *
 find_unit(struct lsilogic *d, const uint8_t *frame, uint16_t *status)
 {
-	*status = frame[1] ? SCSI_BAD_BUS : frame[0] >= LSILOGIC_TARGETS ? SCSI_BAD_TARGET : SCSI_NOT_THERE;
-	if (frame[1] || frame[0] >= LSILOGIC_TARGETS || !d->unit[frame[0]].present)
+	*status = frame[1] ? SCSI_BAD_BUS : frame[0] >= d->targets ? SCSI_BAD_TARGET : SCSI_NOT_THERE;
+	if (frame[1] || frame[0] >= d->targets || !d->unit[frame[0]].present)
 		return NULL;
 	return &d->unit[frame[0]];
 }
@@ -521,6 +525,7 @@ enum {
 	PAGE_SCSI_PORT = 3,
 	PAGE_SCSI_DEVICE = 4,
 	PAGE_MANUFACTURING = 9,
+	PAGE_EXTENDED = 15,
 	CHANGEABLE = 0x10
 };
 
@@ -545,8 +550,10 @@ static const struct page {
 };
 
 static const struct page *
-find_page(uint8_t type, uint8_t number)
+find_page(const struct lsilogic *d, uint8_t type, uint8_t number)
 {
+	if (d->sas && (type == PAGE_SCSI_PORT || type == PAGE_SCSI_DEVICE))
+		return NULL;
 	for (size_t i = 0; i < ARRAY_LEN(pages); i++)
 		if (pages[i].type == type && pages[i].number == number)
 			return &pages[i];
@@ -572,7 +579,7 @@ fill_page(struct lsilogic *d, const struct page *page, uint32_t address, uint8_t
 	put_header(p, page);
 	switch (page->type << 8 | page->number) {
 	case PAGE_MANUFACTURING << 8 | 0:
-		memcpy(p + 4, "LSI53C1030", 10);
+		memcpy(p + 4, d->sas ? "LSISAS1068" : "LSI53C1030", 10);
 		memcpy(p + 20, "B2", 2);
 		memcpy(p + 28, "LODGE SCSI", 10);
 		break;
@@ -628,15 +635,50 @@ write_page(struct lsilogic *d, const struct page *page, uint32_t address, gpa_t 
 	return SUCCESS;
 }
 
+/* Extended pages are only read: a write of one that is there changes nothing that a guest could see. */
+static uint32_t
+config_extended(struct lsilogic *d, const uint8_t *frame, uint8_t *reply)
+{
+	uint8_t action = frame[0], p[LSISAS_PAGE_MAX];
+	bool present[LSISAS_TARGETS], there;
+	uint32_t len, size;
+	gpa_t at;
+
+	for (int i = 0; i < LSISAS_TARGETS; i++)
+		present[i] = d->unit[i].present;
+	size = d->sas ? lsisas_page(frame[6], frame[22], le32(frame + 24), present, p, &there) : 0;
+	begin_reply(reply, frame, 24, SUCCESS);
+	reply[0] = action;
+	reply[6] = frame[6];
+	memcpy(reply + 20, frame + 20, 4);
+	if (!size) {
+		put_le16(reply + 14, CONFIG_BAD_PAGE);
+		return 24;
+	}
+	put_le16(reply + 4, (uint16_t)(size / 4));
+	memcpy(reply + 20, p, 4);
+	if (action == 0)
+		return 24;
+	if (action == 2 || action == 4 || action > 6)
+		put_le16(reply + 14, CONFIG_BAD_ACTION);
+	else if (!there)
+		put_le16(reply + 14, CONFIG_BAD_PAGE);
+	else if (!page_buffer(frame, &at, &len) || (action != 3 && !mem_write(memory(d), at, p, MIN(len, size))))
+		put_le16(reply + 14, CONFIG_BAD_DATA);
+	return 24;
+}
+
 static uint32_t
 config(struct lsilogic *d, const uint8_t *frame, uint8_t *reply)
 {
-	const struct page *page = find_page(frame[23] & 15, frame[22]);
+	const struct page *page = find_page(d, frame[23] & 15, frame[22]);
 	uint32_t address = le32(frame + 24), len;
 	uint8_t action = frame[0], p[PAGE_BYTES];
 	uint16_t status = SUCCESS;
 	gpa_t at;
 
+	if ((frame[23] & 15) == PAGE_EXTENDED)
+		return config_extended(d, frame, reply);
 	begin_reply(reply, frame, 24, SUCCESS);
 	reply[0] = action;
 	memcpy(reply + 20, frame + 20, 4);
@@ -674,14 +716,14 @@ ioc_facts(struct lsilogic *d, const uint8_t *frame, uint8_t *reply)
 	reply[22] = FRAME_MAX / 4 / 2; /* block size, words */
 	put_le16(reply + 24, QUEUE - 1);
 	put_le16(reply + 26, FRAME_MAX / 4);
-	put_le16(reply + 30, 0x0704);
+	put_le16(reply + 30, d->sas ? 0x2704 : 0x0704); /* of the SAS, the SCSI family */
 	put_le32(reply + 32, d->frames_high);
 	put_le16(reply + 36, IN_FLIGHT);
 	reply[38] = 1; /* ports */
 	reply[39] = d->events;
 	put_le32(reply + 40, d->sense_high);
 	put_le16(reply + 44, d->reply_frame_size);
-	reply[46] = LSILOGIC_TARGETS;
+	reply[46] = d->targets;
 	reply[47] = 1;			  /* buses */
 	put_le32(reply + 52, 1);	  /* urgent requests have a queue */
 	put_le32(reply + 56, 0x01032710); /* firmware 1.3.39.16 */
@@ -716,10 +758,10 @@ port_facts(struct lsilogic *d, const uint8_t *frame, uint8_t *reply)
 	reply[6] = frame[6];
 	if (frame[6])
 		return 40;
-	reply[21] = 1; /* parallel SCSI */
-	put_le16(reply + 22, LSILOGIC_TARGETS);
-	put_le16(reply + 24, HOST_ID);
-	put_le16(reply + 26, 8 | 1); /* an initiator; logical bus addresses */
+	reply[21] = d->sas ? 0x30 : 1; /* SAS; parallel SCSI */
+	put_le16(reply + 22, d->targets);
+	put_le16(reply + 24, d->targets); /* its own number is the one behind them */
+	put_le16(reply + 26, 8 | 1);	  /* an initiator; logical bus addresses */
 	return 40;
 }
 
@@ -1143,23 +1185,34 @@ static const struct dev_class lsilogic_class = {
 	.drain = lsilogic_drain,
 };
 
-struct lsilogic *
-lsilogic_create(struct machine *m, int slot, struct err *e)
+static const struct dev_class lsisas_class = {
+	.name = "lsisas",
+	.fields = lsilogic_fields,
+	.reset = lsilogic_reset,
+	.loaded = lsilogic_loaded,
+	.destroy = lsilogic_destroy,
+	.drain = lsilogic_drain,
+};
+
+static struct lsilogic *
+create(struct machine *m, int slot, bool sas, struct err *e)
 {
 	struct lsilogic *d = xcalloc(1, sizeof(*d));
 	struct pci_dev *p = &d->pci;
 
+	d->sas = sas;
+	d->targets = sas ? LSISAS_TARGETS : LSILOGIC_TARGETS;
 	p->vendor = 0x1000;
-	p->device = 0x0030;
+	p->device = sas ? 0x0054 : 0x0030;
 	p->subvendor = 0x1000;
-	p->subdevice = 0x8000;
-	p->revision = 0x08;
-	p->class = 0x010000;
+	p->subdevice = sas ? 0x3050 : 0x8000;
+	p->revision = sas ? 0x01 : 0x08;
+	p->class = sas ? 0x010700 : 0x010000;
 	p->intx_pin = 1;
 	p->bars[0] = (struct pci_bar){ .kind = PCI_BAR_IO, .size = 256, .ops = &lsilogic_ops, .opaque = d };
 	p->bars[1] = (struct pci_bar){ .kind = PCI_BAR_MEM32, .size = 0x4000, .ops = &lsilogic_ops, .opaque = d };
 	p->bars[2] = (struct pci_bar){ .kind = PCI_BAR_MEM32, .size = DIAG_BAR_SIZE, .ops = &diag_ops, .opaque = d };
-	if (pci_add(m, p, &lsilogic_class, slot, 0)) {
+	if (pci_add(m, p, sas ? &lsisas_class : &lsilogic_class, slot, 0)) {
 		free(d);
 		err_set(e, ERR_IN_USE, "There is no free PCI slot for the LSI Logic controller");
 		return NULL;
@@ -1168,12 +1221,24 @@ lsilogic_create(struct machine *m, int slot, struct err *e)
 	return d;
 }
 
+struct lsilogic *
+lsilogic_create(struct machine *m, int slot, struct err *e)
+{
+	return create(m, slot, false, e);
+}
+
+struct lsilogic *
+lsisas_create(struct machine *m, int slot, struct err *e)
+{
+	return create(m, slot, true, e);
+}
+
 int
 lsilogic_attach(struct lsilogic *d, int target, const struct drive_config *cfg, struct err *e)
 {
-	if (target < 0 || target >= LSILOGIC_TARGETS)
-		return err_set(e, ERR_INVALID, "The LSI Logic controller has ports 0 to %d, not %d",
-			LSILOGIC_TARGETS - 1, target);
+	if (target < 0 || target >= d->targets)
+		return err_set(
+			e, ERR_INVALID, "The LSI Logic controller has ports 0 to %d, not %d", d->targets - 1, target);
 	if (d->unit[target].present)
 		return err_set(
 			e, ERR_IN_USE, "There is a drive already at port %d of the LSI Logic controller", target);
@@ -1186,7 +1251,7 @@ lsilogic_attach(struct lsilogic *d, int target, const struct drive_config *cfg, 
 int
 lsilogic_change_medium(struct lsilogic *d, int target, struct block *medium, bool force)
 {
-	if (target < 0 || target >= LSILOGIC_TARGETS)
+	if (target < 0 || target >= d->targets)
 		return -ENOENT;
 	return scsi_change_medium(&d->unit[target], medium, force);
 }

@@ -451,6 +451,7 @@ write_controller(struct export *m, const struct host_controller *c, int channel)
 	} rows[] = { { HOST_IDE, "ideController", "IDE Controller", "PIIX4", OVF_IDE },
 		{ HOST_SATA, "sataController", "SATA Controller", "AHCI", OVF_STORAGE },
 		{ HOST_SCSI, "SCSIController", "SCSI Controller", "lsilogic", OVF_SCSI },
+		{ HOST_SAS, "SASController", "SAS Controller", "lsilogicsas", OVF_SCSI },
 		{ HOST_NVME, "NVMeController", "NVMe Controller", "NVMe", OVF_STORAGE },
 		{ HOST_VIRTIO_SCSI, "virtioSCSIController", "VirtioSCSI Controller", "VirtioSCSI", OVF_SCSI },
 		{ HOST_VIRTIO_BLK, "virtioController", "VirtIO Controller", "VirtioBlk", OVF_STORAGE } };

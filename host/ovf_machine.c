@@ -326,7 +326,7 @@ static const struct {
 	const char *ours;
 } controller_types[] = { { "AHCI", HOST_SATA, "IntelAhci" }, { "PIIX3", HOST_IDE, "PIIX3" },
 	{ "PIIX4", HOST_IDE, "PIIX4" }, { "ICH6", HOST_IDE, "ICH6" }, { "LsiLogic", HOST_SCSI, "LsiLogic" },
-	{ "BusLogic", HOST_SCSI, "LsiLogic" }, { "LsiLogicSas", HOST_SCSI, "LsiLogic" },
+	{ "BusLogic", HOST_SCSI, "LsiLogic" }, { "LsiLogicSas", HOST_SAS, "LsiLogicSas" },
 	{ "I82078", HOST_FLOPPY_BUS, "I82078" }, { "NVMe", HOST_NVME, "NVMe" },
 	{ "VirtioSCSI", HOST_VIRTIO_SCSI, "VirtioSCSI" }, { "VirtioBlk", HOST_VIRTIO_BLK, "VirtioBlk" } };
 

@@ -269,7 +269,8 @@ bus_kind_of(enum host_bus bus)
 {
 	static const struct bus_kind rows[] = { { HOST_IDE, HOST_OVF_IDE, "PIIX4" },
 		{ HOST_SATA, HOST_OVF_SATA, "AHCI" }, { HOST_SCSI, HOST_OVF_SCSI, "LsiLogic" },
-		{ HOST_NVME, HOST_OVF_NVME, "NVMe" }, { HOST_VIRTIO_SCSI, HOST_OVF_VIRTIO_SCSI, "VirtioSCSI" },
+		{ HOST_SAS, HOST_OVF_SCSI, "LsiLogicSas" }, { HOST_NVME, HOST_OVF_NVME, "NVMe" },
+		{ HOST_VIRTIO_SCSI, HOST_OVF_VIRTIO_SCSI, "VirtioSCSI" },
 		{ HOST_VIRTIO_BLK, HOST_OVF_VIRTIO_BLK, "VirtioBlk" } };
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
@@ -291,7 +292,9 @@ controller_bus(const struct ovf_item *it, enum host_bus *bus)
 	if (it->type == OVF_IDE)
 		*bus = HOST_IDE;
 	else if (it->type == OVF_SCSI)
-		*bus = contains(it->subtype, "virtioscsi") ? HOST_VIRTIO_SCSI : HOST_SCSI;
+		*bus = contains(it->subtype, "virtioscsi")    ? HOST_VIRTIO_SCSI
+		       : contains(it->subtype, "lsilogicsas") ? HOST_SAS
+							      : HOST_SCSI;
 	else if (it->type == OVF_STORAGE && contains(it->subtype, "nvme"))
 		*bus = HOST_NVME;
 	else if (it->type == OVF_STORAGE && contains(it->subtype, "virtioscsi"))

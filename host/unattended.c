@@ -508,7 +508,8 @@ struct place {
 static bool
 takes_discs(const struct host_controller *c)
 {
-	return c->bus == HOST_IDE || c->bus == HOST_SATA || c->bus == HOST_SCSI || c->bus == HOST_VIRTIO_SCSI;
+	return c->bus == HOST_IDE || c->bus == HOST_SATA || c->bus == HOST_SCSI || c->bus == HOST_SAS ||
+	       c->bus == HOST_VIRTIO_SCSI;
 }
 
 /* Places for discs in the order the firmware tries them: `drives` only, or free ones too. At most `max`. */

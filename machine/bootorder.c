@@ -6,7 +6,7 @@
  *	/pci@i0cf8/ide@1,1/drive@CHANNEL/disk@UNIT
  *	/pci@i0cf8/sata@SLOT/drive@PORT/disk@0
  *	/pci@i0cf8/scsi@SLOT/disk@0,0                       virtio-blk
- *	/pci@i0cf8/scsi@SLOT/channel@0/disk@TARGET,0        virtio-scsi, lsilogic
+ *	/pci@i0cf8/scsi@SLOT/channel@0/disk@TARGET,0        virtio-scsi, lsilogic, lsisas
  *	/pci@i0cf8/nvme@SLOT/namespace@NUMBER,0
  *	/pci@i0cf8/usb@SLOT/storage@PORT/channel@0/disk@0,0 xhci
  *	/pci@i0cf8/isa@SLOT/fdc@03f0/floppy@UNIT

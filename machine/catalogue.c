@@ -158,6 +158,7 @@ static const struct controller_type {
 	{ "virtio-scsi", attach_to_virtio_scsi, detach_from_virtio_scsi, change_in_virtio_scsi },
 	{ "nvme", attach_to_nvme, detach_from_nvme, NULL },
 	{ "lsilogic", attach_to_lsilogic, NULL, change_in_lsilogic },
+	{ "lsisas", attach_to_lsilogic, NULL, change_in_lsilogic },
 	{ "xhci", attach_to_xhci, NULL, NULL },
 	{ "floppy", attach_to_floppy, NULL, change_in_floppy },
 };
@@ -223,6 +224,13 @@ static int
 make_lsilogic(struct pc *p, struct pc_device *d, struct err *e)
 {
 	d->made = lsilogic_create(&p->m, d->slot, e);
+	return attach_drives(d, e);
+}
+
+static int
+make_lsisas(struct pc *p, struct pc_device *d, struct err *e)
+{
+	d->made = lsisas_create(&p->m, d->slot, e);
 	return attach_drives(d, e);
 }
 
@@ -336,6 +344,7 @@ static const struct device_type {
 	{ "virtio-scsi", make_virtio_scsi },
 	{ "nvme", make_nvme },
 	{ "lsilogic", make_lsilogic },
+	{ "lsisas", make_lsisas },
 	{ "xhci", make_xhci },
 	{ "ac97", make_ac97 },
 	{ "floppy", make_floppy },

@@ -665,7 +665,7 @@ attachment_init(void *element)
 }
 
 static const char *const controller_names[] = { "ide", "ahci", "virtio", "virtio-scsi", "nvme", "lsilogic", "floppy",
-	"usb", NULL };
+	"usb", "lsisas", NULL };
 static const struct key controller_keys[] = {
 	KEY(struct vm_controller, "name", name, K_STRING, 1, 255),
 	KEY_ENUM(struct vm_controller, "type", type, controller_names),
@@ -1093,6 +1093,7 @@ check_controller(const struct vm_controller *c, struct err *e)
 		[VM_LSILOGIC] = { 16, 1, true },
 		[VM_FLOPPY] = { 1, 2, false },
 		[VM_USB] = { 8, 1, false },
+		[VM_LSISAS] = { 8, 1, true },
 	};
 
 	if (!c->name[0])

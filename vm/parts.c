@@ -306,6 +306,7 @@ list_controller(struct vm *v, int n, struct err *e)
 		[VM_VIRTIO_SCSI] = "virtio-scsi",
 		[VM_NVME] = "nvme",
 		[VM_LSILOGIC] = "lsilogic",
+		[VM_LSISAS] = "lsisas",
 		[VM_FLOPPY] = "floppy",
 		[VM_USB] = "xhci",
 	};

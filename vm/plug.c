@@ -300,6 +300,7 @@ find_device(struct vm *v, int controller)
 		[VM_NVME] = "nvme",
 		[VM_USB] = "xhci",
 		[VM_LSILOGIC] = "lsilogic",
+		[VM_LSISAS] = "lsisas",
 		[VM_FLOPPY] = "floppy" };
 	enum vm_controller_type type = v->c->controllers[controller].type;
 	int before = 0;

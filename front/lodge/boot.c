@@ -171,6 +171,7 @@ controller(struct boot *b, const char *bus)
 		[VM_VIRTIO_SCSI] = "virtio-scsi",
 		[VM_NVME] = "nvme",
 		[VM_LSILOGIC] = "lsilogic",
+		[VM_LSISAS] = "lsisas",
 		[VM_FLOPPY] = "floppy",
 		[VM_USB] = "usb",
 	};
@@ -190,7 +191,7 @@ controller(struct boot *b, const char *bus)
 			return n;
 		}
 	err_set(&b->e, ERR_USAGE,
-		"there is no bus '%s'; there are ide, ahci, virtio, virtio-scsi, nvme, lsilogic and usb", bus);
+		"there is no bus '%s'; there are ide, ahci, virtio, virtio-scsi, nvme, lsilogic, lsisas and usb", bus);
 	return NULL;
 }
 
@@ -614,9 +615,9 @@ static const struct boot_option {
 	{ "initrd", "F", opt_initrd, "its initial RAM disk" },
 	{ "append", "S", opt_append, "its command line" },
 	{ "module", "\"F ARGS\"", opt_module, "a multiboot or PVH module; may be repeated" },
-	{ "disk", "F[,bus=ahci|ide|virtio|virtio-scsi|nvme|lsilogic|usb][,readonly=on][,format=raw|vdi][,serial=S]",
+	{ "disk", "F[,bus=ahci|ide|virtio|virtio-scsi|nvme|lsilogic|lsisas|usb][,readonly=on][,format=raw|vdi][,serial=S]",
 		opt_disk, "a disk image; may be repeated" },
-	{ "cdrom", "F[,bus=ide|ahci|virtio-scsi|lsilogic]", opt_cdrom, "a CD image; may be repeated" },
+	{ "cdrom", "F[,bus=ide|ahci|virtio-scsi|lsilogic|lsisas]", opt_cdrom, "a CD image; may be repeated" },
 	{ "floppy", "F[,readonly=on]", opt_floppy, "a floppy image; may be repeated" },
 	{ "boot", "LIST", opt_boot, "what firmware tries, of disk, dvd, net, floppy (dvd,disk with --cdrom)" },
 	{ "boot-menu", NULL, opt_boot_menu, "firmware offers its boot menu" },

@@ -190,7 +190,7 @@ print_buses(void)
 	static const struct {
 		const char *name;
 		int controllers, ports, devices;
-	} buses[] = { { "IDE", 1, 2, 2 }, { "SATA", 1, 30, 1 }, { "SCSI", 1, 16, 1 }, { "SAS", 0, 255, 1 },
+	} buses[] = { { "IDE", 1, 2, 2 }, { "SATA", 1, 30, 1 }, { "SCSI", 1, 16, 1 }, { "SAS", 1, 8, 1 },
 		{ "NVMe", 1, 64, 1 }, { "virtio-scsi", 1, 64, 1 }, { "virtio-blk", 1, 30, 1 }, { "Floppy", 1, 1, 2 } };
 	char label[64], value[16];
 

@@ -259,8 +259,8 @@ static const struct verb verbs[] = {
 		"  [--mtype normal] [--forceunmount] [--comment TEXT]",
 		"web1 --storagectl SATA --port 0 --device 0 --type hdd --medium web1.vdi", false },
 	{ "storagectl", cmd_storagectl,
-		"VM --name NAME [--add ide|sata|scsi|pcie|virtio|virtio-scsi|floppy]\n"
-		"  [--controller PIIX3|PIIX4|ICH6|IntelAhci|LSILogic|NVMe|VirtIO|I82078] [--portcount N]\n"
+		"VM --name NAME [--add ide|sata|scsi|sas|pcie|virtio|virtio-scsi|floppy]\n"
+		"  [--controller PIIX3|PIIX4|ICH6|IntelAhci|LSILogic|LSILogicSAS|NVMe|VirtIO|I82078] [--portcount N]\n"
 		"  [--hostiocache on|off] [--bootable on|off] [--rename NAME]\n"
 		"VM --name NAME --remove",
 		"web1 --name SATA --add sata --controller IntelAhci", false },

@@ -168,8 +168,6 @@ Encryption:     disabled"
 	fails_with 1 "floppy"
 	vbm storagectl web1 --name B --add frob
 	fails_with 1 "Invalid storage bus 'frob'"
-	vbm storagectl web1 --name B --add sas
-	fails_with 1 "VBOX_E_NOT_SUPPORTED"
 	vbm storagectl web1 --name B --add scsi --controller BusLogic
 	fails_with 1 "VBOX_E_NOT_SUPPORTED"
 	vbm storagectl web1 --name B --add ide --controller NVMe
@@ -268,6 +266,7 @@ Encryption:     disabled"
 	done <<<'ide PIIX4 2
 sata IntelAhci 30
 scsi LsiLogic 16
+sas LsiLogicSas 8
 pcie NVMe 1
 virtio-scsi VirtioSCSI 1
 floppy I82078 1'

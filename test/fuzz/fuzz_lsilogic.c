@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Fuzz target: a guest's accesses to the LSI Logic controller, and through it SCSI commands to a disk and a CD-ROM
+ * Fuzz target: a guest's accesses to the LSI Logic controllers (the SAS one when the input ends in an odd byte), and through them SCSI commands to a disk and a CD-ROM
  * drive. tools/run-fuzz builds and runs it.
  */
 #include "base/bytes.h"
 #include "test/fuzz/disks.h"
 
 #define BAR 0xfebf0000u
-#define DEVFN (5 << 3)
 
-static struct lsilogic *lsi;
+static struct lsilogic *lsi, *both[2];
+static uint32_t devfn;
 
 static void
 write_register(uint32_t reg, uint32_t value)
@@ -24,8 +24,8 @@ power_on(void)
 	static const uint32_t init[6] = { 0x02000004, 0x00011000, 0, 128, 0, 0 };
 
 	device_reset_all(&m);
-	pci_config_write(&m.pci, DEVFN, 0x14, BAR, 4);
-	pci_config_write(&m.pci, DEVFN, 4, 6, 2);
+	pci_config_write(&m.pci, devfn, 0x14, BAR, 4);
+	pci_config_write(&m.pci, devfn, 4, 6, 2);
 	memset(ram->host, 0, 65536);
 	write_register(0, 0x42000000 | 6 << 16);
 	for (int i = 0; i < 6; i++)
@@ -118,10 +118,15 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (!lsi) {
 		make_machine();
-		lsi = lsilogic_create(&m, 5, NULL);
-		lsilogic_attach(lsi, 0, &(struct drive_config){ .block = disk, .discard = true }, NULL);
-		lsilogic_attach(lsi, 1, &(struct drive_config){ .block = disc, .cdrom = true }, NULL);
+		both[0] = lsilogic_create(&m, 5, NULL);
+		both[1] = lsisas_create(&m, 6, NULL);
+		for (int i = 0; i < 2; i++) {
+			lsilogic_attach(both[i], 0, &(struct drive_config){ .block = disk, .discard = true }, NULL);
+			lsilogic_attach(both[i], 1, &(struct drive_config){ .block = disc, .cdrom = true }, NULL);
+		}
 	}
+	lsi = both[size && data[size - 1] & 1];
+	devfn = lsi == both[0] ? 5 << 3 : 6 << 3;
 	lsilogic_change_medium(lsi, 1, disc, true);
 	power_on();
 	while (in.left)

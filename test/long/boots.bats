@@ -73,9 +73,9 @@ screen_shows() { # SECONDS TEXT OPTION...
 	grep -q 'Testing:' "$BATS_TEST_TMPDIR/screen"
 }
 
-@test "the generic kernel boots through BIOS from NVMe, virtio SCSI and LSI Logic disks" {
+@test "the generic kernel boots through BIOS from NVMe, virtio SCSI, LSI Logic and LSI SAS disks" {
 	local bus
-	for bus in nvme virtio-scsi lsilogic; do
+	for bus in nvme virtio-scsi lsilogic lsisas; do
 		boot_image demo 1 --disk "$LODGE_OUT/demo.iso,bus=$bus,readonly=on"
 	done
 }

@@ -101,9 +101,9 @@ blob_is_on() { # IMAGE
 	blob_is_on "$disk"
 }
 
-@test "Debian runs from NVMe, virtio SCSI and LSI Logic disks" {
+@test "Debian runs from NVMe, virtio SCSI, LSI Logic and LSI SAS disks" {
 	local bus disk_name
-	for bus in nvme:nvme0n1 virtio-scsi:sda lsilogic:sda; do
+	for bus in nvme:nvme0n1 virtio-scsi:sda lsilogic:sda lsisas:sda; do
 		disk_name=${bus#*:} bus=${bus%:*}
 		throw_away_machine --kernel "$DEBIAN.vmlinuz" --initrd "$DEBIAN.initrd" \
 			--append 'root=LABEL=lodge ro console=ttyS0' --disk "$disk,bus=$bus" --nic "nat,hostfwd=tcp:127.0.0.1:$port-:22"

@@ -282,6 +282,123 @@ a_reset_makes_it_ready_again(void **state)
 	assert_int_equal(scsi(0, CDB(0), 0, 0), 0);
 }
 
+/* ---- the SAS controller ---- */
+
+static int
+set_up_sas(void **state)
+{
+	struct err e = { 0 };
+
+	small_open(&s);
+	disk = small_image("disk", DISK_SIZE, 512);
+	disc = small_image("disc", 600 * 2048, 2048);
+	other = small_image("other", 100 * 2048, 2048);
+	lsi = lsisas_create(&s.m, 5, &e);
+	assert_non_null(lsi);
+	assert_int_equal(lsilogic_attach(lsi, 2, &(struct drive_config){ .block = disk }, &e), 0);
+	assert_int_equal(lsilogic_attach(lsi, 7, &(struct drive_config){ .block = disc, .cdrom = true }, &e), 0);
+	assert_int_not_equal(lsilogic_attach(lsi, 8, &(struct drive_config){ .block = other, .cdrom = true }, &e), 0);
+	assert_non_null(strstr(e.text, "has ports 0 to 7, not 8"));
+	pci_config_write(&s.m.pci, DEVFN, 0x14, BAR, 4);
+	pci_config_write(&s.m.pci, DEVFN, 4, 6, 2);
+	initialise();
+	return 0;
+}
+
+/* Read an extended configuration page to BUFFER. Returns the status, and in *words the page's length. */
+static int
+extended_page(uint8_t type, uint8_t number, uint32_t address, uint8_t action, uint16_t *words)
+{
+	uint8_t *f = s.ram->host + FRAME, *r;
+	uint32_t reply;
+
+	memset(f, 0, 128);
+	memset(s.ram->host + BUFFER, 0xee, 512);
+	f[0] = action;
+	f[3] = 4;
+	f[6] = type;
+	put_le32(f + 8, 0x77);
+	f[22] = number;
+	f[23] = 0xf;
+	put_le32(f + 24, address);
+	put_le32(f + 28, 0xd1000000 | 512);
+	put_le32(f + 32, BUFFER);
+	set_reg(0x40, FRAME);
+	reply = reg(0x44);
+	assert_true(reply & 0x80000000);
+	r = s.ram->host + (reply << 1);
+	assert_int_equal(r[3], 4);
+	assert_int_equal(r[6], type);
+	*words = le16(r + 4);
+	set_reg(0x44, reply << 1);
+	return le16(r + 14);
+}
+
+static void
+a_driver_finds_the_drives_of_a_sas_controller_by_its_pages(void **state)
+{
+	const uint8_t *p = s.ram->host + BUFFER;
+	uint32_t handle = 0xffff, drives = 0;
+	uint16_t words, of_phy;
+
+	assert_int_equal(pci_config_read(&s.m.pci, DEVFN, 0, 4), 0x00541000);
+	assert_int_equal(extended_page(0x10, 0, 0, 0, &words), 0); /* the header alone moves nothing */
+	assert_int_equal(words, (16 + 16 * 8) / 4);
+	assert_int_equal(p[0], 0xee);
+	assert_int_equal(extended_page(0x10, 0, 0, 1, &words), 0);
+	assert_int_equal(p[12], 8);
+	assert_int_equal(p[16 + 3], 0);
+	assert_int_equal(p[16 + 2 * 16 + 3], 9);
+	assert_int_equal(p[words * 4], 0xee);
+	assert_int_equal(extended_page(0x13, 0, 2, 1, &words), 0);
+	of_phy = le16(p + 20);
+	assert_int_equal(extended_page(0x13, 0, 3, 1, &words), 0);
+	assert_int_equal(le16(p + 20), 0);
+	assert_int_equal(extended_page(0x13, 0, 8, 1, &words), 0x22);
+	/* All devices, one after the other: eight ends of the controller, and two drives. */
+	for (int i = 0; i < 32 && !extended_page(0x12, 0, handle, 1, &words); i++) {
+		handle = le16(p + 24);
+		if (!(le32(p + 28) & 0x400))
+			continue;
+		assert_int_equal(p[26], drives++ ? 7 : 2);
+		assert_int_equal(le16(p + 32), 3);
+		if (p[26] == 2)
+			assert_int_equal(handle, of_phy);
+	}
+	assert_int_equal(drives, 2);
+	assert_int_equal(extended_page(0x12, 0, 2u << 28 | of_phy, 1, &words), 0);
+	assert_int_equal(p[26], 2);
+	assert_int_equal(extended_page(0x12, 0, 1u << 28 | 3, 1, &words), 0x22);
+	assert_int_equal(extended_page(0x11, 0, 0xffff, 1, &words), 0x22); /* no expanders */
+	assert_int_equal(extended_page(0x14, 0, 0, 1, &words), 0x22);
+	assert_int_equal(extended_page(0x10, 0, 0, 2, &words), 0x20); /* not to be written */
+}
+
+static void
+drives_of_a_sas_controller_are_read_at_their_ports(void **state)
+{
+	uint8_t *p = s.ram->host + BUFFER;
+
+	assert_int_equal(scsi(2, CDB(0), 0, 0), 2);
+	assert_int_equal(sense_code(), 0x062900);
+	assert_int_equal(scsi(2, CDB(0x28, 0, 0, 0, 1, 0, 0, 0, 4), 2, 2048), 0);
+	assert_int_equal(le64(p), 256);
+	assert_int_equal(scsi(3, CDB(0), 0, 0), 0x4300);
+	assert_int_equal(scsi(8, CDB(0), 0, 0), 0x4200);
+	small_save_and_load(&s, lsi, true);
+	assert_int_equal(scsi(7, CDB(0), 0, 0), 2);
+	assert_int_equal(scsi(7, CDB(0x28, 0, 0, 0, 0, 5, 0, 0, 2), 2, 4096), 0);
+	assert_int_equal(le64(p), 5);
+}
+
+static void
+the_parallel_controller_has_no_sas_pages(void **state)
+{
+	uint16_t words;
+
+	assert_int_equal(extended_page(0x10, 0, 0, 0, &words), 0x22);
+}
+
 int
 main(void)
 {
@@ -294,6 +411,11 @@ main(void)
 		cmocka_unit_test_setup_teardown(a_disc_is_read_and_changed, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_saved_controller_goes_on_where_it_was, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_reset_makes_it_ready_again, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			a_driver_finds_the_drives_of_a_sas_controller_by_its_pages, set_up_sas, tear_down),
+		cmocka_unit_test_setup_teardown(
+			drives_of_a_sas_controller_are_read_at_their_ports, set_up_sas, tear_down),
+		cmocka_unit_test_setup_teardown(the_parallel_controller_has_no_sas_pages, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
