@@ -1,16 +1,21 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Measure a guest's disks with fio, in one run under Lodge and under QEMU's TCG with the same image format.
+"""Measure a guest's disks with fio: Lodge beside QEMU's TCG with the same image format, formats beside one another.
 
-    bench/fio.py OUT_DIR [--engine E] [--buses LIST] [--formats LIST] [--seconds N] [--rounds N] [--sides LIST] [--size MIB]
+    bench/fio.py OUT_DIR [--engine E] [--buses LIST] [--formats LIST] [--rows PATTERN,...] [--seconds N] [--rounds N]
+                         [--sides LIST] [--size MIB] [--doc DOC.md]
 
 The guest is a Debian with a stock kernel from OUT_DIR/cache/fio.img, made the first time (mmdebstrap; a few minutes), on
-a disk of its own; what is measured is a second disk on each bus (virtio, ahci, nvme), allocated before, through fio's
-libaio with O_DIRECT: sequential reads and writes of 128 KiB, random ones of 4 KiB at depth 1 and 16. Both sides leave
-caching to the host's page cache (QEMU: cache=writeback). Rounds of the sides alternate; figures are medians. Writes
-OUT_DIR/fio.json.
+a disk of its own. What is measured are other disks, one for each format, all on one bus (virtio, ahci, nvme) and all
+allocated and written before, through fio's libaio with O_DIRECT: sequential reads and writes of 128 KiB, random ones of
+4 KiB at depth 1 and 16. One boot measures each row on one format after the other, so that what else the host does
+troubles them alike; sides alternate by boots. Both leave caching to the host's page cache (QEMU: cache=writeback).
+Figures are medians of the rounds, by the guest's clock; beside them stands how much of the host's processors one transfer
+took, guest and all, which other work on the host changes less. Writes OUT_DIR/fio.json; --doc puts the table into DOC.md between
+its marks.
 """
 import argparse
+import fnmatch
 import json
 import os
 import re
@@ -19,8 +24,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.dont_write_bytecode = True
+sys.path.insert(0, HERE)
+import guest  # noqa: E402  (beside this file)
+import report  # noqa: E402
+
+TCG_GOAL, RAW_GOAL = 2.0, 0.8
+COLUMNS = ("lodge", "tcg", "ratio", "of_raw", "lodge_cpu_us", "tcg_cpu_us", "cpu_ratio", "cpu_of_raw")
 ROWS = {  # name: rw, block size, depth, figure
     "sequential read 128 KiB": ("read", "128k", 8, "MB/s"),
     "sequential write 128 KiB": ("write", "128k", 8, "MB/s"),
@@ -34,15 +47,15 @@ mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev 
 exec >/dev/ttyS0 2>&1 </dev/null
 stty -F /dev/ttyS0 -onlcr
 modprobe -a ahci nvme sd_mod virtio_blk 2>/dev/null
-for i in $(seq 100); do disk=$(lsblk -dnbo NAME,SIZE | awk '$2 == '$(sed 's/.*fio.size=\\([0-9]*\\).*/\\1/' /proc/cmdline)' { print $1 }'); [ -n "$disk" ] && break; sleep 0.1; done
-echo "FIO disk $disk"
-seconds=$(sed 's/.*fio.seconds=\\([0-9]*\\).*/\\1/' /proc/cmdline)
-while read -r n rw bs depth; do
-	fio --name=x --filename=/dev/$disk --direct=1 --ioengine=libaio --rw=$rw --bs=$bs --iodepth=$depth --runtime=$seconds \\
-		--time_based --ramp_time=1 --output-format=terse --terse-version=3 | awk -F';' -v n=$n '/^3;/ { print "FIO row", n, $7 + $48, $8 + $49 }'
-done <<ROWS
-@ROWS@
-ROWS
+cat >/tmp/jobs <<'JOBS'
+@JOBS@
+JOBS
+for size in @SIZES@; do
+	for i in $(seq 100); do disk=$(lsblk -dnbo NAME,SIZE | awk -v s=$size '$2 == s { print $1 }'); [ -n "$disk" ] && break; sleep 0.1; done
+	sed -i "s,@$size@,/dev/$disk," /tmp/jobs
+done
+cd /tmp; echo 'echo "FIO $*" >/dev/ttyS0' >say
+fio --output-format=terse --terse-version=3 /tmp/jobs | awk -F';' '/^3;/ { print "FIO row", $3, $7 + $48, $8 + $49, ($6 + $47) }'
 echo FIO done
 echo o >/proc/sysrq-trigger
 while :; do :; done # no program: its disk may be gone before the power is
@@ -60,13 +73,9 @@ def make_image(image):
         sources = sorted(set(re.findall(r"^deb .* bookworm(?:-updates|-security)? main$", run(
             ["apt-get", "indextargets", "--format", "deb $(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages",
              "Origin: Debian"]), re.M))) or ["deb http://deb.debian.org/debian bookworm main"]
-        init = os.path.join(work, "fio-init")
-        with open(init, "w") as f:
-            f.write(INIT.replace("@ROWS@", "\n".join(f"{i} {rw} {bs} {d}" for i, (rw, bs, d, _) in enumerate(ROWS.values()))))
-        os.chmod(init, 0o755)
         run(["mmdebstrap", "--quiet", "--variant=minbase", "--skip=output/dev", "--aptopt=APT::Install-Recommends \"false\"",
-             "--include=linux-image-amd64,initramfs-tools,zstd,kmod,fio,util-linux,mawk", f"--customize-hook=upload {init} /fio-init",
-             "--customize-hook=chmod 755 \"$1/fio-init\"; rm -rf \"$1\"/var/cache/apt/* \"$1\"/var/lib/apt/lists/*", "bookworm",
+             "--include=linux-image-amd64,initramfs-tools,zstd,kmod,fio,util-linux,mawk",
+             "--customize-hook=rm -rf \"$1\"/var/cache/apt/* \"$1\"/var/lib/apt/lists/*", "bookworm",
              work + "/root.tar", *sources])
         os.mkdir(work + "/root")
         run(["tar", "-C", work + "/root", "-xf", work + "/root.tar", "--numeric-owner"])
@@ -81,9 +90,19 @@ def make_image(image):
         shutil.rmtree(work, ignore_errors=True)
 
 
+def ticks(pid):
+    """Seconds of processor time that a process has had."""
+    with open(f"/proc/{pid}/stat") as f:
+        fields = f.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Bench:
     def __init__(self, args):
         self.args, self.out = args, os.path.abspath(args.out)
+        self.formats, self.sides = args.formats.split(","), args.sides.split(",")
+        self.rows = {n: w for n, w in ROWS.items() if any(fnmatch.fnmatch(n, p) for p in args.rows.split(","))}
+        self.noise, self.results = report.Noise(), []
         self.tmp = tempfile.mkdtemp(prefix="lodge-fio.")
         self.image = os.path.join(os.path.abspath(args.cache or self.out + "/cache"), "fio.img")
         os.makedirs(os.path.dirname(self.image), exist_ok=True)
@@ -91,85 +110,170 @@ class Bench:
             print("making the guest's image", flush=True)
             make_image(self.image)
 
+    def close(self):
+        shutil.rmtree(self.tmp, ignore_errors=True)
+
+    def size(self, fmt):
+        """Of a disk in bytes: each has another, by which the guest knows it."""
+        return self.args.size + self.formats.index(fmt) << 20
+
     def disk(self, fmt):
         """An image with every block allocated and written."""
         path = f"{self.tmp}/disk.{fmt}"
-        if not os.path.exists(path):
-            raw = f"{self.tmp}/disk.raw"
-            if not os.path.exists(raw):
-                with open(raw, "wb") as f:
-                    for _ in range(self.args.size):
-                        f.write(os.urandom(1 << 20))
-            if fmt != "raw":
-                run(["qemu-img", "convert", "-O", fmt, raw, path])
+        if os.path.exists(path):
+            return path
+        raw = path if fmt == "raw" else self.tmp + "/data"
+        with open(raw, "wb") as f:
+            for _ in range(self.size(fmt) >> 20):
+                f.write(os.urandom(1 << 20))
+        if fmt != "raw":
+            run(["qemu-img", "convert", "-f", "raw", "-O", fmt, raw, path])
+            os.unlink(raw)
         return path
 
-    def append(self):
-        return f"root=LABEL=fio ro console=ttyS0 quiet init=/fio-init fio.size={self.args.size << 20} fio.seconds={self.args.seconds}"
+    def jobs(self):
+        lines = ["[global]", "direct=1", "ioengine=libaio", "thread=1", "time_based=1", f"runtime={self.args.seconds}"]
+        for i, (rw, bs, depth, _) in enumerate(self.rows.values()):
+            for fmt in self.formats:
+                lines += [f"[{i}-{fmt}]", "stonewall", f"filename=@{self.size(fmt)}@", f"rw={rw}", f"bs={bs}", f"iodepth={depth}",
+                          f"exec_prerun=sh /tmp/say begin {i}-{fmt}", f"exec_postrun=sh /tmp/say end {i}-{fmt}"]
+        return "\n".join(lines)
 
-    def lodge(self, bus, fmt, console):
+    def root(self):
+        """The guest's disk with what it is to do."""
+        root, init = self.tmp + "/root.img", self.tmp + "/fio-init"
+        subprocess.run(["cp", "--sparse=always", self.image, root], check=True)
+        with open(init, "w") as f:
+            f.write(INIT.replace("@JOBS@", self.jobs()).replace("@SIZES@", " ".join(str(self.size(f)) for f in self.formats)))
+        with open(self.tmp + "/commands", "w") as f:
+            f.write(f"rm /fio-init\nwrite {init} /fio-init\nset_inode_field /fio-init mode 0100755\n")
+        run([shutil.which("debugfs") or "/sbin/debugfs", "-w", "-f", self.tmp + "/commands", root])
+        return root
+
+    append = "root=LABEL=fio ro console=ttyS0 quiet init=/fio-init"
+
+    def lodge(self, bus, root):
+        disks = [w for f in self.formats for w in ("--disk", f"{self.disk(f)},bus={bus},format={f}")]
         return [os.path.join(self.out, "bin/lodge"), "boot", "--engine", self.args.engine, "--memory", "512", "--kernel",
-                self.image + ".vmlinuz", "--initrd", self.image + ".initrd", "--append", self.append(), "--serial",
-                "file:" + console, "--display", "none", "--nic", "none", "--disk", f"{self.tmp}/root.img,bus=virtio,format=raw", "--disk",
-                f"{self.disk(fmt)},bus={bus},format={fmt}"]
+                self.image + ".vmlinuz", "--initrd", self.image + ".initrd", "--append", self.append, "--serial",
+                "stdio", "--display", "none", "--nic", "none", "--disk", f"{root},bus=virtio,format=raw", *disks]
 
-    def tcg(self, bus, fmt, console):
-        device = {"virtio": ["virtio-blk-pci,drive=d"], "ahci": ["ahci,id=a", "ide-hd,bus=a.0,drive=d"],
-                  "nvme": ["nvme,serial=fio,drive=d"]}[bus]
+    def tcg(self, bus, root):
+        devices = ["-device", "ahci,id=a"] if bus == "ahci" else []
+        for i, f in enumerate(self.formats):
+            device = {"virtio": f"virtio-blk-pci,drive=d{i}", "ahci": f"ide-hd,bus=a.{i},drive=d{i}",
+                      "nvme": f"nvme,serial=fio{i},drive=d{i}"}[bus]
+            devices += ["-drive", f"file={self.disk(f)},if=none,id=d{i},format={f},cache=writeback", "-device", device]
         return ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "512", "-kernel", self.image + ".vmlinuz", "-initrd",
-                self.image + ".initrd", "-append", self.append(), "-serial", "file:" + console, "-display", "none", "-no-reboot",
-                "-nic", "none", "-drive", f"file={self.tmp}/root.img,if=virtio,format=raw", "-drive",
-                f"file={self.disk(fmt)},if=none,id=d,format={fmt},cache=writeback"] + [w for d in device for w in ("-device", d)]
+                self.image + ".initrd", "-append", self.append, "-serial", "stdio", "-monitor", "none", "-display", "none", "-no-reboot",
+                "-nic", "none", "-drive", f"file={root},if=virtio,format=raw", *devices]
 
-    def measure(self, side, bus, fmt):
-        console = f"{self.tmp}/console"
-        if os.path.exists(console):
-            os.unlink(console)
-        subprocess.run(["cp", "--sparse=always", self.image, self.tmp + "/root.img"], check=True)
-        limit = 180 + len(ROWS) * (self.args.seconds + 8)
-        subprocess.run(getattr(self, side)(bus, fmt, console), timeout=limit, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        text = open(console, errors="replace").read()
-        found = re.findall(r"FIO row (\d+) (\d+) (\d+)", text)
-        if len(found) != len(ROWS):
-            raise SystemExit(f"fio: {side} on {bus} ({fmt}) said:\n{text[-1500:]}")
-        return [int(kib) * 1024 / 1e6 if what[3] == "MB/s" else float(iops) for (_, kib, iops), what in zip(found, ROWS.values())]
+    def measure(self, side, bus):
+        """{(row, format): (figure, microseconds of the host's processors for a transfer)} of one boot."""
+        kinds, blocks = list(self.rows.values()), {"4k": 4, "128k": 128}
+        found, used, begun = {}, {}, {}
+        with open(self.out + "/fio.log", "a") as log:
+            lines = guest.Lines(getattr(self, side)(bus, self.root()), self.args.patience, log)
+            try:
+                for _, text in lines:
+                    m = re.search(r"FIO (begin|end|row) (\d+)-(\w+)(?: (\d+) (\d+) (\d+))?", text)
+                    if not m:
+                        continue
+                    key = int(m[2]), m[3]
+                    if m[1] == "begin":
+                        begun[key] = ticks(lines.process.pid)
+                    elif m[1] == "end" and key in begun:
+                        used[key] = ticks(lines.process.pid) - begun[key]
+                    elif m[1] == "row" and m[4]:
+                        found[key] = [int(m[i]) for i in (4, 5, 6)]
+            finally:
+                lines.close()
+        if len(found) != len(self.rows) * len(self.formats) or set(found) - set(used):
+            raise SystemExit(f"fio: {side} on {bus}: its last lines are {lines.tail[-5:]}; all are in {self.out}/fio.log")
+        return {k: (v[0] * 1024 / 1e6 if kinds[k[0]][3] == "MB/s" else v[1], used[k] * 1e6 / max(1, v[2] / blocks[kinds[k[0]][1]]))
+                for k, v in found.items()}
+
+    def bus(self, bus):
+        samples = {side: [] for side in self.sides}
+        for n in range(self.args.rounds):
+            for side in self.sides[:: 1 if n % 2 == 0 else -1]:
+                samples[side].append(self.measure(side, bus))
+        for i, (name, what) in enumerate(self.rows.items()):
+            mids = {f: {s: self.middle([r[i, f] for r in v]) for s, v in samples.items()} for f in self.formats}
+            for fmt, mid in mids.items():
+                row = {"bus": bus, "format": fmt, "name": name, "unit": what[3], "samples": {
+                    s: [r[i, fmt] for r in v] for s, v in samples.items()}}
+                for k, (figure, cpu) in mid.items():
+                    row[k], row[k + "_cpu_us"] = figure, cpu
+                ours, theirs, raw = mid.get("lodge"), mid.get("tcg"), mids.get("raw", {}).get("lodge")
+                row["ratio"], row["cpu_ratio"] = (ours[0] / theirs[0], theirs[1] / ours[1]) if ours and theirs else (None, None)
+                row["of_raw"], row["cpu_of_raw"] = (ours[0] / raw[0], raw[1] / ours[1]) if ours and raw and fmt != "raw" else (None, None)
+                self.results.append(row)
+                print(f"  {bus + ', ' + fmt + ': ' + name:<46} " + " ".join(
+                    f"{report.number(row.get(k)):>{w}}" for k, w in zip(COLUMNS, (8, 8, 5, 5, 6, 6, 5, 5))) + f"  {what[3]}", flush=True)
+
+    @staticmethod
+    def middle(samples):
+        return tuple(statistics.median(x) for x in zip(*samples))
 
     def go(self):
-        a, rows = self.args, []
-        print(f"  {'':<44} {'Lodge':>10} {'QEMU TCG':>10} {'ratio':>6}")
-        for fmt in a.formats.split(","):
-            for bus in a.buses.split(","):
-                samples = {side: [] for side in a.sides.split(",")}
-                for _ in range(a.rounds):
-                    for side in samples:
-                        samples[side].append(self.measure(side, bus, fmt))
-                for i, (name, what) in enumerate(ROWS.items()):
-                    mid = {s: statistics.median(r[i] for r in v) for s, v in samples.items()}
-                    ratio = mid["lodge"] / mid["tcg"] if "lodge" in mid and mid.get("tcg") else None
-                    rows.append({"bus": bus, "format": fmt, "name": name, "unit": what[3], **mid, "ratio": ratio})
-                    print(f"  {fmt + ' ' + bus + ': ' + name:<44} {mid.get('lodge', 0):10.1f} {mid.get('tcg', 0):10.1f} "
-                          f"{ratio or 0:6.2f} {what[3]}", flush=True)
-        with open(os.path.join(self.out, "fio.json"), "w") as f:
-            json.dump({"engine": a.engine, "rounds": a.rounds, "seconds": a.seconds, "size_mib": a.size, "rows": rows}, f, indent=1)
+        print(f"  {'fio in a guest':<46} {'Lodge':>8} {'TCG':>8} {'x TCG':>5} {'/raw':>5} {'us CPU':>6} {'TCG':>6} {'x TCG':>5} "
+              f"{'/raw':>5}  goals: {TCG_GOAL} x TCG, {RAW_GOAL} of raw")
+        try:
+            for bus in self.args.buses.split(","):
+                self.bus(bus)
+        finally:
+            a = self.args
+            self.doc = {"engine": a.engine, "rounds": a.rounds, "seconds": a.seconds, "size_mib": a.size, "machine": report.machine(),
+                        "date": time.strftime("%Y-%m-%d"), "noise": self.noise.so_far(), "goals": {"tcg": TCG_GOAL, "raw": RAW_GOAL},
+                        "rows": self.results}
+            with open(os.path.join(self.out, "fio.json"), "w") as f:
+                json.dump(self.doc, f, indent=1)
+        if self.args.doc:
+            report.between_marks(self.args.doc, "fio", markdown(self.doc))
+        return self.doc
 
 
-def main():
+def markdown(doc):
+    m, n = doc["machine"], doc["noise"]
+    lines = [f"Engine `{doc['engine']}`, medians of {doc['rounds']} rounds of {doc['seconds']} s a row, disks of {doc['size_mib']} MiB, "
+             f"{doc['date']}. Host: {m['cpu']}, {m['cores']} cores, Linux {m['kernel']}; load {n['load_at_start']:.1f} when the run "
+             f"began and {n['load_at_end']:.1f} when it ended.", "",
+             "| bus, format | row | Lodge | QEMU TCG | of TCG | of raw | processor time | TCG's | of TCG | of raw |",
+             "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|"]
+    for r in doc["rows"]:
+        cell = [f"{r[k]:.0f} {r['unit']}" if r.get(k) else "-" for k in COLUMNS[:2]]
+        cell += [f"{r[k]:.2f} ×" if r.get(k) else "-" for k in COLUMNS[2:4]]
+        cell += [f"{r[k]:.0f} µs" if r.get(k) else "-" for k in COLUMNS[4:6]]
+        cell += [f"{r[k]:.2f} ×" if r.get(k) else "-" for k in COLUMNS[6:]]
+        lines.append(f"| {r['bus']}, {r['format']} | {r['name']} | " + " | ".join(cell) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def parser():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("out")
     p.add_argument("--engine", default="jit")
     p.add_argument("--buses", default="virtio,ahci,nvme")
     p.add_argument("--formats", default="raw,vdi,qcow2")
+    p.add_argument("--rows", default="*", help="only the rows that match (shell patterns)")
     p.add_argument("--sides", default="lodge,tcg")
-    p.add_argument("--seconds", type=int, default=5)
+    p.add_argument("--seconds", type=int, default=3)
     p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--size", type=int, default=256)
+    p.add_argument("--size", type=int, default=256, help="MiB")
     p.add_argument("--cache", help="where the guest's image is kept (OUT_DIR/cache)")
-    b = Bench(p.parse_args())
+    p.add_argument("--patience", type=int, default=300, help="seconds that a guest may be silent")
+    p.add_argument("--doc", help="the document that gets the table")
+    return p
+
+
+def measure(words):
+    b = Bench(parser().parse_args(words))
     try:
-        b.go()
+        return b.go()
     finally:
-        shutil.rmtree(b.tmp, ignore_errors=True)
+        b.close()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    measure(sys.argv[1:])

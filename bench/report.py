@@ -213,19 +213,23 @@ def write_chart(doc, path):
         f.write(chart(g["rows"], f"Debian 12 guest, engine {g['engine']}" + (", quick run" if g.get("quick") else "")))
 
 
+def between_marks(path, name, text):
+    """Replace what a document has between the marks of that name."""
+    begin, end = f"<!-- bench/report.py: {name} -->", f"<!-- end: {name} -->"
+    whole = open(path).read()
+    if begin not in whole or end not in whole:
+        sys.exit(f"report.py: {path} has no marks {begin} and {end}")
+    head, rest = whole.split(begin, 1)
+    tail = rest.split(end, 1)[1]
+    with open(path, "w") as f:
+        f.write(f"{head}{begin}\n{text}{end}{tail}")
+
+
 def update_document(doc, path):
     """Replace what is between the marks of this engine."""
     engine = doc["guest"]["engine"]
     svg = f"guest-{engine}.svg"
-    begin, end = f"<!-- bench/report.py: {engine} -->", f"<!-- end: {engine} -->"
-    text = open(path).read()
-    if begin not in text or end not in text:
-        sys.exit(f"report.py: {path} has no marks {begin} and {end}")
-    head, rest = text.split(begin, 1)
-    tail = rest.split(end, 1)[1]
-    table = f"{begin}\n{markdown(doc)}\n![Times as fast as QEMU TCG]({svg})\n{end}"
-    with open(path, "w") as f:
-        f.write(head + table + tail)
+    between_marks(path, engine, f"{markdown(doc)}\n![Times as fast as QEMU TCG]({svg})\n")
     write_chart(doc, os.path.join(os.path.dirname(path), svg))
 
 
