@@ -7,7 +7,8 @@
  *
  *	reads the password from its standard input: it is in no argument and no environment
  *	finds the user, and has the guest itself check the password: PAM's unix_chkpwd, or what computes the hash of
- *	/etc/shadow
+ *	/etc/shadow; or finds that the line of /etc/shadow is the same for which it was right a short while ago, which
+ *	the machine's process remembers (vm/logins.h): the check takes longer than all the rest
  *	makes two new files that only root can read, for standard output and error of the program
  *	becomes the user (setpriv or su) and the program, in a session of its own
  *
@@ -28,20 +29,25 @@
 
 #include "base/base64.h"
 #include "host/guest.h"
+#include "host/run.h"
+#include "vm/protocol.h"
 
 #define READ_PIECE 262144
 #define INPUT_PIECE 393216    /* becomes 512 KiB of base64, in a message of at most 1 MiB */
 #define CUT_EVERY (16u << 20) /* bytes read of a file before they are cut out of it */
 #define POLL_MIN_MS 2
 #define POLL_MAX_MS 40
-#define OPEN_AFTER_MS 25 /* most programs have ended by then, and their files are read once */
+#define OPEN_AFTER_MS 25
 
 static const char account[] =
-	"umask 077; IFS= read -r p; e=; while IFS= read -r l; do e=\"$e$l\n\"; done\n"
+	"umask 077; IFS= read -r p; IFS= read -r K; e=; while IFS= read -r l; do e=\"$e$l\n\"; done\n"
 	"n=; while IFS=: read -r n x i g c h s; do [ \"$n\" = \"$u\" ] && break; n=; done </etc/passwd\n"
 	"if [ -z \"$n\" ] && command -v getent >/dev/null; then IFS=: read -r n x i g c h s <<E\n"
 	"$(getent passwd \"$u\")\nE\nfi\n"
 	"[ -n \"$n\" ] || { echo LODGE:LOGON; exit 1; }\n"
+	"L() { while IFS= read -r l; do case $l in \"$u:\"*) return ;; esac; done </etc/shadow; l=; }\n"
+	"L 2>/dev/null; B=$l\n"
+	"if [ -z \"$K\" ] || [ \"$K\" != \"$B\" ]; then\n"
 	"k=; for k in /usr/sbin/unix_chkpwd /sbin/unix_chkpwd /usr/bin/unix_chkpwd; do [ -x $k ] && break; k=; done\n"
 	"if [ -n \"$k\" ]; then o=nonull; [ -n \"$p\" ] || o=nullok; printf '%s\\0' \"$p\" | $k \"$u\" $o >/dev/null "
 	"2>&1; r=$?\n"
@@ -63,7 +69,9 @@ static const char account[] =
 	"else echo LODGE:CHECK; exit 1; fi\n"
 	"[ -n \"$q\" ] && [ \"$q\" = \"$w\" ] && r=0 ;;\n"
 	"esac; fi\n"
-	"p=; [ $r = 0 ] || { echo LODGE:LOGON; exit 1; }\n";
+	"p=; [ $r = 0 ] || { echo LODGE:LOGON; exit 1; }\n"
+	"L 2>/dev/null; [ -n \"$B\" ] && [ \"$B\" = \"$l\" ] && printf 'LODGE:RIGHT %s\\n' \"$B\"\n"
+	"fi; p= K= B= l=\n";
 
 /* Finds the program and makes the files. */
 static const char program[] =
@@ -94,7 +102,9 @@ struct run {
 	char base[64];	       /* of the files in the guest */
 	char files[256];       /* for its shell */
 	struct stream out[3];
-	bool stopped; /* who takes the output wants no more */
+	bool stopped;	     /* who takes the output wants no more */
+	uint64_t open_after; /* ms from the start: most programs have ended by then, and their files are read once */
+	char known[VM_LOGIN_LINE_MAX + 1]; /* the guest's line of /etc/shadow for which the password was right; "" */
 };
 
 /* ---- both agents ---- */
@@ -202,7 +212,7 @@ good_name(const char *name, size_t n)
 static int
 secret_input(const struct run *r, struct str *out, struct err *e)
 {
-	str_addf(out, "%s\n", r->g->password);
+	str_addf(out, "%s\n%s\n", r->g->password, r->known);
 	for (char *const *v = r->p->env; v && *v; v++) {
 		size_t n = strcspn(*v, "=");
 
@@ -341,6 +351,32 @@ spool_input(struct run *r, struct err *e)
 	return result;
 }
 
+/* ---- a password that was right lately ---- */
+
+static void
+recall_login(struct run *r)
+{
+	struct err unused;
+	json_t *o = vm_line_call(r->g->fd, r->g->vm, "agent.login",
+		json_pack("{s:s, s:s}", "user", r->g->user, "password", r->g->password), 0, &unused);
+	const char *line = json_string_value(json_object_get(o, "line"));
+
+	snprintf(r->known, sizeof(r->known), "%s", line ? line : "");
+	json_decref(o);
+}
+
+/* The guest says so, with its line; it is believed about its own users. */
+static void
+note_login(struct run *r, const char *line)
+{
+	struct err unused;
+	json_t *o = json_pack("{s:s, s:s, s:s}", "user", r->g->user, "password", r->g->password, "line", line);
+
+	if (o && strlen(line) <= VM_LOGIN_LINE_MAX)
+		json_decref(vm_line_call(r->g->fd, r->g->vm, "agent.login", json_incref(o), 0, &unused));
+	json_decref(o);
+}
+
 /* What is to happen when we are gone, whatever the reason. */
 static int
 leave_word(struct run *r, struct err *e)
@@ -362,13 +398,16 @@ launch(struct run *r, struct err *e)
 	struct str secret = { 0 };
 	char *script, *b64;
 	json_t *o = NULL;
+	uint64_t sent;
 
+	recall_login(r);
 	if (leave_word(r, e) || (r->p->in >= 0 && spool_input(r, e)) || secret_input(r, &secret, e)) {
 		str_free(&secret);
 		return -1;
 	}
 	script = launcher(r);
 	b64 = base64_text(secret.s, secret.len);
+	sent = guest_now_ms();
 	o = guest_ask(r->g, "guest-exec",
 		json_pack("{s:s, s:[s,s,s], s:[s], s:s, s:b}", "path", "/bin/sh", "arg", "-c", script, "sh", "env",
 			GUEST_PATH, "input-data", b64, "capture-output", 1),
@@ -387,6 +426,8 @@ launch(struct run *r, struct err *e)
 		return -1;
 	r->p->pid = json_integer_value(json_object_get(o, "pid"));
 	json_decref(o);
+	/* A start took it so long; the script and the program are several. */
+	r->open_after = guest_now_ms() - r->start + MAX(10 * (guest_now_ms() - sent), (uint64_t)OPEN_AFTER_MS);
 	note_process(r);
 	return leave_word(r, e);
 }
@@ -396,11 +437,19 @@ static int
 launcher_said(struct run *r, const json_t *status, struct err *e)
 {
 	const char *b64 = json_string_value(json_object_get(status, "out-data")), *word;
-	char *text = xstrdup(b64 ? b64 : "");
+	char *text = xstrdup(b64 ? b64 : ""), *said;
 	int result = 0;
 
-	text[base64_bytes(text)] = 0;
-	word = str_starts(text, "LODGE:") ? text + 6 : "";
+	said = text;
+	said[base64_bytes(said)] = 0;
+	if (str_starts(said, "LODGE:RIGHT ")) {
+		char *end = said + strcspn(said, "\n");
+
+		said = *end ? end + 1 : end;
+		*end = 0;
+		note_login(r, text + strlen("LODGE:RIGHT "));
+	}
+	word = str_starts(said, "LODGE:") ? said + 6 : "";
 	if (str_starts(word, "LOGON"))
 		result = logon_failed(e);
 	else if (str_starts(word, "FILE"))
@@ -509,7 +558,7 @@ watch(struct run *r, struct err *e)
 		json_decref(o);
 		if (bad)
 			return -1;
-		if (!opened && (ended || guest_now_ms() - r->start >= OPEN_AFTER_MS)) {
+		if (!opened && (ended || guest_now_ms() - r->start >= r->open_after)) {
 			opened = open_streams(r);
 			if (!opened && ended)
 				return err_set(e, ERR_GUEST, "The output of the program cannot be read in the guest");

@@ -16,6 +16,7 @@
 
 #include "dev/dev.h"
 #include "vm/agent.h"
+#include "vm/logins.h"
 
 #define SESSIONS_MAX 64
 #define PROCESSES_MAX 256
@@ -85,6 +86,7 @@ vm_agent_open(struct vm *v, struct err *e)
 
 	v->agent = agent_create(v->m->loop, v->c->name, &w);
 	v->sessions = json_array();
+	v->logins = logins_create();
 	machine_lock(v->m);
 	vm_agent_info_start(v);
 	machine_unlock(v->m);
@@ -101,6 +103,8 @@ vm_agent_close(struct vm *v)
 	machine_unlock(v->m);
 	json_decref(v->sessions);
 	v->sessions = NULL;
+	logins_destroy(v->logins);
+	v->logins = NULL;
 }
 
 void
@@ -203,6 +207,22 @@ vm_agent_client_gone(struct vm *v, uint64_t client)
 
 /* ---- requests ---- */
 
+static int
+login(struct vm *v, const json_t *p, json_t **result, struct err *e)
+{
+	const char *user = json_string_value(json_object_get(p, "user"));
+	const char *password = json_string_value(json_object_get(p, "password"));
+	const char *line = json_string_value(json_object_get(p, "line"));
+
+	if (!user || !password || strlen(user) > 255 || strlen(password) > 4096)
+		return err_set(e, ERR_INVALID, "a login has a 'user' and a 'password'");
+	if (line)
+		logins_add(v->logins, user, password, line);
+	else if ((line = logins_find(v->logins, user, password)))
+		*result = json_pack("{s:s}", "line", line);
+	return 0;
+}
+
 static bool
 can_talk(struct vm *v, struct err *e)
 {
@@ -240,6 +260,9 @@ vm_agent_method(struct vm *v, enum vm_agent_request what, const json_t *params, 
 		break;
 	case AGENT_SESSION:
 		r = vm_agent_session(v, params, asker->client, result, e) ? -1 : 1;
+		break;
+	case AGENT_LOGIN:
+		r = login(v, params, result, e) ? -1 : 1;
 		break;
 	}
 	if (r)

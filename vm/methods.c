@@ -738,6 +738,11 @@ METHOD(agent_session)
 	return ask_agent(c, AGENT_SESSION);
 }
 
+METHOD(agent_login)
+{
+	return ask_agent(c, AGENT_LOGIN);
+}
+
 /* ---- pictures ---- */
 
 json_t *

@@ -103,6 +103,7 @@ struct vm {
 	struct agent_info *agent_info;	/* agentinfo.c */
 	struct pc_device *agent_device; /* NULL: none */
 	json_t *sessions;		/* in the guest, as clients told */
+	struct logins *logins;
 	uint64_t next_session;
 	struct control *control;
 	int lock_fd;
@@ -275,7 +276,7 @@ unsigned control_clients(const struct control *c);
 enum method_result method_call(struct vm *v, const char *name, const json_t *params, const struct vm_asker *asker,
 	json_t **result, struct err *e);
 /* ---- agentlink.c ---- */
-enum vm_agent_request { AGENT_STATUS, AGENT_CALL, AGENT_WAIT, AGENT_ONCLOSE, AGENT_SESSION };
+enum vm_agent_request { AGENT_STATUS, AGENT_CALL, AGENT_WAIT, AGENT_ONCLOSE, AGENT_SESSION, AGENT_LOGIN };
 int vm_agent_open(struct vm *v, struct err *e);
 void vm_agent_close(struct vm *v);
 /* The device is the agent's channel. */

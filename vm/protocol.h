@@ -72,6 +72,7 @@
 
 #define VM_MESSAGE_MAX (1u << 20) /* of a request */
 #define VM_REPLY_MAX (64u << 20)  /* of an answer: screenshots */
+#define VM_LOGIN_LINE_MAX 1024	  /* bytes of "line" in agent.login */
 
 /*
  * The life cycle of a machine, as VirtualBox names the states. X(name, text, final)
@@ -201,6 +202,9 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *	                               process {id, process:{pid, command}}
  *	                               detach {id}, remove {id}
  *	                               list -> {"sessions":[{"id","name","user","client","processes":[...]}]}
+ *	agent.login {user, password, line?}
+ *	                            -> {"line"?}   for which line of the guest's /etc/shadow that password was right
+ *	                               lately; with `line`: remember it (vm/logins.h)
  *	stats                       -> {"cpus":[{counter:n,...}],
  *	                                "disks":[{"controller","port","device","reads","writes",...}],
  *	                                "nics":[{"slot","tx_frames","tx_bytes","rx_frames",...}]}
@@ -254,7 +258,8 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
 	X("agent.call", agent_call)                                                                                    \
 	X("agent.wait", agent_wait)                                                                                    \
 	X("agent.onclose", agent_onclose)                                                                              \
-	X("agent.session", agent_session)
+	X("agent.session", agent_session)                                                                              \
+	X("agent.login", agent_login)
 
 /*
  * ---- The configuration document ----------------------------------------------------------------------------------

@@ -32,7 +32,8 @@ struct gctl {
 
 /* A session as the line's user; NULL after printing why not. */
 struct host_guest *gctl_open(struct gctl *g);
-int gctl_fail(struct gctl *g, const struct err *e); /* 1, or 2 */
+int gctl_fail(struct gctl *g, const struct err *e); /* 1, or 2; of a time-out with gctl_why() */
+void gctl_why(struct gctl *g);			    /* to standard error */
 
 int gctl_run(struct gctl *g); /* run, start, exec, execute */
 int gctl_copy(struct gctl *g, bool to);

@@ -271,6 +271,7 @@ gctl_waitrunlevel(struct gctl *g)
 			err_set(&e, ERR_TIMEOUT, "Run level was not reached within time: no guest agent answers");
 			fail_api(
 				g->c, &e, &(struct site){ "Guest", "waitForRunLevel()", 1, "VBoxManageGuestCtrl.cpp" });
+			gctl_why(g);
 			return 1;
 		}
 		return gctl_fail(g, &e);

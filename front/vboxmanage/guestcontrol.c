@@ -425,9 +425,30 @@ take_password(struct gctl *g)
 	return 0;
 }
 
+static void
+why_line(void *opaque, const char *line)
+{
+	fprintf(stderr, "%s\n", line);
+}
+
+/* Behind an error that says no more than that time is over: what can be seen of the guest from outside. */
+void
+gctl_why(struct gctl *g)
+{
+	struct err unused = { 0 };
+
+	fflush(stdout);
+	host_vm_why(g->c->host, g->vm, why_line, NULL, &unused);
+}
+
 int
 gctl_fail(struct gctl *g, const struct err *e)
 {
+	if (e->code == ERR_TIMEOUT) {
+		fail_api(g->c, e, &session_site);
+		gctl_why(g);
+		return 1;
+	}
 	if (e->code == ERR_VM_STATE && str_starts(e->text, "Machine \""))
 		return fail_plain(g->c, "%s", e->text);
 	if (e->code == ERR_IPRT && str_starts(e->text, "No guest agent")) {

@@ -48,6 +48,13 @@ programs_run() {
 it's" && $stderr == err ]] || { echo "$status $output $stderr"; return 1; }
 	gctl run --username joe --password wrong -- /bin/true
 	[[ $status -eq 1 && $stderr == *"The specified user was not able to logon on guest"* ]] || return 1
+	# A password that was right a moment ago is not when the guest has another.
+	in_guest 'echo "joe:another" | chpasswd'
+	gctl run "${as_joe[@]}" -- /bin/true
+	[[ $status -eq 1 && $stderr == *"not able to logon"* ]] || return 1
+	gctl run --username joe --password another -- /bin/true
+	[[ $status -eq 0 ]] || return 1
+	in_guest 'echo "joe:se cret'"'"'1" | chpasswd'
 	gctl run "${as_joe[@]}" -- /bin/nothing
 	[[ $status -eq 1 && $stderr == *"The specified file was not found on guest"* ]] || return 1
 	gctl run "${as_joe[@]}" --timeout 2000 -- /bin/sleep 100
@@ -84,6 +91,7 @@ it's" && $stderr == err ]] || { echo "$status $output $stderr"; return 1; }
 	in_guest 'killall -STOP qemu-ga 2>/dev/null || pkill -STOP qemu-ga'
 	gctl run "${as_joe[@]}" -- /bin/true
 	[[ $status -eq 1 && $stderr == *"did not answer in time"* ]]
+	[[ $stderr == *"The log of its kernel:"* && $stderr == *"forwarded to the guest's 22 (ssh), answers \"SSH-2.0"* ]]
 	in_guest 'pkill -CONT qemu-ga'
 	wait_for 60 VBoxManage guestcontrol deb run "${as_joe[@]}" -- /bin/true
 }
