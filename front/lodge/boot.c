@@ -615,7 +615,9 @@ static const struct boot_option {
 	{ "initrd", "F", opt_initrd, "its initial RAM disk" },
 	{ "append", "S", opt_append, "its command line" },
 	{ "module", "\"F ARGS\"", opt_module, "a multiboot or PVH module; may be repeated" },
-	{ "disk", "F[,bus=ahci|ide|virtio|virtio-scsi|nvme|lsilogic|lsisas|usb][,readonly=on][,format=raw|vdi][,serial=S]",
+	{ "disk",
+		"F[,bus=ahci|ide|virtio|virtio-scsi|nvme|lsilogic|lsisas|usb][,readonly=on][,format=raw|vdi][,serial="
+		"S]",
 		opt_disk, "a disk image; may be repeated" },
 	{ "cdrom", "F[,bus=ide|ahci|virtio-scsi|lsilogic|lsisas]", opt_cdrom, "a CD image; may be repeated" },
 	{ "floppy", "F[,readonly=on]", opt_floppy, "a floppy image; may be repeated" },
