@@ -192,6 +192,7 @@ jit_new_contexts(struct jit_cpu *j)
 	memset(j->upper_context, 0xff, sizeof(j->upper_context));
 	memset(j->noted, 0, sizeof(j->noted));
 	j->seen_key = UINT64_MAX;
+	jit_forget_views(j);
 	j->hot.ctx[0] = j->hot.ctx[1] = 0xffffull << 48; /* matches nothing until the next refresh */
 }
 

@@ -445,12 +445,13 @@ swap_gs(struct insn *n)
 	n->reads = n->kills = n->may = 0;
 }
 
-/* Those of system.c. */
+/* Those of system.c and mode.c. */
 static bool
 system_call(struct jit_scratch *t, struct insn *n)
 {
 	const struct soft_cpu *c = &t->j->i.c;
 	bool smap = !c->cpl && c->v.cpus->model.cr4_supported & CR4_SMAP;
+	enum kind kind = K_SYSTEM;
 
 	if (!t->wide)
 		return false;
@@ -474,24 +475,29 @@ system_call(struct jit_scratch *t, struct insn *n)
 		n->system = JIT_POPF;
 		break;
 	case ZYDIS_MNEMONIC_PUSHFQ:
-		n->system = JIT_PUSHF;
+		kind = K_PUSHF;
 		break;
 	case ZYDIS_MNEMONIC_STAC:
 	case ZYDIS_MNEMONIC_CLAC:
 		if (!smap)
 			return false;
 		n->system = n->in.mnemonic == ZYDIS_MNEMONIC_STAC ? JIT_STAC : JIT_CLAC;
+		kind = K_QUICK;
 		break;
 	case ZYDIS_MNEMONIC_RDTSC:
 		n->system = JIT_RDTSC;
+		kind = K_QUICK;
 		break;
 	case ZYDIS_MNEMONIC_RDTSCP:
 		n->system = JIT_RDTSCP;
+		kind = K_QUICK;
 		break;
 	default:
 		return false;
 	}
-	n->kind = K_SYSTEM;
+	n->kind = kind;
+	n->reads = kind == K_QUICK ? 0 : ARITH_FLAGS;
+	n->kills = n->may = kind == K_SYSTEM ? ARITH_FLAGS : 0;
 	return true;
 }
 
@@ -517,7 +523,7 @@ classify(struct jit_scratch *t, struct insn *n)
 	} else if (m == ZYDIS_MNEMONIC_SWAPGS && t->wide && !t->j->i.c.cpl) {
 		swap_gs(n);
 	} else if (system_call(t, n)) {
-		n->reads = n->kills = n->may = ARITH_FLAGS;
+		; /* it is filled in */
 	} else if (is_system(m)) {
 		jit_refuse(n, JIT_FAR);
 		n->ends = true;

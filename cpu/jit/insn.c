@@ -205,9 +205,48 @@ system_help(struct jit_scratch *t, const struct insn *n)
 
 	jit_save_flags(t);
 	e_mov_imm32(&t->e, H_CX, jit_site_of(t, n) | SITE_SIZE_BITS(quad ? 3 : 2) | SITE_REFUSAL(n->system));
-	e_mov_imm32(&t->e, T_A, HELP_SYSTEM);
-	e_call(&t->e, t->j->stub.call);
+	if (n->system == JIT_SYSCALL && t->j->i.c.cpl == 3) {
+		e_call(&t->e, t->j->stub.syscall);
+	} else if (n->system == JIT_SYSRET && quad && !t->j->i.c.cpl) {
+		e_call(&t->e, t->j->stub.sysret);
+	} else {
+		e_mov_imm32(&t->e, T_A, HELP_SYSTEM);
+		e_call(&t->e, t->j->stub.call);
+	}
 	t->w.host_ok = t->w.fp_ok = false;
+}
+
+static uint32_t
+quick_stub(struct jit_scratch *t, const struct insn *n)
+{
+	switch (n->system) {
+	case JIT_STAC:
+		return t->w.mmu == MMU_KERNEL_SMAP ? t->j->stub.stac : t->j->stub.call;
+	case JIT_CLAC:
+		return t->w.mmu == MMU_KERNEL ? t->j->stub.clac : t->j->stub.call;
+	case JIT_RDTSC:
+		return t->j->stub.rdtsc;
+	default:
+		return t->j->stub.rdtscp;
+	}
+}
+
+/* STAC and CLAC: what the stub leaves to C does not come back if it changes the mode, so behind it the mode is known. */
+static void
+quick_help(struct jit_scratch *t, const struct insn *n)
+{
+	uint32_t stub = quick_stub(t, n);
+
+	jit_clobber(t, n->live_in);
+	e_mov_imm32(&t->e, H_CX, jit_site_of(t, n) | SITE_REFUSAL(n->system));
+	if (stub == t->j->stub.call)
+		e_mov_imm32(&t->e, T_A, HELP_SYSTEM);
+	e_call(&t->e, stub);
+	if (stub == t->j->stub.stac)
+		t->w.mmu = MMU_KERNEL;
+	else if (stub == t->j->stub.clac)
+		t->w.mmu = MMU_KERNEL_SMAP;
+	t->w.fp_ok = false;
 }
 
 /* Can this instruction's registers be placed? Decided before anything is written. */
@@ -422,6 +461,18 @@ push(struct jit_scratch *t, const struct insn *n)
 }
 
 static void
+push_flags(struct jit_scratch *t, const struct insn *n)
+{
+	jit_save_flags(t);
+	t->w.host_ok = false;
+	push_place(t, n);
+	e_call(&t->e, t->j->stub.rflags);
+	store_value(t, H_CX, 0);
+	move_sp(t, -(int32_t)t->stack);
+	jit_checked(t);
+}
+
+static void
 pop(struct jit_scratch *t, const struct insn *n)
 {
 	unsigned g = jit_guest_gpr(n->o[0].reg.value), host = jit_host_reg[g];
@@ -621,6 +672,12 @@ jit_write_insn(struct jit_scratch *t, struct insn *n)
 		break;
 	case K_SYSTEM:
 		system_help(t, n);
+		break;
+	case K_QUICK:
+		quick_help(t, n);
+		break;
+	case K_PUSHF:
+		push_flags(t, n);
 		break;
 	case K_BITS:
 		bits(t, n);

@@ -7,6 +7,7 @@
  *	run.c        the engine: run loop, requests, exceptions, what translated code calls in C
  *	cache.c      code memory, blocks, the pages they come from, links between them, dropping them
  *	stubs.c      the fixed pieces of host code: entry, exit, memory checks, the ways to C and back
+ *	mode.c       those that change the mode: SYSCALL, SYSRET, STAC, CLAC; RDTSC and the image of RFLAGS
  *	decode.c     guest instructions: which are translated and how; liveness of flags
  *	group.c      accesses that one check can cover
  *	memory.c     addresses and checks
@@ -133,6 +134,22 @@ struct jit_context {
 	uint64_t ctx;
 };
 
+/*
+ * What differs between user mode and the kernel in one address space: so that translated code can go from one to the
+ * other itself. C fills in one at a time, as it comes to a mode, and forgets all when anything else changes.
+ * The stack window is the one the mode was left with.
+ */
+enum jit_view_name { JIT_USER, JIT_KERNEL, JIT_KERNEL_AC, JIT_VIEWS }; /* 64-bit mode; JIT_KERNEL_AC: only with SMAP */
+#define JIT_NO_VIEW UINT32_MAX
+struct jit_view {
+	uint64_t ctx[2];
+	uint64_t stack_page;
+	uintptr_t stack_host;
+	_Atomic uint8_t *stack_flags;
+	uint32_t mode_key;
+	uint32_t mmu; /* JIT_NO_VIEW: not known */
+};
+
 struct jit_pending {
 	struct ram *ram;
 	uint64_t page;
@@ -155,6 +172,9 @@ struct jit_stubs {
 	 * not work out the whole instruction is carried out in C and the rest of its code skipped. */
 	uint32_t check[MMU_COUNT][2][2][JIT_SIZES]; /* [mmu][write][must be aligned][log2 of the size] */
 	uint32_t window[MMU_COUNT];		    /* make T_A's page the stack window if it is as it should be */
+	/* ECX: jit_site bits of HELP_SYSTEM; to C where it is not the ordinary case. Flags in memory form. */
+	uint32_t syscall, sysret, stac, clac, rdtsc, rdtscp;
+	uint32_t rflags; /* ECX = the image of RFLAGS as PUSHF stores it; clobbers T_B */
 };
 
 /* What a call from translated code says about its instruction, packed in 32 bits. */
@@ -187,7 +207,6 @@ enum jit_system_kind {
 	JIT_IRET,
 	JIT_SWAPGS,
 	JIT_POPF,
-	JIT_PUSHF,
 	JIT_STAC,
 	JIT_CLAC,
 	JIT_RDTSC,
@@ -254,6 +273,8 @@ struct jit_cpu {
 	struct jit_context context[JIT_CONTEXTS], upper_context[16];
 	unsigned next_upper;
 	uint32_t last_ctx;
+	struct jit_view view[JIT_VIEWS];
+	uint64_t view_base, view_epoch; /* what all of them have in common */
 	uint64_t noted[JIT_NOTED / 64]; /* hashed: linear pages with entries in the jump cache */
 	uint64_t seen_epoch, seen_key;
 	uint16_t seen_last_gen, seen_global_gen;
@@ -278,6 +299,10 @@ extern const uint8_t jit_host_reg[16];
 
 /* ---- stubs.c ---- */
 void jit_make_stubs(struct jit_cpu *j);
+
+/* ---- mode.c ---- */
+struct emit;
+void jit_make_mode_stubs(struct jit_cpu *j, struct emit *e);
 
 /* ---- cache.c ---- */
 /* Does the host give executable memory? */
@@ -347,6 +372,18 @@ jit_close_window(struct jit_cpu *j)
 	j->hot.stack_page = JIT_NO_WINDOW;
 	j->hot.stack_host = (uintptr_t)j->nowhere;
 	j->hot.stack_flags = &j->nowhere_flags;
+	for (int i = 0; i < JIT_VIEWS; i++) {
+		j->view[i].stack_page = JIT_NO_WINDOW;
+		j->view[i].stack_host = (uintptr_t)j->nowhere;
+		j->view[i].stack_flags = &j->nowhere_flags;
+	}
+}
+
+static inline void
+jit_forget_views(struct jit_cpu *j)
+{
+	for (int i = 0; i < JIT_VIEWS; i++)
+		j->view[i].mmu = JIT_NO_VIEW;
 }
 
 /* ---- fp.c ---- */
@@ -380,7 +417,6 @@ struct jit_form {
 	bool narrow; /* not from 64-bit code: VEX.W says nothing about general registers */
 	bool evex;   /* encode.c's own */
 };
-struct emit;
 void jit_encode(struct emit *e, const void *zydis_insn, const uint8_t *guest, const struct jit_form *f);
 
 #endif

@@ -132,7 +132,7 @@ jit_check(struct jit_scratch *t, const struct insn *n, unsigned size, unsigned h
 {
 	unsigned log2 = (unsigned)__builtin_ctz(size);
 
-	e_call(&t->e, t->j->stub.check[t->j->i.c.mmu][!!(how & SITE_WRITE)][!!(how & SITE_ALIGN)][log2]);
+	e_call(&t->e, t->j->stub.check[t->w.mmu][!!(how & SITE_WRITE)][!!(how & SITE_ALIGN)][log2]);
 	e8(&t->e, 0xa9); /* test eax, imm32 */
 	e32(&t->e, jit_site_of(t, n) | how | SITE_SIZE_BITS(log2));
 	t->tested = e_at(&t->e);
@@ -192,7 +192,7 @@ static uint32_t
 tlb_lookup(struct jit_scratch *t, unsigned span, bool write, uint32_t *watched)
 {
 	struct emit *e = &t->e;
-	uint32_t tlb = JIT_OFF(i.c.tlb) + (uint32_t)sizeof(t->j->i.c.tlb[0]) * t->j->i.c.mmu, site;
+	uint32_t tlb = JIT_OFF(i.c.tlb) + (uint32_t)sizeof(t->j->i.c.tlb[0]) * t->w.mmu, site;
 
 	if (t->j->bmi2) {
 		E_BYTES(e, 0xc4, 0xc3, 0x7b, 0xf0, 0xc8 | (T_A & 7), 7); /* rorx ecx, r11d, 7 */
@@ -262,7 +262,7 @@ jit_group_again(struct jit_scratch *t, const struct later *l)
 	t->w = l->before;
 	if (n->group.stack) {
 		e_cpu(&t->e, true, 0x33, T_A, JIT_OFF(hot.stack_page));
-		e_call(&t->e, t->j->stub.window[t->j->i.c.mmu]);
+		e_call(&t->e, t->j->stub.window[t->w.mmu]);
 	}
 	t->in_line = false;
 	for (unsigned i = 0; i < n->members; i++) {

@@ -132,6 +132,32 @@ upper_context(struct jit_cpu *j, uint32_t mode_key)
 	return &j->upper_context[j->next_upper++ % ARRAY_LEN(j->upper_context)];
 }
 
+#define KEY_OF_VIEW (15ull << 3) /* of mode_key: CPL and the kind of eye */
+
+/* The mode that was just come to, for translated code to come to it again. */
+static void
+note_view(struct jit_cpu *j, uint64_t key)
+{
+	const struct soft_cpu *c = &j->i.c;
+	struct jit_view *v;
+
+	if ((key & ~KEY_OF_VIEW) != j->view_base || c->tlb_epoch != j->view_epoch) {
+		jit_forget_views(j);
+		j->view_base = key & ~KEY_OF_VIEW;
+		j->view_epoch = c->tlb_epoch;
+	}
+	if (c->mode != X86_LONG64 || (c->cpl && c->cpl != 3) || wants_single(j) || c->ac_check)
+		return;
+	if (c->cpl)
+		v = &j->view[JIT_USER];
+	else
+		v = &j->view[ST.rflags & FLAG_AC && ST.cr4 & CR4_SMAP ? JIT_KERNEL_AC : JIT_KERNEL];
+	v->ctx[0] = j->hot.ctx[0];
+	v->ctx[1] = j->hot.ctx[1];
+	v->mode_key = c->mode_key;
+	v->mmu = c->mmu;
+}
+
 /*
  * The upper half of the linear addresses has a number of its own, which changes of the address space leave alone: where
  * kernels have their code, in global pages. When code is met there that is in none, both halves have the same.
@@ -157,12 +183,14 @@ take_context(struct jit_cpu *j, uint64_t key)
 		memset(j->target, 0, sizeof(j->target));
 		memset(j->context, 0xff, sizeof(j->context));
 		memset(j->upper_context, 0xff, sizeof(j->upper_context));
+		jit_forget_views(j);
 		j->last_ctx = 0;
 	}
 	j->hot.ctx[1] = j->apart ? 0 : context(j, upper_context(j, c->mode_key), c->mode_key);
 	j->hot.ctx[0] = context(j, &j->context[(key * 0x9e3779b97f4a7c15ull >> 48) % JIT_CONTEXTS], key);
 	if (j->apart)
 		j->hot.ctx[1] = j->hot.ctx[0];
+	note_view(j, key);
 }
 
 static inline void
@@ -513,7 +541,9 @@ help_system(struct jit_cpu *j, uint32_t site, uintptr_t b)
 	complete(j, site);
 	flags_out(j);
 	jit_system(j, site);
-	if (ST.rip == c->next_rip && c->mode_key == key && j->hot.run_ok && !requested(j) && !wants_single(j)) {
+	/* behind a CLAC in a block the mode is taken for changed, which without SMAP it is not */
+	if (ST.rip == c->next_rip && c->mode_key == key && j->hot.run_ok && !requested(j) && !wants_single(j) &&
+		SITE_REASON(site) != JIT_CLAC) {
 		flags_in(j);
 		return 1;
 	}

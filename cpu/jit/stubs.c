@@ -212,10 +212,15 @@ make_missed(struct jit_cpu *j, struct emit *e)
 static void
 make_window(struct jit_cpu *j, struct emit *e, unsigned mmu)
 {
-	uint32_t out[2], tlb = tlb_of(mmu);
+	uint32_t out[2], tlb = tlb_of(mmu), smap = 0;
 
 	j->stub.window[mmu] = e_at(e);
 	e->pushed = 8;
+	if (mmu == MMU_KERNEL) { /* what it finds with AC set has to be good when AC is clear again */
+		e_cpu(e, false, 0x83, 7, JIT_OFF(view[JIT_KERNEL].mmu));
+		e8(e, MMU_KERNEL_SMAP);
+		smap = e_jump_later(e, CC_E);
+	}
 	e_mov(e, T_B, T_A);
 	out[0] = lookup(j, e, tlb, (uint32_t)offsetof(struct soft_tlb_entry, write));
 	e_cpu_rcx(e, 0x8b, T_B, tlb + (uint32_t)offsetof(struct soft_tlb_entry, flags));
@@ -232,6 +237,8 @@ make_window(struct jit_cpu *j, struct emit *e, unsigned mmu)
 	e_here(e, out[1]);
 	e8(e, 0xc3);
 	e->pushed = 0;
+	if (smap)
+		e_here(e, smap); /* make_window(MMU_KERNEL_SMAP) is next */
 }
 
 static void
@@ -239,13 +246,14 @@ make_checks(struct jit_cpu *j, struct emit *e)
 {
 	uint32_t missed = make_missed(j, e);
 
-	for (unsigned mmu = 0; mmu < MMU_COUNT; mmu++) {
+	for (unsigned mmu = 0; mmu < MMU_COUNT; mmu++)
 		for (unsigned size = 0; size < JIT_SIZES; size++)
 			for (unsigned how = 0; how < 4; how++)
 				make_check(j, e, mmu, how & 1, how & 2, size, missed);
+	for (unsigned mmu = 0; mmu < MMU_COUNT; mmu++)
 		make_window(j, e, mmu);
-	}
 }
+_Static_assert(MMU_KERNEL + 1 == MMU_KERNEL_SMAP, "make_window() goes on with the next one");
 
 /* ---- calls of C ---- */
 
@@ -343,5 +351,6 @@ jit_make_stubs(struct jit_cpu *j)
 	j->stub.poll_host = make_poll(j, &e, true);
 	j->stub.poll_mem = make_poll(j, &e, false);
 	make_flags(j, &e);
+	jit_make_mode_stubs(j, &e);
 	j->start = j->used = (e_at(&e) + 63) & ~63u;
 }

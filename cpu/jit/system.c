@@ -32,21 +32,6 @@ pop_flags(struct jit_cpu *j)
 }
 
 static void
-push_flags(struct jit_cpu *j)
-{
-	struct soft_cpu *c = &j->i.c;
-	gva_t a = ST.gpr[RSP] - 8;
-	uint64_t v;
-
-	if (!x86_canonical(a) || !x86_canonical(a + 7))
-		x86_raise_error(c, EXC_SS, 0);
-	x86_pushf_value(c, 8, &v);
-	jit_fp_home(j);
-	x86_store(c, a, v, 8, (enum x86_mmu)c->mmu);
-	ST.gpr[RSP] = a;
-}
-
-static void
 read_tsc(struct jit_cpu *j, bool with_aux)
 {
 	uint64_t t;
@@ -81,9 +66,6 @@ jit_system(struct jit_cpu *j, uint32_t site)
 		break;
 	case JIT_POPF:
 		pop_flags(j);
-		break;
-	case JIT_PUSHF:
-		push_flags(j);
 		break;
 	case JIT_STAC:
 	case JIT_CLAC: /* translated at CPL 0 where CPUID has SMAP: nothing to check */

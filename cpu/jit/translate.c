@@ -332,6 +332,7 @@ jit_translate(struct jit_cpu *j, gva_t a, struct soft_tlb_entry *e, uint64_t key
 	t->in_group = false;
 	t->tested = 0;
 	t->laters = 0;
+	t->w.mmu = (enum x86_mmu)c->mmu;
 	mem_watch_code(m->ram, m->page);
 	memcpy(t->code, (const void *)t->host, t->avail);
 	bytes = jit_decode(t, a);

@@ -47,6 +47,8 @@ enum kind {
 	K_BITS, /* BT and friends on a string of bits in memory */
 	K_STRING,
 	K_SYSTEM,
+	K_QUICK, /* those of K_SYSTEM that a stub does mostly, and the block goes on */
+	K_PUSHF,
 	K_SWAPGS, /* at CPL 0 */
 	K_CLI,
 	K_STI,
@@ -82,9 +84,10 @@ struct insn {
 
 enum later_kind { LATER_GROUP, LATER_LINK, LATER_FAR, LATER_HELP, LATER_FP, LATER_CROSS };
 
-/* Where the flags and vector registers are. */
+/* Where the flags and vector registers are, and how memory is looked at (STAC, CLAC). */
 struct where {
 	bool host_ok, mem_ok, fp_ok;
+	enum x86_mmu mmu;
 };
 
 struct later {

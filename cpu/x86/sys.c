@@ -35,14 +35,17 @@ cpl_of(const struct soft_cpu *c)
 	return c->mode == X86_REAL ? 0 : c->mode == X86_VM86 ? 3 : SEG_DPL(c->v.state.seg[SEG_SS].attr);
 }
 
-/* Base 0, 4 GiB, readable, writable, growing up; in 64-bit mode only FS and GS have a base at all. */
+/*
+ * Base 0, 4 GiB, readable, writable, growing up. In 64-bit mode all but FS and GS are; those count as if they had a
+ * base whatever it is, so that code lives on when it changes (SWAPGS).
+ */
 static bool
 is_flat(const struct soft_cpu *c, enum seg_name n)
 {
 	const struct x86_seg *s = &c->v.state.seg[n];
 
 	if (c->mode == X86_LONG64)
-		return (n != SEG_FS && n != SEG_GS) || !s->base;
+		return n != SEG_FS && n != SEG_GS;
 	if (s->base || s->limit != UINT32_MAX)
 		return false;
 	return c->mode == X86_REAL || (s->attr & (SEG_UNUSABLE | SEG_S | 8 | 4 | 2)) == (SEG_S | 2);
