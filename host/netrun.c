@@ -343,10 +343,7 @@ tunnel_backend(const struct host_vm *vm, int n, struct err *e)
 	uint64_t local, remote;
 	json_t *o = NULL;
 
-	if (strcmp(host_vm_get(vm, HK_NICGENERICDRV, n), "UDPTunnel"))
-		err_set(e, ERR_UNSUPPORTED, "The generic driver '%s' of adapter %d is not available here; UDPTunnel is",
-			host_vm_get(vm, HK_NICGENERICDRV, n), n + 1);
-	else if (!str_to_u64(sport, 1, 65535, &local) || !str_to_u64(dport, 1, 65535, &remote) || !*dest)
+	if (!str_to_u64(sport, 1, 65535, &local) || !str_to_u64(dport, 1, 65535, &remote) || !*dest)
 		err_set(e, ERR_INVALID,
 			"Adapter %d: a UDP tunnel needs the properties sport and dport (ports) and dest (an IPv4 "
 			"address)",
@@ -359,6 +356,39 @@ tunnel_backend(const struct host_vm *vm, int n, struct err *e)
 	free(dest);
 	free(from);
 	return o;
+}
+
+/* Generic driver VDE, property network: the directory of the switch's sockets. */
+static json_t *
+vde_backend(const struct host_vm *vm, int n, struct err *e)
+{
+	char *path = nic_property(vm, n, "network");
+	const char *dir = str_starts(path, "vde://") ? path + 6 : path;
+	json_t *o = NULL;
+
+	if (*dir && *dir != '/')
+		err_set(e, ERR_INVALID,
+			"Adapter %d: the property network is the directory of a VDE switch (vde_switch -s /DIRECTORY), "
+			"not '%s'",
+			n + 1, path);
+	else
+		o = json_pack("{s:s, s:s}", "type", "vde", "dir", *dir ? dir : VDE_DEFAULT);
+	free(path);
+	return o;
+}
+
+static json_t *
+generic_backend(const struct host_vm *vm, int n, struct err *e)
+{
+	const char *driver = host_vm_get(vm, HK_NICGENERICDRV, n);
+
+	if (!strcmp(driver, "UDPTunnel"))
+		return tunnel_backend(vm, n, e);
+	if (!strcmp(driver, "VDE"))
+		return vde_backend(vm, n, e);
+	err_set(e, ERR_UNSUPPORTED, "There is no generic driver '%s' (adapter %d); there are UDPTunnel and VDE", driver,
+		n + 1);
+	return NULL;
 }
 
 static json_t *
@@ -395,7 +425,7 @@ host_nic_backend(struct host *h, const struct host_vm *vm, int n, struct err *e)
 	else if (!strcmp(mode, "nat"))
 		o = nat_backend(vm, n);
 	else if (!strcmp(mode, "generic"))
-		o = tunnel_backend(vm, n, e);
+		o = generic_backend(vm, n, e);
 	else
 		o = json_pack("{s:s}", "type", "none"); /* "null": an adapter whose cable is in nothing */
 	free(id);

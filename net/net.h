@@ -174,6 +174,10 @@ struct tunnel_options {
 };
 int tunnel_open(struct net_link *l, struct loop *loop, const struct tunnel_options *o, struct err *e);
 
+/* ---- A port of a VDE switch, found by the directory of its sockets (VirtualBox's generic driver VDE) ---- */
+#define VDE_DEFAULT "/var/run/vde.ctl"
+int vde_open(struct net_link *l, struct loop *loop, const char *path, struct err *e);
+
 /* ---- A network that is not there: link up, frames go nowhere ---- */
 void null_open(struct net_link *l);
 

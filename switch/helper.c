@@ -92,6 +92,8 @@ helper_ask(int sock, const char *request, char name[16], struct err *e)
 	if (poll(&ready, 1, ANSWER_MS) != 1)
 		return err_set(e, ERR_TIMEOUT, "the network helper does not answer");
 	n = recvmsg(sock, &m, MSG_CMSG_CLOEXEC);
+	if (n < 0 && errno == ECONNRESET) /* it ended without reading the request; what it said before comes now */
+		n = recvmsg(sock, &m, MSG_CMSG_CLOEXEC);
 	if (n <= 0)
 		return err_set(e, ERR_ACCESS, "the network helper cannot be started with the rights it needs");
 	text[n] = 0;

@@ -600,7 +600,7 @@ vm_config_rule_text(const struct nat_rule *r, char *out, size_t size)
 		r->guest_port);
 }
 
-static const char *const backend_names[] = { "none", "nat", "null", "switch", "tunnel", NULL };
+static const char *const backend_names[] = { "none", "nat", "null", "switch", "tunnel", "vde", NULL };
 static const struct key backend_keys[] = {
 	KEY_ENUM(struct vm_nic, "type", backend, backend_names),
 	KEY(struct vm_nic, "network", network, K_STRING, 0, 63),

@@ -37,7 +37,7 @@ enum vm_controller_type {
 };
 enum vm_drive_type { VM_DISK, VM_DVD, VM_FLOPPY_DRIVE };
 enum vm_nic_model { VM_E1000, VM_VIRTIO_NET, VM_82543GC, VM_82545EM, VM_AM79C970A, VM_AM79C973 };
-enum vm_nic_backend { VM_NET_NONE, VM_NET_NAT, VM_NET_NULL, VM_NET_SWITCH, VM_NET_TUNNEL };
+enum vm_nic_backend { VM_NET_NONE, VM_NET_NAT, VM_NET_NULL, VM_NET_SWITCH, VM_NET_TUNNEL, VM_NET_VDE };
 enum vm_triple_fault { VM_TRIPLE_FAULT_STOP, VM_TRIPLE_FAULT_RESET };
 enum vm_serial_mode {
 	VM_SERIAL_DISCONNECTED,
@@ -83,7 +83,7 @@ struct vm_nic {
 	enum vm_nic_backend backend;
 	char *network, *hostname, *tftp, *bootfile; /* nat */
 	bool localhost_reachable;
-	char *dir, *port, *token;	  /* switch */
+	char *dir, *port, *token;	  /* switch; dir also of vde */
 	uint16_t local_port, remote_port; /* tunnel */
 	char *local_ip, *remote;
 	int boot_priority;  /* 1 first, 4 last but for 0 */

@@ -62,6 +62,8 @@ open_backend(struct vm *v, int i, struct err *e)
 		return plug_open(&v->links[i], v->m->loop, &plug, e);
 	case VM_NET_TUNNEL:
 		return tunnel_open(&v->links[i], v->m->loop, &tunnel, e);
+	case VM_NET_VDE:
+		return vde_open(&v->links[i], v->m->loop, n->dir, e);
 	}
 	return err_set(e, ERR_INVALID, "network adapter %d has an attachment that nobody knows", n->slot + 1);
 }

@@ -332,6 +332,7 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *                                       network of several machines (switch/protocol.h)
  *                                       or {"type": "tunnel", "local_port": 1001, "remote_port": 1002,
  *                                       "remote": "10.0.0.2", "local_ip": ""}: frames in UDP datagrams
+ *                                       or {"type": "vde", "dir": "/…/vde.ctl"}: a port of a VDE switch
  *      "bandwidth_group": "", "bandwidth": 0,   bytes a second for all adapters of that group, 0: no limit : no group
  *      "speed": 0,                     kbit/s, reported and sent at most, 0: the usual one and no limit : 0
  *      "boot_priority": 0,             for booting from the network: 1 first, 4, 0 last : 0

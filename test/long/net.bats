@@ -385,6 +385,20 @@ peer() { guest a 10 "echo $1 >/tmp/peer"; }
 	reach no a 10.66.0.100
 }
 
+@test "generic: machines in a VDE switch reach each other" {
+	command -v vde_switch >/dev/null || skip "there is no vde_switch (package vde2)"
+	vde_switch -s "$BATS_FILE_TMPDIR/vde" -d -p "$BATS_FILE_TMPDIR/vde.pid" 3>&-
+	for vm in a b; do host VBoxManage controlvm $vm nicproperty1 network="$BATS_FILE_TMPDIR/vde"; done
+	plug generic VDE
+	static a 10.66.0.1
+	static b 10.66.0.2
+	peer 10.66.0.2
+	reach yes a 10.66.0.2
+	reach6 yes
+	reach no a 10.66.0.100
+	kill "$(<"$BATS_FILE_TMPDIR/vde.pid")"
+}
+
 @test "a cable that is out lets nothing through, and a trace started on a running machine has the frames" {
 	plug intnet lab
 	static a 10.66.0.1
@@ -402,7 +416,7 @@ peer() { guest a 10 "echo $1 >/tmp/peer"; }
 
 @test "a user without rights has host-only interfaces through the helper's file capabilities, and nothing else" {
 	command -v setcap >/dev/null || skip "there is no setcap (package libcap2-bin)"
-	local dir pid # bats' own directories are closed to others
+	local dir pid name address # bats' own directories are closed to others
 	dir=$(mktemp -d /tmp/lodge-user.XXXXXX)
 	mkdir -p "$dir/bin" "$dir/home"
 	cp "$LODGE_BIN"/{VBoxManage,lodge,lodge-switch,lodge-nethelper} "$dir/bin"
@@ -413,23 +427,25 @@ peer() { guest a 10 "echo $1 >/tmp/peer"; }
 			exec setpriv --reuid=65534 --regid=65534 --clear-groups env HOME="$dir/home" LODGE_HOME="$dir/home/lodge" \
 			PATH="$dir/bin:$PATH" "$@"' as "$dir" "$@"
 	}
-	as VBoxManage hostonlyif create
+	create() { as VBoxManage hostonlyif create 2>/dev/null | sed -n "s/^Interface '\(.*\)' was successfully created/\1/p"; }
+	name=$(create)
 	run as lodge net list
 	echo "$output"
 	[[ $output == *"user mode"*"CAP_NET_ADMIN"* ]]
-	as VBoxManage hostonlyif remove vboxnet0
+	as VBoxManage hostonlyif remove "$name"
 	setcap cap_net_admin,cap_net_raw+ep "$dir/bin/lodge-nethelper"
-	as VBoxManage hostonlyif create
+	name=$(create)
 	[[ $(as lodge net list) == *"by a TAP of the host"* ]]
-	[[ $(host ip -o addr show vboxnet0) == *192.168.56.1/24* ]]
-	run as VBoxManage hostonlyif ipconfig vboxnet0 --ip 8.8.8.1 --netmask 255.255.255.0
+	address=$(as VBoxManage list hostonlyifs | awk '/^IPAddress:/ { print $2 }')
+	[[ $address == 192.168.* && $(host ip -o addr show "$name") == *" $address/24 "* ]]
+	run as VBoxManage hostonlyif ipconfig "$name" --ip 8.8.8.1 --netmask 255.255.255.0
 	[[ $status == 1 && $output == *"not within the ranges"* ]]
-	for pid in $(<"$dir/home/lodge/net/hostonly-vboxnet0/lock"); do # the keeper and the switch have nothing of it
+	for pid in $(<"$dir/home/lodge/net/hostonly-$name/lock"); do # the keeper and the switch have nothing of it
 		[[ $(awk '/^CapEff/ { print $2 }' "/proc/$pid/status") == 0000000000000000 ]]
 		[[ $(awk '/^Uid/ { print $2 }' "/proc/$pid/status") == 65534 ]]
 	done
-	kill -9 $(<"$dir/home/lodge/net/hostonly-vboxnet0/lock")
-	wait_for 5 bash -c "! ip netns exec $HOST ip link show vboxnet0 2>/dev/null"
+	kill -9 $(<"$dir/home/lodge/net/hostonly-$name/lock")
+	wait_for 5 bash -c "! ip netns exec $HOST ip link show $name 2>/dev/null"
 	rm -rf "$dir"
 }
 
