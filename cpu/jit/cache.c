@@ -130,6 +130,7 @@ jit_cache_open(struct jit_cpu *j, uint32_t arena_size)
 	}
 	make_large(j, 0, 1);
 	jit_make_stubs(j);
+	jit_void_targets(j);
 	jit_drop_all(j);
 	return 0;
 }
@@ -184,6 +185,14 @@ jit_meta(struct jit_cpu *j, size_t size)
 }
 
 /* ---- contexts ---- */
+
+/* The key 0 is none's, but that of addresses that are not canonical: they get where every miss does. */
+void
+jit_void_targets(struct jit_cpu *j)
+{
+	for (unsigned i = 0; i < JIT_TARGETS; i++)
+		j->target[i] = (struct jit_target){ 0, (uint64_t)(uintptr_t)(j->rx + j->stub.jump) };
+}
 
 void
 jit_new_contexts(struct jit_cpu *j)

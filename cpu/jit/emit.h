@@ -264,19 +264,22 @@ e_flags_load(struct emit *e)
 	e_mov(e, H_AX, H_CX);
 }
 
-/* T_A = rip, flags in memory form: through the jump cache, else to `missed`. */
+/*
+ * T_A = rip, flags in memory form: through the jump cache, else to `missed`. `upper`: the half of the addresses that rip
+ * is in but for rare cases, which are looked up in C. The index is that of jit_target().
+ */
 static inline void
-e_far_jump(struct emit *e, uint32_t missed)
+e_far_jump(struct emit *e, bool upper, bool bmi2, uint32_t missed)
 {
-	e_mov(e, T_B, T_A);
-	E_BYTES(e, 0x49, 0xc1, 0xef, 63); /* shr r15, 63 */
-	e_mem(e, true, 0x8b, T_B, H_SP, T_B, 3, e_disp(e, JIT_OFF(hot.ctx)));
+	e_load(e, T_B, JIT_OFF(hot.ctx) + 8u * upper);
+	if (bmi2) {
+		E_BYTES(e, 0xc4, 0xc3, 0xfb, 0xf0, 0xc8 | (T_A & 7), JIT_TARGET_ROTATE); /* rorx rcx, r11 */
+	} else {
+		e_mov(e, H_CX, T_A);
+		E_BYTES(e, 0x48, 0xc1, 0xc9, JIT_TARGET_ROTATE); /* ror rcx */
+	}
 	e_rr(e, true, 0x31, T_A, T_B); /* xor */
-	e_mov(e, H_CX, T_B);
-	E_BYTES(e, 0x48, 0x0f, 0xaf); /* imul rcx, [hash] */
-	e_modrm(e, H_CX, H_SP, H_NONE, 0, e_disp(e, JIT_OFF(hot.hash)));
-	e_rr(e, true, 0x01, T_A, H_CX);				/* add: see jit_target() */
-	E_BYTES(e, 0x48, 0xc1, 0xe9, 64 - 4 - JIT_TARGET_BITS); /* shr rcx */
+	e_lea(e, true, H_CX, H_CX, T_B, 3, 0);
 	e_alu_imm(e, false, 4, H_CX, (JIT_TARGETS - 1) << 4);
 	e_cpu_rcx(e, 0x3b, T_B, JIT_OFF(target)); /* cmp */
 	e_set(e, e_jump_later(e, 5), missed);

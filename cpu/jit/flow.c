@@ -17,9 +17,9 @@ void
 jit_far_jump(struct jit_scratch *t)
 {
 	if (t->in_line)
-		e_far_jump(&t->e, t->j->stub.jump);
+		e_far_jump(&t->e, t->upper, t->j->bmi2, t->j->stub.jump);
 	else
-		e_jmp(&t->e, t->j->stub.far);
+		e_jmp(&t->e, t->j->stub.far[t->upper]);
 }
 
 void

@@ -41,7 +41,7 @@
 
 #define JIT_TARGET_BITS 17
 #define JIT_TARGETS (1u << JIT_TARGET_BITS) /* entries of the jump cache */
-#define JIT_HASH 0x9e3779b97f4a7c15ull
+#define JIT_TARGET_ROTATE 43
 #define JIT_BUCKETS 262144u
 #define JIT_PAGES 4096u /* buckets */
 #define JIT_CONTEXTS 1024u
@@ -164,7 +164,7 @@ struct jit_stubs {
 	uint32_t left;		      /* the same, v.state is complete */
 	uint32_t call;		      /* T_A: index of a helper, ECX: jit_site bits */
 	uint32_t jump;		      /* T_A = rip, not in the jump cache */
-	uint32_t far;		      /* T_A = rip: through the jump cache */
+	uint32_t far[2];	      /* T_A = rip in the lower or upper half: through the jump cache */
 	uint32_t link;		      /* ECX = offset of the struct jit_link in `meta` */
 	uint32_t poll_host, poll_mem; /* run_ok or sample is 0, flags are in that form; rip is the calling block's */
 	uint32_t save, load;	      /* flags: host form to memory form and back */
@@ -237,7 +237,6 @@ struct jit_hot {
 	uint32_t fp_off; /* 0: the guest's vector registers are in the host's */
 	uint32_t origin; /* of the last indirect jump: SITE_OFF and SITE_LEN, enum jit_moved as its reason */
 	uint16_t fl;
-	uint64_t hash; /* JIT_HASH */
 };
 
 struct jit_cpu {
@@ -325,17 +324,23 @@ void jit_retire(struct jit_cpu *j, struct jit_block *b, const struct jit_block *
 void jit_take_pending(struct jit_cpu *j);
 void jit_note_written(struct jit_cpu *j, struct ram *ram, uint64_t page, bool all); /* any thread */
 /*
- * Where the jump cache has `rip` if it has it: keys that are the same are of one rip, canonical, in one context. The
- * context's number is in the 16 bits that are copies of bit 47 in a canonical address: in others a guest could choose
- * them so that the key is another context's (whose code may be of another privilege). Those bits are added to the
- * index, the upper 17 bits of the sum, so that such an address is looked for elsewhere.
+ * Where the jump cache has `rip` if it has it: keys that are the same are of one rip, canonical, in one context. A
+ * context's number is in bits 48 to 63, which are copies of bit 47 in a canonical address, and scattered over lower ones
+ * to keep the contexts apart here: so the key of a canonical address tells both. In another address a guest could choose
+ * the upper bits so that the key is another context's (whose code may be of another privilege). That is why bits 47 to
+ * 63 of rip itself are added to the index, all of which count: such an address is looked for elsewhere.
  */
 static inline struct jit_target *
 jit_target(struct jit_cpu *j, uint64_t key, uint64_t rip)
 {
-	return &j->target[(key * JIT_HASH + rip) >> (64 - JIT_TARGET_BITS)];
+	uint64_t at = (rip >> JIT_TARGET_ROTATE | rip << (64 - JIT_TARGET_ROTATE)) + key * 8;
+
+	return &j->target[at >> 4 & (JIT_TARGETS - 1)];
 }
-_Static_assert(JIT_TARGET_BITS >= 17, "bits 47 to 63 count in jit_target()");
+_Static_assert(JIT_TARGET_BITS >= 17 && JIT_TARGET_ROTATE + 4 == 47, "bits 47 to 63 count in jit_target()");
+#define JIT_CONTEXT(n) ((uint64_t)(n) << 48 | ((uint64_t)(n)*0x9e37 & 0xffff) << 2)
+/* No entry of the jump cache leads anywhere. */
+void jit_void_targets(struct jit_cpu *j);
 /* All entries of the jump cache become void. */
 void jit_new_contexts(struct jit_cpu *j);
 

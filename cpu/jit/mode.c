@@ -202,13 +202,13 @@ change_window(struct emit *e, enum jit_view_name from, enum jit_view_name to)
 	copy(e, JIT_OFF(hot.stack_flags), JIT_OFF(view[to].stack_flags));
 }
 
-/* T_A = rip */
+/* T_A = rip, in the upper half or not */
 static void
-go(struct jit_cpu *j, struct emit *e)
+go(struct jit_cpu *j, struct emit *e, bool upper)
 {
 	e_alu_imm(e, true, 0, H_SP, 8);
 	e->pushed = 0;
-	e_far_jump(e, j->stub.jump);
+	e_far_jump(e, upper, j->bmi2, j->stub.jump);
 }
 
 /* ---- the instructions ---- */
@@ -256,7 +256,7 @@ make_syscall(struct jit_cpu *j, struct emit *e)
 	change_window(e, JIT_USER, JIT_KERNEL);
 	enter_view(e, JIT_KERNEL);
 	e_load(e, T_A, OFF_STATE(lstar));
-	go(j, e);
+	go(j, e, true);
 	write_slow(j, e, &s);
 }
 
@@ -296,7 +296,7 @@ make_sysret(struct jit_cpu *j, struct emit *e)
 	change_window(e, JIT_KERNEL, JIT_USER);
 	enter_view(e, JIT_USER);
 	e_mov(e, T_A, H_9);
-	go(j, e);
+	go(j, e, false);
 	write_slow(j, e, &s);
 }
 

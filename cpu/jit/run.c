@@ -118,7 +118,8 @@ context(struct jit_cpu *j, struct jit_context *x, uint64_t key)
 {
 	if (x->key != key) {
 		x->key = key;
-		x->ctx = (uint64_t)++j->last_ctx << 48;
+		j->last_ctx++;
+		x->ctx = JIT_CONTEXT(j->last_ctx);
 	}
 	return x->ctx;
 }
@@ -180,7 +181,7 @@ take_context(struct jit_cpu *j, uint64_t key)
 	j->seen_epoch = c->tlb_epoch;
 	j->seen_key = key;
 	if (j->last_ctx >= 0xfffc) { /* two are left, then 0xffff, which jit_new_contexts() uses */
-		memset(j->target, 0, sizeof(j->target));
+		jit_void_targets(j);
 		memset(j->context, 0xff, sizeof(j->context));
 		memset(j->upper_context, 0xff, sizeof(j->upper_context));
 		jit_forget_views(j);
@@ -722,7 +723,6 @@ engine_open(struct vcpu *v, struct err *e)
 	uint32_t size = ARENA_TOTAL / (unsigned)v->cpus->count & ~0xfffu;
 
 	j->hot.self = j;
-	j->hot.hash = JIT_HASH;
 	j->hot.sample = JIT_SAMPLE;
 	jit_close_window(j);
 	j->helper[HELP_INTERP] = help_interp;

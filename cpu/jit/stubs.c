@@ -294,8 +294,10 @@ make_jump(struct jit_cpu *j, struct emit *e)
 static void
 make_far(struct jit_cpu *j, struct emit *e)
 {
-	j->stub.far = e_at(e);
-	e_far_jump(e, j->stub.jump);
+	for (unsigned upper = 0; upper < 2; upper++) {
+		j->stub.far[upper] = e_at(e);
+		e_far_jump(e, upper, j->bmi2, j->stub.jump);
+	}
 }
 
 static void

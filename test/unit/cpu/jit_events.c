@@ -853,6 +853,45 @@ a_jump_to_a_non_canonical_address_faults_itself(void **state)
 	}
 }
 
+/* Addresses that, with the context's number, give the key of what the jump cache does not have. */
+GUEST(empty, 64,
+	"	xor ecx, ecx\n"
+	"	xor ebx, ebx\n"
+	"empty_l: inc ecx\n"
+	"	mov rax, rcx\n"
+	"	shl rax, 48\n"
+	"	lea rdx, [rip + empty_n]\n"
+	"	jmp rax\n"
+	"empty_n: imul eax, ecx, 0x9e37\n"
+	"	movzx eax, ax\n"
+	"	shl eax, 2\n"
+	"	mov rsi, rcx\n"
+	"	shl rsi, 48\n"
+	"	or rax, rsi\n"
+	"	lea rdx, [rip + empty_m]\n"
+	"	jmp rax\n"
+	"empty_m: cmp ecx, 1000\n"
+	"	jne empty_l\n"
+	"	hlt\n"
+	"empty_gp: inc ebx\n"
+	"	add rsp, 8\n"
+	"	mov [rsp], rdx\n"
+	"	iretq\n");
+LABEL(empty_gp);
+
+static void
+no_non_canonical_address_is_in_an_empty_cache(void **state)
+{
+	struct mini *f = *state;
+
+	LOAD(f, empty);
+	mini_gate(f, EXC_GP, ADDRESS(empty, empty_gp), 0);
+	mini_long(f, 0, CODE_AT);
+	assert_int_equal(mini_go(f), CPU_EXIT_HALT);
+	assert_int_equal(mini_vector(f), -1);
+	assert_int_equal(REG(f, RBX), 2000);
+}
+
 /* Code runs up to the end of the lower half of the address space. */
 GUEST(edge, 64,
 	"	mov rax, 0x7ffffffffffe\n"
@@ -1003,6 +1042,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(a_jump_to_a_non_canonical_address_faults_itself),
 	TEST(page_faults_in_the_handler_of_page_faults),
 	TEST(a_double_fault_has_a_stack_of_its_own),
+	TEST(no_non_canonical_address_is_in_an_empty_cache),
 	TEST(code_at_the_edge_of_the_canonical_space),
 	TEST(data_across_the_edge_of_the_canonical_space),
 	TEST(system_calls_come_and_go),
