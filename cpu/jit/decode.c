@@ -279,7 +279,7 @@ is_jcc(const struct insn *n)
 
 #define M(name) case ZYDIS_MNEMONIC_##name
 
-/* Instructions of general registers that run as they are. */
+/* Instructions of general registers that run as they are. PAUSE is not one: the interpreter gives way to other vCPUs. */
 static bool
 is_plain(ZydisMnemonic m)
 {
@@ -324,7 +324,7 @@ is_plain(ZydisMnemonic m)
 		    : M(CDQ)
 		    : M(CQO)
 		    : M(CLC)
-		    : M(STC) : M(CMC) : M(LAHF) : M(SAHF) : M(BSWAP) : M(MOVNTI) : M(PAUSE) : M(MFENCE) : return true;
+		    : M(STC) : M(CMC) : M(LAHF) : M(SAHF) : M(BSWAP) : M(MOVNTI) : M(MFENCE) : return true;
 	default:
 		return false;
 	}
