@@ -162,6 +162,8 @@ add_dhcp(struct host *h, json_t *config, const char *server)
 	if ((v = json_object_get(doc, "individual")))
 		json_object_set_new(o, "individual", individual_json(h, v));
 	json_object_set_new(config, "dhcp", o);
+	if (*json_text(doc, "prefix6") && strcmp(json_text(config, "kind"), "natnetwork") != 0)
+		json_object_set_new(config, "prefix6", json_string(json_text(doc, "prefix6")));
 	if (!json_object_get(config, "network"))
 		json_object_set_new(config, "network",
 			network_json(ipv4_of(json_text(doc, "ip")), ipv4_of(json_text(doc, "mask"))));

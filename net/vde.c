@@ -11,8 +11,8 @@
  *		 12 struct sockaddr_un, 122 char description[128]; host byte order
  *	answer:	 struct sockaddr_un
  *
- * Our socket has a random name in the abstract name space: nothing is left in a directory after a crash, and the
- * sandbox of a running machine need not let one be made. Once it is connected the kernel takes datagrams from the
+ * Our socket has a random name in the abstract name space, which is that of a network namespace: nothing is left in a
+ * directory after a crash, and the sandbox of a running machine need not let one be made. Once it is connected the kernel takes datagrams from the
  * switch only. The switch's frames are as long as a wire's with one tag (NET_FRAME_WIRE); longer ones are dropped here,
  * where it would cut them off.
  */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The switch's own station on the network: it answers ARP and ping for its address, serves DHCP and DNS, and advertises
- * an IPv6 prefix. It speaks Ethernet, ARP (RFC 826), and of IP only what fits one frame; it has no TCP.
+ * an IPv6 prefix, out of which it gives addresses by DHCPv6 where it serves DHCP. It speaks Ethernet, ARP (RFC 826), and of IP only what fits one frame; it has no TCP.
  *
  * DNS: names of machines are answered here; on a network with NAT other questions go to the host's name servers
  * (resolver.c). A name is what the machine is called in the inventory, or what its guest calls itself to DHCP.
@@ -15,11 +15,13 @@
 
 #include "base/bytes.h"
 #include "base/log.h"
+#include "switch/dhcp6.h"
 #include "switch/private.h"
 
 #define RA_PERIOD_NS (UINT64_C(200) * 1000000000)
 #define UDP_PAYLOAD_MAX 1472
 #define HOST_SEEN_MS 600000
+#define LEASE6_S 3600
 
 struct station {
 	struct network *n;
@@ -348,6 +350,50 @@ send_icmp6(struct station *s, const uint8_t *mac, const uint8_t *to, const uint8
 	transmit(s, 54 + len);
 }
 
+/* ---- DHCPv6 ---- */
+
+static bool
+serves6(const struct station *s)
+{
+	return s->serving && !s->silent && s->n->c.prefix6_len == 64;
+}
+
+static void
+dhcp6(struct station *s, const uint8_t *frame, size_t len)
+{
+	const uint8_t *udp = frame + 54;
+	size_t udp_len = len >= 62 ? be16(udp + 4) : 0, n;
+	struct dhcp6_config c = { .lease = LEASE6_S, .domain = s->n->c.domain };
+	uint8_t payload[DHCP6_REPLY_MAX], tail[8] = { [7] = 17 }, *ip;
+	uint16_t sum;
+
+	if (udp_len < 12 || udp_len > len - 54 || be16(udp + 2) != 547 || !serves6(s) ||
+		net_checksum_verify(frame, len) != NET_CSUM_L4)
+		return;
+	memcpy(c.mac, s->mac, 6);
+	memcpy(c.prefix, &s->n->c.prefix6, 16);
+	n = dhcp6_input(&c, frame + 6, udp + 8, udp_len - 8, payload);
+	if (!n)
+		return;
+	ip = ethernet(s, frame + 6, 0x86dd);
+	ip[0] = 0x60;
+	put16(ip + 4, (unsigned)(8 + n));
+	ip[6] = 17;
+	ip[7] = 64;
+	own_address6(s, ip + 8);
+	memcpy(ip + 24, frame + 22, 16);
+	put16(ip + 40, 547);
+	put16(ip + 42, 546);
+	put16(ip + 44, (unsigned)(8 + n));
+	memcpy(ip + 48, payload, n);
+	put16(tail + 2, (unsigned)(8 + n));
+	sum = net_sum_fold(net_sum(net_sum(net_sum(0, ip + 8, 32), tail, 8), ip + 40, 8 + n));
+	if (!sum)
+		sum = 0xffff;
+	memcpy(ip + 46, &sum, 2);
+	transmit(s, 62 + n);
+}
+
 /*
  * RFC 4861 section 4.2: 0 type 134, 4 hop limit, 5 flags, 6 u16 router lifetime, 8, 12 timers; then options: source
  * link-layer address (1), prefix (3): 2 length, 3 flags (on-link, autonomous), 4 valid, 8 preferred, 16 prefix.
@@ -359,6 +405,7 @@ advertise(struct station *s)
 	const struct net_config *c = &s->n->c;
 	uint8_t b[16 + 8 + 32] = { 134, [4] = 64 };
 
+	b[5] = serves6(s) ? 0xc0 : 0; /* addresses and the rest are to be had by DHCPv6 */
 	put16(b + 6, c->default6 ? 1800 : 0);
 	b[16] = 1;
 	b[17] = 1;
@@ -404,10 +451,12 @@ ipv6(struct station *s, const uint8_t *frame, size_t len)
 	const uint8_t *ip = frame + 14;
 	size_t payload;
 
-	if (len < 14 + 40 + 8 || ip[6] != 58 || ip[7] != 255)
+	if (len < 14 + 40 + 8 || !s->n->c.ipv6 || s->n->c.uplink == UPLINK_NAT)
 		return;
+	if (ip[6] == 17)
+		dhcp6(s, frame, len);
 	payload = be16(ip + 4);
-	if (payload < 8 || payload > len - 54 || !s->n->c.ipv6 || s->n->c.uplink == UPLINK_NAT)
+	if (ip[6] != 58 || ip[7] != 255 || payload < 8 || payload > len - 54)
 		return;
 	if (ip[40] == 133)
 		advertise(s);

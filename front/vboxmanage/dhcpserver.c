@@ -23,6 +23,7 @@ enum {
 	D_MASK,
 	D_LOWER,
 	D_UPPER,
+	D_PREFIX6,
 	D_ENABLE,
 	D_DISABLE,
 	D_GLOBAL,
@@ -61,6 +62,7 @@ static const struct opt options[] = {
 	{ "netmask", D_MASK, OPT_TEXT, 'm', 0 },
 	{ "lower-ip", D_LOWER, OPT_TEXT, 'l', 0 },
 	{ "upper-ip", D_UPPER, OPT_TEXT, 'u', 0 },
+	{ "ipv6-prefix", D_PREFIX6, OPT_TEXT, 0, 0 }, /* ours */
 	{ "enable", D_ENABLE, OPT_FLAG, 'e', 0 },
 	{ "disable", D_DISABLE, OPT_FLAG, 'd', 0 },
 	{ "global", D_GLOBAL, OPT_FLAG, 'g', 0 },
@@ -414,6 +416,30 @@ scope_option(struct work *w, struct args *a, int id)
 	}
 }
 
+/* "fd00::/64", or "none": addresses are given out of it by DHCPv6, and it is advertised. */
+static int
+set_prefix6(struct work *w, const char *text)
+{
+	size_t n = strcspn(text, "/");
+	struct in6_addr a;
+	char address[INET6_ADDRSTRLEN];
+
+	if (!strcmp(text, "none")) {
+		json_object_del(w->doc, "prefix6");
+		return 0;
+	}
+	if (n >= sizeof(address) || strcmp(text + n, "/64") != 0)
+		return fail_argument(w->c, "Invalid IPv6 prefix '%s': it has to be like fd00:1::/64, or none", text);
+	memcpy(address, text, n);
+	address[n] = 0;
+	if (inet_pton(AF_INET6, address, &a) != 1 || (a.s6_addr[0] & 0xe0) == 0 || a.s6_addr[0] >= 0xfe)
+		return fail_argument(w->c, "Invalid IPv6 prefix '%s': it has to be like fd00:1::/64, or none", text);
+	memset(a.s6_addr + 8, 0, 8);
+	inet_ntop(AF_INET6, &a, address, sizeof(address));
+	json_object_set_new(w->doc, "prefix6", json_sprintf("%s/64", address));
+	return 0;
+}
+
 static int
 server_option(struct work *w, struct args *a, int id)
 {
@@ -431,6 +457,8 @@ server_option(struct work *w, struct args *a, int id)
 	case D_UPPER:
 		json_object_set_new(w->doc, keys[id], json_string(a->text));
 		return 0;
+	case D_PREFIX6:
+		return set_prefix6(w, a->text);
 	case D_ENABLE:
 	case D_DISABLE:
 		json_object_set_new(w->doc, "enabled", json_boolean(id == D_ENABLE));

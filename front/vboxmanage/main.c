@@ -100,7 +100,8 @@ static const struct verb verbs[] = {
 		"web1 osdmesg --lines 20", false },
 	{ "dhcpserver", cmd_dhcpserver,
 		"add|modify --network NAME|--interface NAME [--server-ip ADDRESS] [--netmask MASK]\n"
-		"  [--lower-ip ADDRESS] [--upper-ip ADDRESS] [--enable|--disable] [SCOPE...]\n"
+		"  [--lower-ip ADDRESS] [--upper-ip ADDRESS] [--ipv6-prefix PREFIX|none] [--enable|--disable] "
+		"[SCOPE...]\n"
 		"remove|start|restart|stop --network NAME|--interface NAME\n"
 		"findlease --network NAME|--interface NAME --mac-address MAC\n"
 		"SCOPE: [--global|--group NAME|--vm VM [--nic N]|--mac-address MAC] and what it is to be told:\n"

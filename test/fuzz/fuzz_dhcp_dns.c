@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Fuzz target: requests to the DHCP server (whole frames, their checksums put right), and questions to the DNS of a
+ * Fuzz target: requests to the DHCP servers (of IPv4 whole frames, their checksums put right), and questions to the DNS of a
  * network.
  */
 #include <arpa/inet.h>
@@ -11,6 +11,7 @@
 #include "base/str.h"
 #include "net/net.h"
 #include "switch/dhcp.h"
+#include "switch/dhcp6.h"
 #include "switch/dns.h"
 #include "test/fuzz/input.h"
 
@@ -38,6 +39,26 @@ make_server(void)
 	dhcp_option_set(&c.groups[0], 43, (const uint8_t *)"\1\2\3", 3);
 	c.groups[0].forced[43 >> 3] |= 1 << (43 & 7);
 	dhcp_open(&server, &c);
+}
+
+/* A message with options of its own choice; the answer is within its bounds (the address sanitizer looks). */
+static void
+dhcp6(struct input *in)
+{
+	struct dhcp6_config c = {
+		.mac = { 8, 0, 0x27, 9, 9, 9 }, .prefix = { 0xfd }, .lease = 3600, .domain = "a.lab"
+	};
+	size_t len = take(in, 2) & 1023;
+	uint8_t *m = calloc(1, len + 1), *out = malloc(DHCP6_REPLY_MAX);
+
+	for (size_t i = 0; i < len; i++)
+		m[i] = (uint8_t)take(in, 1);
+	if (len > 4)
+		m[0] = 1 + m[0] % 11;
+	if (dhcp6_input(&c, c.mac, m, len, out) > DHCP6_REPLY_MAX)
+		__builtin_trap();
+	free(out);
+	free(m);
 }
 
 static void
@@ -119,10 +140,15 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (!server.c.address)
 		make_server();
-	while (in.left > 4)
-		if (take(&in, 1) & 3)
+	while (in.left > 4) {
+		uint32_t what = take(&in, 1);
+
+		if (!(what & 3))
+			dns(&in);
+		else if (what & 4)
 			dhcp(&in);
 		else
-			dns(&in);
+			dhcp6(&in);
+	}
 	return 0;
 }

@@ -70,6 +70,29 @@ lease() { # its member
 	ns ip addr flush dev vboxnet0 scope global
 }
 
+# The prefix, d6, and the MAC address: of 0a:00:27:00:00:00.
+ADDRESS6=fd00:56::d6:a00:2700:0
+
+@test "ISC dhclient gets an IPv6 address by DHCPv6" {
+	command -v dhclient || skip "needs the package isc-dhcp-client"
+	ns VBoxManage dhcpserver modify --ifname vboxnet0 --ipv6-prefix fd00:56::/64
+	ns timeout 30 dhclient -6 -v -1 -sf /bin/true -cf /dev/null -lf "$BATS_TEST_TMPDIR/leases" -pf "$BATS_TEST_TMPDIR/pid" vboxnet0
+	grep -q "iaaddr $ADDRESS6 " "$BATS_TEST_TMPDIR/leases"
+	kill "$(<"$BATS_TEST_TMPDIR/pid")" 2>/dev/null || true
+	run ns VBoxManage dhcpserver modify --ifname vboxnet0 --ipv6-prefix fe80::/64
+	[[ $status == 2 && $output == *"Invalid IPv6 prefix"* ]]
+}
+
+@test "dhcpcd gets an IPv6 address by DHCPv6" {
+	command -v dhcpcd || skip "needs the package dhcpcd-base"
+	run ns timeout 40 dhcpcd -6 -1 -d -t 20 -c /bin/true -f /dev/null --ia_na --noipv4 vboxnet0
+	echo "$output"
+	[[ $output == *"REPLY6"*"$ADDRESS6"* ]]
+	ns dhcpcd -x vboxnet0 2>/dev/null || true
+	ns VBoxManage dhcpserver modify --ifname vboxnet0 --ipv6-prefix none
+	ns ip addr flush dev vboxnet0 scope global
+}
+
 @test "systemd-networkd gets a lease" {
 	networkd=/lib/systemd/systemd-networkd
 	[[ -x $networkd ]] || skip "needs systemd-networkd"

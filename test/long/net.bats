@@ -387,7 +387,7 @@ peer() { guest a 10 "echo $1 >/tmp/peer"; }
 
 @test "generic: machines in a VDE switch reach each other" {
 	command -v vde_switch >/dev/null || skip "there is no vde_switch (package vde2)"
-	vde_switch -s "$BATS_FILE_TMPDIR/vde" -d -p "$BATS_FILE_TMPDIR/vde.pid" 3>&-
+	host vde_switch -s "$BATS_FILE_TMPDIR/vde" -d -p "$BATS_FILE_TMPDIR/vde.pid" 3>&-
 	for vm in a b; do host VBoxManage controlvm $vm nicproperty1 network="$BATS_FILE_TMPDIR/vde"; done
 	plug generic VDE
 	static a 10.66.0.1

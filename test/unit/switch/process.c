@@ -447,6 +447,40 @@ over_ipv6_a_router_and_dhcp_for_what_else_is_needed_answer(void **state)
 }
 
 static void
+an_internal_network_with_a_prefix_advertises_it_and_gives_addresses_of_it(void **state)
+{
+	static const uint8_t routers[16] = { 0xff, 2, [15] = 2 }, servers[16] = { 0xff, 2, [13] = 1, [15] = 2 };
+	uint8_t solicit[16] = { 133, 0, 0, 0, 0, 0, 0, 0, 1, 1, 8, 0, 0x27, 0, 0, 1 };
+	uint8_t request[] = { 2, 34, 2, 35, 0, 42, 0, 0,      /* UDP */
+		1, 1, 2, 3,				      /* solicit */
+		0, 1, 0, 10, 0, 3, 0, 1, 8, 0, 0x27, 0, 0, 1, /* client's identifier */
+		0, 3, 0, 12, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0 };
+	const uint8_t *f = guests[0].last;
+
+	start_network("{\"version\":1,\"name\":\"lab\",\"network\":\"10.9.8.0/24\",\"prefix6\":\"fd00:56::/64\","
+		      "\"dhcp\":{\"enabled\":true,\"address\":\"10.9.8.3\",\"netmask\":\"255.255.255.0\","
+		      "\"lower\":\"10.9.8.4\",\"upper\":\"10.9.8.254\"}}");
+	assert_int_equal(plug_in(0, "one", TOKEN, NULL), 0);
+	for (int i = 0; i < 20 && f[54] != 134; i++) {
+		solicit[2] = solicit[3] = 0;
+		send_ip6("\x33\x33\x00\x00\x00\x02", routers, 58, solicit, sizeof(solicit), 2);
+		wait_frames(0, guests[0].frames + 1, 100);
+	}
+	assert_int_equal(f[54], 134);
+	assert_int_equal(f[59], 0xc0);		 /* ask DHCP */
+	assert_int_equal(f[60] << 8 | f[61], 0); /* no default route */
+	assert_non_null(memmem(f + 54, guests[0].len - 54, "\xfd\x00\x00\x56\0\0\0\0\0\0\0\0\0\0\0\0", 16));
+	for (int i = 0; i < 20 && (f[20] != 17 || f[62] != 2); i++) {
+		request[6] = request[7] = 0;
+		send_ip6("\x33\x33\x00\x01\x00\x02", servers, 17, request, sizeof(request), 6);
+		wait_frames(0, guests[0].frames + 1, 100);
+	}
+	assert_int_equal(f[62], 2); /* advertise */
+	assert_int_equal(net_checksum_verify(f, guests[0].len), NET_CSUM_L4);
+	assert_non_null(memmem(f + 62, guests[0].len - 62, "\xfd\x00\x00\x56\0\0\0\0\0\xd6\x08\x00\x27\0\0\1", 16));
+}
+
+static void
 a_limit_holds(void **state)
 {
 	uint8_t payload[1400] = { 0 };
@@ -728,6 +762,7 @@ main(void)
 		T(dhcp_gives_leases_that_survive_a_kill),
 		T(the_gateway_and_the_station_answer_arp),
 		T(over_ipv6_a_router_and_dhcp_for_what_else_is_needed_answer),
+		T(an_internal_network_with_a_prefix_advertises_it_and_gives_addresses_of_it),
 		T(a_limit_holds),
 		T(an_adapter_without_room_gets_its_frames_later),
 		T(an_adapter_that_asks_before_it_sends_loses_nothing),
