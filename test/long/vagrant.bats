@@ -240,6 +240,6 @@ state() {
 	v box add --name lodge/alpine ../alpine.box
 	cd ../exercise4
 	v up
-	[ "$(guest "sudo wc -l </root/apk")" = 2 ]
+	[ "$(guest "sudo cat /root/apk | wc -l")" = 2 ]
 	v destroy -f
 }
