@@ -33,7 +33,10 @@
  * none. L2 table: one cluster of 8 bytes for each cluster of the disk: bit 63 copied   bit 62 compressed   bits 9-55
  * file offset of the cluster, 0 none   bit 0 reads as zeroes (v3) compressed: the low 62 - (cluster bits - 8) bits are
  * a file offset, the rest up to bit 61 the sectors of 512 bytes behind the one it is in; the contents are a raw deflate
- * stream (RFC 1951) or zstd frames (RFC 8878). refcount table: 8 bytes for each refcount block, a file offset; a block
+ * stream (RFC 1951) or zstd frames (RFC 8878). With extended entries (feature 4) an L2 entry has 16 bytes, and half as
+ * many fit: behind the 8 of above, where bit 0 is not used, a bit for each of the cluster's 32 subclusters, the first
+ * the lowest: bits 0-31 it is in the cluster of the file, bits 32-63 it reads as zeroes, neither: it is that of the
+ * backing file. refcount table: 8 bytes for each refcount block, a file offset; a block
  * is one cluster of refcounts, one for each cluster of the file.
  *
  * Tables are read and changed through meta.h. Everything an entry says is bounded when it is used: aligned, within the
@@ -47,8 +50,13 @@
  * The phases of a commit (meta.h), so that a power cut leaves at worst clusters that are counted and not used:
  *   1 refcount blocks, with the data   2 refcount table   3 header   4 L2 tables   5 L1 table   then: freed clusters
  *
+ * With an external data file (feature 2; its name is the header extension 0x44415441, and it lies beside the image) the
+ * clusters of the disk are there, each at its own offset, where none can be shared or compressed; only what this file
+ * holds is counted. An entry with the offset 0 is then one when it is marked "copied". Autoclear bit 1 says that the data
+ * file alone is a raw image of the disk: what reads as zeroes is then zeroed there too.
+ *
  * Not written to: images with internal snapshots, that are marked dirty or corrupt. Not supported, and refused by name:
- * encryption and every incompatible feature except those two marks and the compression type.
+ * encryption and every incompatible feature that is not named above.
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -77,9 +85,25 @@
 #define GROW_MIN (4ull << 20) /* the file grows in steps of a 16th of itself, between these */
 #define GROW_MAX (64ull << 20)
 #define CREATE_BITS 16
+#define SUBCLUSTERS 32
+#define ALL_DATA 0xffffffffull /* of the bits of an extended entry */
+#define ALL_ZERO (ALL_DATA << 32)
 
-enum { INCOMPAT_DIRTY = 1, INCOMPAT_CORRUPT = 2, INCOMPAT_COMPRESSION = 8 };
-enum { EXT_END = 0, EXT_BACKING_FORMAT = 0xe2792aca, EXT_FEATURES = 0x6803f857, EXT_TEXT = 0x4c6f6447 };
+enum {
+	INCOMPAT_DIRTY = 1,
+	INCOMPAT_CORRUPT = 2,
+	INCOMPAT_DATA_FILE = 4,
+	INCOMPAT_COMPRESSION = 8,
+	INCOMPAT_EXTENDED = 16,
+};
+enum { AUTOCLEAR_RAW_DATA = 2 };
+enum {
+	EXT_END = 0,
+	EXT_BACKING_FORMAT = 0xe2792aca,
+	EXT_FEATURES = 0x6803f857,
+	EXT_TEXT = 0x4c6f6447,
+	EXT_DATA_FILE = 0x44415441,
+};
 enum { PHASE_REFCOUNTS = 1, PHASE_REFTABLE, PHASE_HEADER, PHASE_L2, PHASE_L1 };
 
 enum qcow_field {
@@ -110,9 +134,11 @@ enum qcow_field {
 enum kind { HOLE, ZERO, DATA, PACKED };
 struct place {
 	enum kind kind;
-	bool copied;	/* DATA: nobody else uses it, it can be written in place */
+	bool placed;	/* there is a cluster of the file for it, whatever is read */
+	bool copied;	/* nobody else uses that, it can be written in place */
 	uint64_t host;	/* file offset of the byte asked for (DATA) or of the stream (PACKED) */
 	uint64_t entry; /* as in the L2 table */
+	uint64_t bits;	/* of an extended entry */
 };
 
 /* A range of the file that loses a reference when the commit has ended. */
@@ -123,7 +149,11 @@ struct drop {
 struct qcow {
 	uint32_t version, bits, refcount_order;
 	bool zstd; /* how clusters are compressed; else deflate */
-	uint64_t cluster, l2_entries, l1_at, l1_entries, l1_len;
+	uint64_t cluster, entry_size, l2_entries, l1_at, l1_entries, l1_len;
+	uint64_t unit; /* what an entry tells apart: a cluster, or with extended entries a subcluster */
+	int data_fd;   /* where the disk's clusters are: this file, or another */
+	char *data_name;
+	bool external, raw_data;
 	uint64_t features_at; /* header extensions begin here */
 	char *backing_name, *backing_format;
 	char *text; /* of EXT_TEXT */
@@ -197,8 +227,17 @@ check_geometry(struct image *b, struct qcow *q, const uint8_t *h, struct err *e)
 	q->refcount_order = q->version == 2 ? 4 : be32(h + AT_REFCOUNT_ORDER);
 	if (q->refcount_order > 6)
 		return bad(b, e, "the size of its refcounts is impossible", q->refcount_order);
-	q->cluster = 1ull << q->bits;
-	q->l2_entries = q->cluster / 8;
+	q->cluster = q->unit = 1ull << q->bits;
+	q->entry_size = 8;
+	if (q->version >= 3 && be64(h + AT_INCOMPATIBLE) & INCOMPAT_EXTENDED) {
+		q->entry_size = 16;
+		q->unit = q->cluster / SUBCLUSTERS;
+	}
+	if (q->unit < 512)
+		return bad(b, e, "the size of its clusters is impossible with extended L2 entries", q->bits);
+	q->external = q->version >= 3 && be64(h + AT_INCOMPATIBLE) & INCOMPAT_DATA_FILE;
+	q->raw_data = q->external && be64(h + AT_AUTOCLEAR) & AUTOCLEAR_RAW_DATA;
+	q->l2_entries = q->cluster / q->entry_size;
 	b->size = be64(h + AT_SIZE);
 	q->l1_at = be64(h + AT_L1);
 	q->l1_len = (uint64_t)be32(h + AT_L1_SIZE) * 8;
@@ -236,7 +275,8 @@ check_features(struct image *b, const uint8_t *h, const uint8_t *list, uint64_t 
 	char name[47];
 
 	for (unsigned bit = 2; bit < 64; bit++) {
-		if (!(features >> bit & 1) || 1ull << bit == INCOMPAT_COMPRESSION)
+		if (!(features >> bit & 1) ||
+			1ull << bit & (INCOMPAT_COMPRESSION | INCOMPAT_DATA_FILE | INCOMPAT_EXTENDED))
 			continue;
 		feature_name(list, list_len, bit, name);
 		return err_set(
@@ -286,6 +326,8 @@ read_extensions(struct image *b, struct qcow *q, const uint8_t *head, struct err
 		}
 		if (type == EXT_BACKING_FORMAT && len && len < 64 && !q->backing_format)
 			q->backing_format = xasprintf("%.*s", (int)len, (const char *)head + at);
+		if (type == EXT_DATA_FILE && len && len <= NAME_MAX_LEN && !q->data_name)
+			q->data_name = xasprintf("%.*s", (int)len, (const char *)head + at);
 		if (type == EXT_TEXT && !q->text)
 			q->text = xasprintf("%.*s", (int)len, (const char *)head + at);
 		at += MIN((len + 7ull) & ~7ull, q->cluster - at);
@@ -334,9 +376,44 @@ read_header(struct image *b, struct qcow *q, struct err *e)
 	return r;
 }
 
+/*
+ * The file with the data, when it is another one. A path is good when it leads to the image's own directory. It may be
+ * shorter than the disk; what it does not have reads as zeroes.
+ */
+static int
+open_data_file(struct image *b, struct qcow *q, struct err *e)
+{
+	char *real, *slash, *name = q->data_name;
+	int64_t size;
+
+	q->data_fd = b->fd;
+	if (!q->external)
+		return 0;
+	if (!name)
+		return err_set(e, ERR_UNSUPPORTED,
+			"'%s' has its data in an external data file and does not say in which", b->path);
+	real = name[0] == '/' ? realpath(b->path, NULL) : NULL;
+	slash = real ? strrchr(real, '/') : NULL;
+	if (slash && !strncmp(name, real, (size_t)(slash - real) + 1))
+		name += slash - real + 1;
+	q->data_fd = image_open_part(b, name, e);
+	free(real);
+	if (q->data_fd < 0)
+		return -1;
+	memmove(q->data_name, name, strlen(name) + 1);
+	size = file_size(q->data_fd);
+	if (!b->read_only && size >= 0 && (uint64_t)size < b->size && ftruncate(q->data_fd, (off_t)b->size))
+		return err_sys(e, ERR_FILE, errno, "'%s', the data of '%s', cannot be made as long as the disk",
+			q->data_name, b->path);
+	return 0;
+}
+
 static void
 qcow_free(struct qcow *q)
 {
+	if (q->external && q->data_fd >= 0)
+		close(q->data_fd);
+	free(q->data_name);
 	meta_close(q->meta);
 	free(q->backing_name);
 	free(q->backing_format);
@@ -351,17 +428,19 @@ qcow_free(struct qcow *q)
 static int
 clear_autoclear(struct image *b, struct qcow *q, struct err *e)
 {
-	uint64_t bits = 0;
+	uint64_t bits = 0, known = AUTOCLEAR_RAW_DATA;
 	int r;
 
 	if (b->read_only || q->version == 2)
 		return 0;
 	pthread_mutex_lock(&q->lock);
 	r = meta_get64be(q->meta, AT_AUTOCLEAR, &bits);
-	if (!r && bits)
-		r = meta_put64be(q->meta, AT_AUTOCLEAR, 0, PHASE_HEADER);
+	if (!q->external)
+		known = 0;
+	if (!r && bits & ~known)
+		r = meta_put64be(q->meta, AT_AUTOCLEAR, bits & known, PHASE_HEADER);
 	pthread_mutex_unlock(&q->lock);
-	if (!r && bits)
+	if (!r && bits & ~known)
 		r = meta_commit(q->meta);
 	return r ? err_sys(e, ERR_FILE, r, "The header of '%s' cannot be written", b->path) : 0;
 }
@@ -375,7 +454,8 @@ qcow_open(struct image *b, struct err *e)
 		return err_sys(e, ERR_FAILED, ENOMEM, "'%s' cannot be opened", b->path);
 	pthread_mutex_init(&q->lock, NULL);
 	pthread_mutex_init(&q->cow, NULL);
-	if (read_header(b, q, e))
+	q->data_fd = -1;
+	if (read_header(b, q, e) || open_data_file(b, q, e))
 		goto fail;
 	q->meta = meta_open(b->fd, (unsigned)MIN(q->cluster, 4096), &q->lock, b->flags & BLOCK_UNSAFE);
 	if (!q->meta) {
@@ -439,27 +519,40 @@ find_entry(struct qcow *q, uint64_t off, uint64_t *at, uint64_t *l1)
 		return 0;
 	if (table % q->cluster || !good_place(q, table, q->cluster))
 		return -EIO;
-	*at = table + i % q->l2_entries * 8;
+	*at = table + i % q->l2_entries * q->entry_size;
 	return 0;
 }
 
 static int
-decode(const struct qcow *q, uint64_t off, uint64_t entry, struct place *p)
+decode(const struct qcow *q, uint64_t off, uint64_t entry, uint64_t bits, struct place *p)
 {
 	uint64_t host = entry & OFFSET_MASK;
+	unsigned sub = (unsigned)(off % q->cluster / q->unit);
 
-	*p = (struct place){ HOLE, entry & COPIED, host, entry };
+	*p = (struct place){ .kind = HOLE,
+		.placed = host || (q->external && entry & COPIED),
+		.copied = entry & COPIED || q->external,
+		.host = host,
+		.entry = entry,
+		.bits = bits };
 	if (entry & COMPRESSED) {
 		p->kind = PACKED;
+		p->placed = true;
 		p->host = entry & ((1ull << (62 - (q->bits - 8))) - 1);
-		return good_place(q, p->host, 1) ? 0 : -EIO;
+		return !q->external && good_place(q, p->host, 1) ? 0 : -EIO;
 	}
-	if (host && (host % q->cluster || !good_place(q, host, q->cluster)))
+	if (host % q->cluster || (host && !q->external && !good_place(q, host, q->cluster)))
 		return -EIO;
 	p->host += off % q->cluster;
+	if (q->unit < q->cluster) {
+		bool data = bits >> sub & 1, zero = bits >> (32 + sub) & 1;
+
+		p->kind = data ? DATA : zero ? ZERO : HOLE;
+		return data && (zero || !p->placed) ? -EIO : 0;
+	}
 	if (q->version >= 3 && entry & READS_ZERO)
 		p->kind = ZERO;
-	else if (host)
+	else if (p->placed)
 		p->kind = DATA;
 	return 0;
 }
@@ -467,12 +560,32 @@ decode(const struct qcow *q, uint64_t off, uint64_t entry, struct place *p)
 static int
 lookup(struct qcow *q, uint64_t off, struct place *p)
 {
-	uint64_t at, l1, entry = 0;
+	uint64_t at, l1, entry = 0, bits = 0;
 	int r = find_entry(q, off, &at, &l1);
 
 	if (!r && at)
 		r = meta_get64be(q->meta, at, &entry);
-	return r ? r : decode(q, off, entry, p);
+	if (!r && at && q->entry_size == 16)
+		r = meta_get64be(q->meta, at + 8, &bits);
+	return r ? r : decode(q, off, entry, bits, p);
+}
+
+/* The L2 entry at `at`, with its bits where there are any. */
+static int
+put_entry(struct qcow *q, uint64_t at, uint64_t entry, uint64_t bits)
+{
+	int r = meta_put64be(q->meta, at, entry, PHASE_L2);
+
+	return r || q->entry_size == 8 ? r : meta_put64be(q->meta, at + 8, bits, PHASE_L2);
+}
+
+/* The entry of a cluster that reads as zeroes without a place, with or without something behind it. */
+static int
+put_nothing(struct qcow *q, uint64_t at, bool hides)
+{
+	if (q->entry_size == 16)
+		return put_entry(q, at, 0, hides ? ALL_ZERO : 0);
+	return put_entry(q, at, hides ? READS_ZERO : 0, 0);
 }
 
 /* The same as `first`, right behind it? */
@@ -481,8 +594,8 @@ continues(const struct place *first, const struct place *p, uint64_t distance)
 {
 	if (p->kind != first->kind || p->copied != first->copied || p->kind == PACKED)
 		return false;
-	if (p->kind == ZERO)
-		return !(p->entry & OFFSET_MASK) == !(first->entry & OFFSET_MASK);
+	if (p->placed != first->placed)
+		return false;
 	return p->kind != DATA || p->host == first->host + distance;
 }
 
@@ -490,7 +603,7 @@ continues(const struct place *first, const struct place *p, uint64_t distance)
 static int
 extent(struct qcow *q, uint64_t off, uint64_t *len, struct place *p)
 {
-	uint64_t n = q->cluster - off % q->cluster;
+	uint64_t n = q->unit - off % q->unit;
 	int r;
 
 	pthread_mutex_lock(&q->lock);
@@ -500,7 +613,7 @@ extent(struct qcow *q, uint64_t off, uint64_t *len, struct place *p)
 
 		if (lookup(q, off + n, &next) || !continues(p, &next, n))
 			break;
-		n += q->cluster;
+		n += q->unit;
 	}
 	pthread_mutex_unlock(&q->lock);
 	*len = MIN(*len, n);
@@ -557,24 +670,41 @@ unpack(struct image *b, const struct qcow *q, const struct place *p, uint8_t *ou
 	return r;
 }
 
-/* The whole cluster that holds `off`, as the disk shows it, when it is not plain data of ours. `cow` held. */
+/* A range within a cluster, all of the kind of `p`, as the disk shows it. `cow` held. */
 static int
-read_cluster(struct image *b, struct qcow *q, const struct place *p, uint64_t off, uint8_t *out)
+read_range(struct image *b, struct qcow *q, const struct place *p, uint64_t off, uint8_t *out, uint64_t len)
 {
-	struct iovec iov = { out, q->cluster };
+	struct iovec iov = { out, len };
 
-	off -= off % q->cluster;
 	switch (p->kind) {
 	case HOLE:
-		return image_read_backing(b, &iov, 1, 0, off, q->cluster);
-	case PACKED:
-		return unpack(b, q, p, out);
+		return image_read_backing(b, &iov, 1, 0, off, len);
 	case DATA:
-		return image_data_read(b, b->fd, &iov, 1, 0, q->cluster, p->host - p->host % q->cluster, off);
+		return image_data_read(b, q->data_fd, &iov, 1, 0, len, p->host, off);
+	case PACKED: /* read as a whole */
 	case ZERO:
-		memset(out, 0, q->cluster);
+		memset(out, 0, len);
 	}
 	return 0;
+}
+
+/* The whole cluster that holds `off` as the disk shows it. `cow` held. */
+static int
+read_cluster(struct image *b, struct qcow *q, uint64_t off, uint8_t *out)
+{
+	struct place p;
+	int r = 0;
+
+	off -= off % q->cluster;
+	for (uint64_t done = 0, n; done < q->cluster && !r; done += n) {
+		n = q->cluster - done;
+		r = extent(q, off + done, &n, &p);
+		if (!r && p.kind == PACKED)
+			return unpack(b, q, &p, out);
+		if (!r)
+			r = read_range(b, q, &p, off + done, out + done, n);
+	}
+	return r;
 }
 
 /* A compressed cluster could be moved and its place used again meanwhile: look again, and keep it. */
@@ -583,16 +713,12 @@ read_packed(
 	struct image *b, struct qcow *q, const struct iovec *iov, int iovcnt, uint64_t skip, uint64_t len, uint64_t off)
 {
 	uint8_t *buf = malloc(q->cluster);
-	struct place p;
-	uint64_t n = len;
 	int r = -ENOMEM;
 
 	if (!buf)
 		return r;
 	pthread_mutex_lock(&q->cow);
-	r = extent(q, off, &n, &p);
-	if (!r)
-		r = read_cluster(b, q, &p, off, buf);
+	r = read_cluster(b, q, off, buf);
 	pthread_mutex_unlock(&q->cow);
 	if (!r)
 		iov_fill(iov, iovcnt, skip, buf + off % q->cluster, len);
@@ -614,7 +740,7 @@ qcow_read(struct image *b, const struct iovec *iov, int iovcnt, uint64_t skip, u
 		if (r)
 			break;
 		if (p.kind == DATA)
-			r = image_data_read(b, b->fd, iov, iovcnt, skip, n, p.host, off);
+			r = image_data_read(b, q->data_fd, iov, iovcnt, skip, n, p.host, off);
 		else if (p.kind == PACKED)
 			r = read_packed(b, q, iov, iovcnt, skip, n, off);
 		else if (p.kind == HOLE)
@@ -628,11 +754,12 @@ qcow_read(struct image *b, const struct iovec *iov, int iovcnt, uint64_t skip, u
 static int
 qcow_map(struct image *b, uint64_t off, uint64_t *len, enum map_kind *kind)
 {
+	struct qcow *q = b->state;
 	struct place p;
-	int r = extent(b->state, off, len, &p);
+	int r = extent(q, off, len, &p);
 
 	*kind = p.kind == HOLE ? MAP_HOLE : p.kind == ZERO ? MAP_ZERO : MAP_DATA;
-	if (!r && p.kind == DATA && !b->crypt && file_is_hole_near(&b->span, b->fd, p.host, len))
+	if (!r && p.kind == DATA && !b->crypt && file_is_hole_near(&b->span, q->data_fd, p.host, len))
 		*kind = MAP_ZERO;
 	return r;
 }
@@ -837,6 +964,16 @@ allocate(struct image *b, struct qcow *q, uint64_t *at)
 	return 0;
 }
 
+/* A place for the cluster of the disk at `off`, which may hold anything when it is in a data file. */
+static int
+allocate_data(struct image *b, struct qcow *q, uint64_t off, uint64_t *at)
+{
+	if (!q->external)
+		return allocate(b, q, at);
+	*at = off - off % q->cluster;
+	return 0;
+}
+
 static int
 drop_later(struct qcow *q, uint64_t at, uint64_t len)
 {
@@ -860,6 +997,8 @@ drop_entry(struct qcow *q, const struct place *p)
 	unsigned shift = 62 - (q->bits - 8);
 	uint64_t sectors = (p->entry >> shift & ((1ull << (q->bits - 8)) - 1)) + 1;
 
+	if (q->external)
+		return 0;
 	if (p->kind == PACKED)
 		return drop_later(q, p->host, sectors * 512 - p->host % 512);
 	if (p->entry & OFFSET_MASK)
@@ -919,7 +1058,7 @@ need_entry(struct image *b, struct qcow *q, uint64_t off, uint64_t *at)
 		r = meta_clear(q->meta, table, q->cluster, PHASE_L2);
 	if (!r)
 		r = meta_put64be(q->meta, q->l1_at + (off >> q->bits) / q->l2_entries * 8, table | COPIED, PHASE_L1);
-	*at = table + (off >> q->bits) % q->l2_entries * 8;
+	*at = table + (off >> q->bits) % q->l2_entries * q->entry_size;
 	return r;
 }
 
@@ -929,7 +1068,19 @@ is_blank(const struct image *b, const struct place *p)
 {
 	if (b->crypt)
 		return false;
-	return (p->kind == HOLE && !b->backing) || (p->kind == ZERO && !(p->entry & OFFSET_MASK));
+	return !p->placed && (p->kind == ZERO || (p->kind == HOLE && !b->backing));
+}
+
+/* The subclusters `data` of the cluster at `host`, or with plain entries all of it, read as zeroes in the data file. */
+static int
+zero_data_file(struct image *b, struct qcow *q, uint64_t host, uint64_t data)
+{
+	int r = 0;
+
+	for (uint64_t at = host; at < MIN(host + q->cluster, b->size) && !r; at += q->unit)
+		if (q->unit == q->cluster || data >> (at - host) / q->unit & 1)
+			r = file_zero(q->data_fd, at, MIN(q->unit, b->size - at));
+	return r;
 }
 
 /* Give places to the blank clusters of [off, off+len). */
@@ -940,18 +1091,23 @@ fill_blanks(struct image *b, struct qcow *q, uint64_t off, uint64_t len)
 	int r = 0;
 
 	pthread_mutex_lock(&q->lock);
-	for (off -= off % q->cluster; off < end && !r; off += q->cluster) {
+	for (uint64_t next; off < end && !r; off = next) {
 		struct place p;
-		uint64_t at, host;
+		uint64_t at, host, data;
 
+		next = off - off % q->cluster + q->cluster;
 		r = lookup(q, off, &p);
+		/* Of subclusters, those that read as zeroes become data; the others may be shown by a backing file. */
+		data = b->backing ? p.bits >> 32 : ALL_DATA;
 		if (r || !is_blank(b, &p))
 			continue;
 		r = need_entry(b, q, off, &at);
 		if (!r)
-			r = allocate(b, q, &host);
+			r = allocate_data(b, q, off, &host);
+		if (!r && q->external)
+			r = zero_data_file(b, q, host, data);
 		if (!r)
-			r = meta_put64be(q->meta, at, host | COPIED, PHASE_L2);
+			r = put_entry(q, at, host | COPIED, data);
 	}
 	pthread_mutex_unlock(&q->lock);
 	return r;
@@ -968,19 +1124,68 @@ replace_cluster(struct image *b, struct qcow *q, const struct place *old, uint64
 	pthread_mutex_lock(&q->lock);
 	r = need_entry(b, q, off, &at);
 	if (!r)
-		r = allocate(b, q, &host);
+		r = allocate_data(b, q, off, &host);
 	pthread_mutex_unlock(&q->lock);
 	if (r)
 		return r;
-	r = image_data_write(b, b->fd, &iov, 1, 0, q->cluster, host, off - off % q->cluster);
+	if (q->external) /* a data file ends with the disk */
+		iov.iov_len = MIN(q->cluster, b->size - host);
+	r = image_data_write(b, q->data_fd, &iov, 1, 0, iov.iov_len, host, off - off % q->cluster);
 	pthread_mutex_lock(&q->lock);
-	if (r) {
+	if (r && !q->external) {
 		drop_now(q, &(struct drop){ host, q->cluster });
-	} else {
-		r = meta_put64be(q->meta, at, host | COPIED, PHASE_L2);
+	} else if (!r) {
+		r = put_entry(q, at, host | COPIED, ALL_DATA);
 		if (!r)
 			r = drop_entry(q, old);
 	}
+	pthread_mutex_unlock(&q->lock);
+	return r;
+}
+
+/* The bits of the subclusters that [off, off+len), within one cluster, touches. */
+static uint64_t
+sub_bits(const struct qcow *q, uint64_t off, uint64_t len)
+{
+	uint64_t first = off % q->cluster / q->unit, last = (off % q->cluster + len - 1) / q->unit;
+
+	return (2ull << last) - (1ull << first);
+}
+
+/*
+ * The subclusters that [off, off+len) touches, all of the kind of `p` and not data, become data; their cluster gets a
+ * place when it has none. `buf` has room for a cluster; `cow` held.
+ */
+static int
+fill_subclusters(struct image *b, struct qcow *q, const struct place *p, const struct iovec *iov, int iovcnt,
+	uint64_t skip, uint64_t len, uint64_t off, uint8_t *buf)
+{
+	uint64_t from = off - off % q->unit, to = MIN((off + len + q->unit - 1) / q->unit * q->unit, b->size);
+	uint64_t at, host = p->entry & OFFSET_MASK, set = sub_bits(q, off, len);
+	struct iovec whole = { buf, to - from };
+	struct place now;
+	int r = read_range(b, q, p, from, buf, to - from);
+
+	if (r)
+		return r;
+	iov_copy(iov, iovcnt, skip, buf + (off - from), len);
+	pthread_mutex_lock(&q->lock);
+	r = need_entry(b, q, off, &at);
+	if (!r && !p->placed)
+		r = allocate_data(b, q, off, &host);
+	pthread_mutex_unlock(&q->lock);
+	if (r)
+		return r;
+	r = image_data_write(b, q->data_fd, &whole, 1, 0, to - from, host + from % q->cluster, from);
+	pthread_mutex_lock(&q->lock);
+	if (!r)
+		r = lookup(q, off, &now); /* fill_blanks() may have been here */
+	if (!r && now.placed && (now.entry & OFFSET_MASK) != host)
+		r = -EAGAIN;
+	if (!r)
+		r = put_entry(q, at, host | COPIED, (now.bits | set) & ~(set << 32));
+	if (r && !p->placed && !q->external)
+		drop_now(q, &(struct drop){ host, q->cluster });
 	pthread_mutex_unlock(&q->lock);
 	return r;
 }
@@ -999,11 +1204,13 @@ copy_on_write(
 		return -ENOMEM;
 	pthread_mutex_lock(&q->cow);
 	r = extent(q, off, &n, &p);
-	if (!r && p.kind == DATA && p.copied) {
-		r = image_data_write(b, b->fd, iov, iovcnt, skip, len, p.host, off); /* another writer was faster */
+	if (!r && (n < len || (p.kind == DATA && p.copied) || is_blank(b, &p))) {
+		r = -EAGAIN; /* another writer was faster */
+	} else if (!r && q->unit < q->cluster && p.kind != PACKED && (p.copied || !p.placed)) {
+		r = fill_subclusters(b, q, &p, iov, iovcnt, skip, len, off, buf);
 	} else if (!r) {
 		if (len < q->cluster)
-			r = read_cluster(b, q, &p, off, buf);
+			r = read_cluster(b, q, off, buf);
 		if (!r) {
 			iov_copy(iov, iovcnt, skip, buf + off % q->cluster, len);
 			r = replace_cluster(b, q, &p, off, buf);
@@ -1034,10 +1241,14 @@ qcow_write(struct image *b, const struct iovec *iov, int iovcnt, uint64_t skip, 
 		if (r)
 			break;
 		if (p.kind == DATA && p.copied) {
-			r = image_data_write(b, b->fd, iov, iovcnt, skip, n, p.host, off);
+			r = image_data_write(b, q->data_fd, iov, iovcnt, skip, n, p.host, off);
 		} else {
 			n = MIN(n, q->cluster - off % q->cluster);
 			r = copy_on_write(b, q, iov, iovcnt, skip, n, off);
+			if (r == -EAGAIN) {
+				r = 0;
+				continue;
+			}
 		}
 		off += n;
 		skip += n;
@@ -1062,12 +1273,12 @@ mark_zero(struct image *b, struct qcow *q, uint64_t off, bool *done)
 	pthread_mutex_lock(&q->cow);
 	pthread_mutex_lock(&q->lock);
 	r = lookup(q, off, &p);
-	if (!r && p.kind == DATA && p.copied)
+	if (!r && ((p.kind == DATA && p.copied) || (p.bits & ALL_DATA && p.placed && p.copied)))
 		*done = false;
 	if (!r && *done)
 		r = need_entry(b, q, off, &at);
 	if (!r && *done)
-		r = meta_put64be(q->meta, at, q->version >= 3 ? READS_ZERO : 0, PHASE_L2);
+		r = put_nothing(q, at, q->version >= 3);
 	if (!r && *done)
 		r = drop_entry(q, &p);
 	pthread_mutex_unlock(&q->lock);
@@ -1090,7 +1301,7 @@ zero_within(struct image *b, struct qcow *q, uint64_t off, uint64_t len)
 	iov = (struct iovec){ calloc(1, len), len };
 	if (!iov.iov_base)
 		return -ENOMEM;
-	r = copy_on_write(b, q, &iov, 1, 0, len, off);
+	r = qcow_write(b, &iov, 1, 0, off, len);
 	free(iov.iov_base);
 	return r;
 }
@@ -1110,7 +1321,9 @@ qcow_zero(struct image *b, uint64_t off, uint64_t len)
 		if (r)
 			break;
 		if (p.kind == DATA && p.copied) {
-			r = image_data_zero(b, b->fd, n, p.host, off + done);
+			r = image_data_zero(b, q->data_fd, n, p.host, off + done);
+		} else if (q->raw_data && (r = file_zero(q->data_fd, off + done, n))) {
+			break;
 		} else if (p.kind != ZERO && !(p.kind == HOLE && image_backing_is_zero(b, off + done, n))) {
 			n = MIN(n, q->cluster - (off + done) % q->cluster);
 			r = zero_within(b, q, off + done, n);
@@ -1154,7 +1367,9 @@ qcow_flush(struct image *b)
 	q->drops = NULL;
 	q->drop_count = q->drop_cap = 0;
 	pthread_mutex_unlock(&q->lock);
-	r = meta_commit(q->meta);
+	r = q->external ? image_sync(b, q->data_fd) : 0;
+	if (!r)
+		r = meta_commit(q->meta);
 	if (count && !r) {
 		r = apply_drops(q, drops, count);
 		if (!r)
@@ -1398,10 +1613,14 @@ qcow_resize(struct image *b, uint64_t size, struct err *e)
 		r = move_l1(b, q, entries);
 	else if (!r && entries * 8 > q->l1_len)
 		r = extend_l1(b, q, entries);
+	if (!r && q->external && size > b->size && ftruncate(q->data_fd, (off_t)size))
+		r = -errno;
 	if (!r)
 		r = write_size(q, size);
 	if (!r)
 		r = qcow_flush(b);
+	if (!r && q->external && size < b->size && ftruncate(q->data_fd, (off_t)size))
+		r = -errno;
 	if (r)
 		return err_sys(e, ERR_FILE, r, "'%s' cannot be resized", b->path);
 	b->size = size;
@@ -1452,18 +1671,21 @@ static int
 drop_if_zero(struct image *b, struct qcow *q, uint64_t off, const struct place *p, uint8_t *buf)
 {
 	struct iovec iov = { buf, q->cluster };
-	uint64_t at, l1;
+	uint64_t at = 0, l1;
 	int r;
 
 	if (q->version < 3 && b->backing)
 		return 0;
-	r = image_data_read(b, b->fd, &iov, 1, 0, q->cluster, p->host, off);
+	r = image_data_read(b, q->data_fd, &iov, 1, 0, q->cluster, p->host, off);
 	if (r || !mem_is_zero(buf, q->cluster))
 		return r;
+	if (q->external)
+		r = file_zero(q->data_fd, p->host, MIN(q->cluster, b->size - off));
 	pthread_mutex_lock(&q->lock);
-	r = find_entry(q, off, &at, &l1);
+	if (!r)
+		r = find_entry(q, off, &at, &l1);
 	if (!r && at)
-		r = meta_put64be(q->meta, at, b->backing ? READS_ZERO : 0, PHASE_L2);
+		r = put_nothing(q, at, b->backing);
 	if (!r && at)
 		r = drop_entry(q, p);
 	pthread_mutex_unlock(&q->lock);
@@ -1482,6 +1704,15 @@ drop_zeroes(struct image *b, struct qcow *q, uint8_t *buf, const struct block_pr
 		r = extent(q, off, &n, &at);
 		if (r || at.kind != DATA || !at.copied)
 			continue;
+		if (q->unit < q->cluster) { /* clusters that are data as a whole */
+			uint64_t skip = (q->cluster - off % q->cluster) % q->cluster;
+
+			if (n < skip + q->cluster)
+				continue;
+			off += skip;
+			at.host += skip;
+			n = (n - skip) / q->cluster * q->cluster;
+		}
 		for (uint64_t end = off + n; off < end && !r; off += q->cluster, at.host += q->cluster) {
 			at.entry = at.host | COPIED;
 			r = drop_if_zero(b, q, off, &at, buf);
@@ -1511,10 +1742,10 @@ list_users(struct qcow *q, struct users *u)
 		if (r || !table || !(l1 & COPIED) || table % q->cluster || !good_place(q, table, q->cluster))
 			continue;
 		r = add_user(u, table, q->l1_at + i * 8, true);
-		for (uint64_t k = 0; k < q->l2_entries && !r; k++) {
-			r = meta_get64be(q->meta, table + k * 8, &entry);
+		for (uint64_t k = 0; k < q->l2_entries && !r && !q->external; k++) {
+			r = meta_get64be(q->meta, table + k * q->entry_size, &entry);
 			if (!r && entry & COPIED && !(entry & COMPRESSED) && entry & OFFSET_MASK)
-				r = add_user(u, entry & OFFSET_MASK, table + k * 8, false);
+				r = add_user(u, entry & OFFSET_MASK, table + k * q->entry_size, false);
 		}
 	}
 	qsort(u->list, u->count, sizeof(*u->list), by_host);
@@ -1635,6 +1866,22 @@ qcow_get_text(struct image *b, const char *key)
 	return lines_get(q->text, key);
 }
 
+static const char *
+qcow_part(struct image *b, int i)
+{
+	struct qcow *q = b->state;
+
+	return q->external && i == 0 ? q->data_name : NULL;
+}
+
+static int
+qcow_part_fd(struct image *b, int i)
+{
+	struct qcow *q = b->state;
+
+	return q->external && i == 0 ? q->data_fd : -1;
+}
+
 static bool
 qcow_dirty(struct image *b)
 {
@@ -1727,6 +1974,8 @@ const struct block_format block_qcow2 = {
 	.zero = qcow_zero,
 	.map = qcow_map,
 	.dirty = qcow_dirty,
+	.part = qcow_part,
+	.part_fd = qcow_part_fd,
 	.create = qcow_create,
 	.differencing = true,
 	.set_parent = qcow_set_parent,

@@ -219,7 +219,9 @@ test_qemu_qcow2(void **state)
 		"-o cluster_size=2M", "-o cluster_size=4k,refcount_bits=1", "-o refcount_bits=2", "-c",
 		"-c -o cluster_size=4k", "-c -o compat=0.10", "-c -o compression_type=zstd",
 		"-c -o compression_type=zstd,cluster_size=4k", "-o lazy_refcounts=on", "-o preallocation=metadata",
-		"-S 0 -o preallocation=falloc" };
+		"-S 0 -o preallocation=falloc", "-o extended_l2=on", "-o extended_l2=on,cluster_size=16k",
+		"-o extended_l2=on,cluster_size=2M", "-c -o extended_l2=on",
+		"-o extended_l2=on,preallocation=metadata" };
 
 	need_qemu_img();
 	for (size_t i = 0; i < ARRAY_LEN(options); i++) {
@@ -228,6 +230,27 @@ test_qemu_qcow2(void **state)
 		exercise("q.qcow2", 2);
 		judge("qcow2", "q.qcow2");
 	}
+}
+
+/* The disk's data in a file of its own, named in each way that qemu-img does; as raw, that file alone is the disk. */
+static void
+test_qcow2_data_file(void **state)
+{
+	static const char *const options[] = { "", ",data_file_raw=on", ",extended_l2=on", ",cluster_size=4k" };
+
+	need_qemu_img();
+	for (size_t i = 0; i < ARRAY_LEN(options); i++) {
+		new_model();
+		must_run("rm -f d.qcow2 d.data; qemu-img convert -f raw -O qcow2 -o data_file=%s%s model.raw d.qcow2",
+			i == 1 ? path("d.data") : "d.data", options[i]);
+		exercise("d.qcow2", 3);
+		judge("qcow2", "d.qcow2");
+		if (i == 1)
+			must_run("cmp -n %llu d.data model.raw", SIZE);
+	}
+	must_run("mkdir -p sub; mv d.data sub/; qemu-img amend -f qcow2 -o data_file=sub/d.data d.qcow2 2>/dev/null || "
+		 "true");
+	expect_refusal(path("d.qcow2"), 0, "d.data");
 }
 
 static void
@@ -391,7 +414,7 @@ test_qcow2_lies(void **state)
 		{ 72, 2, 8, "corrupt" },
 		{ 72, 4, 8, "external data file" },
 		{ 72, 8, 8, "too short for the compression type" },
-		{ 72, 16, 8, "extended L2" },
+		{ 72, 32, 8, "number 5" },
 		{ 72, 1ull << 40, 8, "number 40" },
 		{ 96, 7, 4, "refcounts" },
 		{ 100, 20, 4, "header" },
@@ -911,6 +934,8 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		{ "a QCOW2 of qemu-img of any kind is read, written, and found good", test_qemu_qcow2, 0, 0, 0 },
+		{ "a QCOW2 whose data is in another file is read and written as QEMU does", test_qcow2_data_file, 0, 0,
+			0 },
 		{ "the refcount table of a QCOW2 grows", test_qcow2_refcount_growth, 0, 0, 0 },
 		{ "a QCOW2 reads through to its backing file and leaves it alone", test_qcow2_backing, 0, 0, 0 },
 		{ "a chain of six images agrees with a model", test_qcow2_deep_chain, 0, 0, 0 },
