@@ -157,7 +157,7 @@ as_root(struct host_guest *g, const char *script, uint64_t timeout_ms, char **ou
 	*out = NULL;
 	while (o && !json_is_true(json_object_get(o, "exited"))) {
 		if (json_object_get(o, "exited"))
-			poll(NULL, 0, 50);
+			poll(NULL, 0, 100);
 		json_decref(o);
 		if (guest_now_ms() > end)
 			return err_set(e, ERR_TIMEOUT, "The guest did not respond within time");
@@ -233,7 +233,7 @@ host_guest_update(struct host *h, const char *vm, const char *iso, uint64_t time
 {
 	struct host_guest *g = NULL;
 	char *path = iso ? host_absolute_path(iso) : host_additions_path(), *version = NULL;
-	uint64_t end = guest_now_ms() + timeout_ms;
+	uint64_t end;
 	size_t size = 0;
 	void *bytes = NULL;
 	bool ours = false;
@@ -251,6 +251,7 @@ host_guest_update(struct host *h, const char *vm, const char *iso, uint64_t time
 	host_guest_close(g);
 	free(bytes);
 	free(path);
+	end = guest_now_ms() + timeout_ms; /* of the agent's start: sending the installer takes what it takes */
 	while (!r && !ours) {
 		r = host_guest_agent(h, vm, 5000, &version, &ours, e);
 		free(version);

@@ -290,7 +290,7 @@ gctl_updateadditions(struct gctl *g)
 
 	if (g->word_count)
 		return fail_argument(g->c, "The installer takes no arguments ('%s')", g->words[0]);
-	if (host_guest_update(g->c->host, g->vm, g->source, g->has_timeout ? g->timeout_ms : 60000, &said, &e))
+	if (host_guest_update(g->c->host, g->vm, g->source, g->has_timeout ? g->timeout_ms : 180000, &said, &e))
 		return gctl_fail(g, &e);
 	if (g->verbose)
 		fputs(said, stdout);

@@ -37,7 +37,12 @@ setup() {
 	cd "$BATS_TEST_TMPDIR" || return 1
 }
 
-gctl() { run --separate-stderr timeout 120 VBoxManage guestcontrol deb "$@"; }
+gctl() { run --separate-stderr timeout 240 VBoxManage guestcontrol deb "$@"; }
+
+# shellcheck disable=SC2154
+said() { # STATUS TEXT: how the last one ended, and what it said on standard error
+	[[ $status -eq $1 && $stderr == *"$2"* ]] || { echo "status $status; stdout: $output; stderr: $stderr"; return 1; }
+}
 
 # The same with either agent.
 # shellcheck disable=SC2154
@@ -47,30 +52,30 @@ programs_run() {
 /home/joe
 it's" && $stderr == err ]] || { echo "$status $output $stderr"; return 1; }
 	gctl run --username joe --password wrong -- /bin/true
-	[[ $status -eq 1 && $stderr == *"The specified user was not able to logon on guest"* ]] || return 1
+	said 1 "The specified user was not able to logon on guest" || return 1
 	# A password that was right a moment ago is not when the guest has another.
 	in_guest 'echo "joe:another" | chpasswd'
 	gctl run "${as_joe[@]}" -- /bin/true
-	[[ $status -eq 1 && $stderr == *"not able to logon"* ]] || return 1
+	said 1 "not able to logon" || return 1
 	gctl run --username joe --password another -- /bin/true
-	[[ $status -eq 0 ]] || return 1
+	said 0 "" || return 1
 	in_guest 'echo "joe:se cret'"'"'1" | chpasswd'
 	gctl run "${as_joe[@]}" -- /bin/nothing
-	[[ $status -eq 1 && $stderr == *"The specified file was not found on guest"* ]] || return 1
+	said 1 "The specified file was not found on guest" || return 1
 	gctl run "${as_joe[@]}" --timeout 2000 -- /bin/sleep 100
-	[[ $status -eq 20 ]] || return 1
+	said 20 "" || return 1
 	run VBoxManage guestcontrol deb run "${as_joe[@]}" --stdin -- /usr/bin/tr a-z A-Z <<<"from here"
 	[[ $output == "FROM HERE" ]] || return 1
 	head -c 2000000 /dev/urandom >blob
-	gctl copyto "${as_joe[@]}" blob /home/joe/blob && [[ $status -eq 0 ]] || return 1
-	gctl copyfrom "${as_joe[@]}" /home/joe/blob back && [[ $status -eq 0 ]] || return 1
+	gctl copyto "${as_joe[@]}" blob /home/joe/blob && said 0 "" || return 1
+	gctl copyfrom "${as_joe[@]}" /home/joe/blob back && said 0 "" || return 1
 	cmp blob back || return 1
 	mkfifo pipe
 	VBoxManage guestcontrol deb run "${as_joe[@]}" -- /bin/sh -c 'echo first; sleep 300' >pipe 3>&- &
-	timeout 30 head -n 1 <pipe | grep -qx first || return 1
+	timeout 60 head -n 1 <pipe | grep -qx first || return 1
 	kill -9 $!
-	wait_for 30 eval '! in_guest pgrep -x sleep >/dev/null' || return 1
-	wait_for 30 eval '[[ -z $(in_guest "ls -A /tmp | grep lodge") ]]'
+	wait_for 60 eval '! in_guest pgrep -x sleep >/dev/null' || return 1
+	wait_for 60 eval '[[ -z $(in_guest "ls -A /tmp | grep lodge") ]]'
 }
 
 @test "programs, passwords, files and killed clients with QEMU's agent" {
@@ -78,19 +83,20 @@ it's" && $stderr == err ]] || { echo "$status $output $stderr"; return 1; }
 }
 
 @test "the password is in no process list of the guest" {
-	VBoxManage guestcontrol deb run "${as_joe[@]}" -- /bin/sleep 8 3>&- &
-	wait_for 20 in_guest pgrep -x sleep
+	VBoxManage guestcontrol deb run "${as_joe[@]}" -- /bin/sleep 600 3>&- &
+	wait_for 60 in_guest pgrep -x sleep
 	run in_guest 'cat /proc/*/cmdline /proc/*/environ 2>/dev/null | tr "\0" " " | grep -c "se [c]ret"'
 	[ "$output" = 0 ]
 	run in_guest 'journalctl | grep -c "se [c]ret"'
 	[ "$output" = 0 ]
-	wait
+	kill $!
+	wait || true
 }
 
 @test "an agent that hangs is an error after its time, and is found again" {
 	in_guest 'killall -STOP qemu-ga 2>/dev/null || pkill -STOP qemu-ga'
 	gctl run "${as_joe[@]}" -- /bin/true
-	[[ $status -eq 1 && $stderr == *"did not answer in time"* ]]
+	said 1 "did not answer in time"
 	[[ $stderr == *"The log of its kernel:"* && $stderr == *"forwarded to the guest's 22 (ssh), answers \"SSH-2.0"* ]]
 	in_guest 'pkill -CONT qemu-ga'
 	wait_for 60 VBoxManage guestcontrol deb run "${as_joe[@]}" -- /bin/true
