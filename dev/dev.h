@@ -305,6 +305,8 @@ int lsilogic_change_medium(struct lsilogic *l, int target, struct block *medium,
  */
 struct audio;
 struct device *ac97_create(struct machine *m, int slot, struct audio *sink, struct err *e);
+/* HD Audio (8086:2668 with a STAC9221); otherwise as AC'97's. */
+struct device *hda_create(struct machine *m, int slot, struct audio *sink, struct err *e);
 /* A WAVE file, made anew. */
 struct audio *audio_file_open(const char *path, struct err *e);
 void audio_close(struct audio *a); /* NULL: nothing */

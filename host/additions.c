@@ -200,8 +200,9 @@ upload(struct host_guest *g, const char *path, const char *bytes, size_t size, s
 	return r;
 }
 
+/* *file: the installer's in the guest, which may outlive it there; NULL or to be freed. */
 static int
-install(struct host_guest *g, const char *bytes, size_t size, char **said, struct err *e)
+install(struct host_guest *g, const char *bytes, size_t size, char **said, char **file, struct err *e)
 {
 	char *name = NULL, *script, *text = NULL;
 	int r = as_root(g, "umask 077; mktemp /tmp/lodge-additions.XXXXXX", GUEST_ASK_MS, &name, e);
@@ -224,15 +225,32 @@ install(struct host_guest *g, const char *bytes, size_t size, char **said, struc
 	*said = r ? NULL : xstrdup(text ? text : "");
 	free(text);
 	free(script);
-	free(name);
+	*file = name;
 	return r ? -1 : 0;
+}
+
+/* Where stopping the old agent ended what it had started, nobody has removed the file. */
+static void
+remove_installer(struct host *h, const char *vm, const char *file)
+{
+	struct err unused;
+	struct host_guest *g = file && str_starts(file, "/tmp/lodge-additions.") ? guest_connect(h, vm, &unused) : NULL;
+	char *script, *said = NULL;
+
+	if (!g)
+		return;
+	script = xasprintf("rm -f '%s'", file);
+	as_root(g, script, GUEST_ASK_MS, &said, &unused);
+	free(script);
+	free(said);
+	host_guest_close(g);
 }
 
 int
 host_guest_update(struct host *h, const char *vm, const char *iso, uint64_t timeout_ms, char **said, struct err *e)
 {
 	struct host_guest *g = NULL;
-	char *path = iso ? host_absolute_path(iso) : host_additions_path(), *version = NULL;
+	char *path = iso ? host_absolute_path(iso) : host_additions_path(), *version = NULL, *file = NULL;
 	uint64_t end;
 	size_t size = 0;
 	void *bytes = NULL;
@@ -247,7 +265,7 @@ host_guest_update(struct host *h, const char *vm, const char *iso, uint64_t time
 	if (bytes)
 		g = guest_connect(h, vm, e);
 	if (g)
-		r = install(g, bytes, size, said, e);
+		r = install(g, bytes, size, said, &file, e);
 	host_guest_close(g);
 	free(bytes);
 	free(path);
@@ -262,5 +280,7 @@ host_guest_update(struct host *h, const char *vm, const char *iso, uint64_t time
 		if (!r && !ours)
 			poll(NULL, 0, 100);
 	}
+	remove_installer(h, vm, file);
+	free(file);
 	return r;
 }

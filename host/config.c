@@ -310,6 +310,7 @@ add_usb_and_audio(const struct host_vm *vm, json_t *doc, struct err *e)
 	bool usb = host_vm_on(vm, HK_USBXHCI, 0), tablet = !strcmp(host_vm_get(vm, HK_MOUSE, 0), "usbtablet");
 	bool keyboard = !strcmp(host_vm_get(vm, HK_KEYBOARD, 0), "usb"), disks = false;
 	const char *driver = host_vm_get(vm, HK_AUDIO, 0);
+	bool hda = !strcmp(host_vm_get(vm, HK_AUDIOCONTROLLER, 0), "hda");
 	char *file;
 
 	for (int i = 0; i < vm->ctl_count; i++)
@@ -326,7 +327,12 @@ add_usb_and_audio(const struct host_vm *vm, json_t *doc, struct err *e)
 	json_object_set_new(doc, "usb_keyboard", json_boolean(keyboard));
 	if (!host_vm_on(vm, HK_AUDIOENABLED, 0) || !strcmp(driver, "none"))
 		return 0;
+	if (!hda && !strcmp(host_vm_get(vm, HK_AUDIOCODEC, 0), "stac9221"))
+		return err_set(e, ERR_INVALID,
+			"The machine '%s' has the audio codec stac9221, which belongs to --audio-controller hda",
+			vm->name);
 	json_object_set_new(doc, "audio", json_true());
+	json_object_set_new(doc, "hda", json_boolean(hda));
 	if (!strcmp(driver, "file") && host_vm_on(vm, HK_AUDIOOUT, 0)) {
 		file = xasprintf("%s/audio.wav", vm->folder);
 		json_object_set_new(doc, "audio_file", json_string(file));

@@ -28,7 +28,7 @@
 
 static const char always[] = "the virtual PC always has it";
 static const char engine[] = "the engine that runs the machine decides it";
-static const char ac97_only[] = "the virtual PC's sound card is an AC97 with an AD1980";
+static const char sound[] = "the sound cards are an AC97 with an AD1980 and an HD Audio controller with a STAC9221";
 static const char xhci_only[] = "devices of USB 1 and 2 work on the xHCI controller: use --usbxhci on";
 static const char no_usb_boot[] = "a USB disk is one of the disks: use disk";
 static const char no_logo[] = "the firmware shows no logo";
@@ -129,8 +129,8 @@ static const struct host_setting settings[HK_COUNT] = {
 	BOOL(HK_AUDIOENABLED, "audioenabled", 1, "off"),
 	BOOL(HK_AUDIOIN, "audioin", 1, "off"),
 	BOOL(HK_AUDIOOUT, "audioout", 1, "off"),
-	ENUM(HK_AUDIOCONTROLLER, "audiocontroller", 1, "ac97", "ac97|hda|sb16", "ac97", ac97_only),
-	ENUM(HK_AUDIOCODEC, "audiocodec", 1, "ad1980", "stac9700|ad1980|stac9221|sb16", "ad1980", ac97_only),
+	ENUM(HK_AUDIOCONTROLLER, "audiocontroller", 1, "ac97", "ac97|hda|sb16", "ac97|hda", sound),
+	ENUM(HK_AUDIOCODEC, "audiocodec", 1, "ad1980", "stac9700|ad1980|stac9221|sb16", "ad1980|stac9221", sound),
 	KEPT(HK_CLIPBOARD, "clipboard", 1, "disabled", "disabled|hosttoguest|guesttohost|bidirectional", "disabled",
 		"the clipboard is not shared with guests"),
 	ENUM(HK_CLIPBOARDTRANSFERS, "clipboardfiletransfers", 1, "disabled", "enabled|disabled", "disabled",

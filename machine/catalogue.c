@@ -263,6 +263,13 @@ make_ac97(struct pc *p, struct pc_device *d, struct err *e)
 }
 
 static int
+make_hda(struct pc *p, struct pc_device *d, struct err *e)
+{
+	d->made = hda_create(&p->m, d->slot, d->audio, e);
+	return d->made ? 0 : -1;
+}
+
+static int
 make_e1000(struct pc *p, struct pc_device *d, struct err *e)
 {
 	d->made = e1000_create(&p->m, d->slot, d->variant ? d->variant : "82540EM", d->link, e);
@@ -347,6 +354,7 @@ static const struct device_type {
 	{ "lsisas", make_lsisas },
 	{ "xhci", make_xhci },
 	{ "ac97", make_ac97 },
+	{ "hda", make_hda },
 	{ "floppy", make_floppy },
 	{ "e1000", make_e1000 },
 	{ "pcnet", make_pcnet },

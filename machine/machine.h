@@ -76,7 +76,7 @@ struct pc_device {
 	bool not_bootable;     /* firmware does not try it */
 	int boot_priority;     /* among adapters: 1 first, 4 last but for 0 */
 	bool tablet, keyboard; /* of an xhci: an absolute pointer, a keyboard */
-	struct audio *audio;   /* of an ac97; stays the caller's */
+	struct audio *audio;   /* of an ac97 or hda; stays the caller's */
 	/* filled in by pc_build(): */
 	void *made; /* the device's object */
 	int pci_slot, pci_function;

@@ -820,6 +820,7 @@ static const struct key config_keys[] = {
 	KEY(struct vm_config, "usb_tablet", usb_tablet, K_BOOL, 0, 0),
 	KEY(struct vm_config, "usb_keyboard", usb_keyboard, K_BOOL, 0, 0),
 	KEY(struct vm_config, "audio", audio, K_BOOL, 0, 0),
+	KEY(struct vm_config, "hda", hda, K_BOOL, 0, 0),
 	KEY(struct vm_config, "audio_file", audio_file, K_PATH, 0, 4095),
 	KEY_LIST(struct vm_config, "storage", controllers, controller_count, controller_keys, controller_init),
 	KEY_LIST(struct vm_config, "bandwidth", groups, group_count, group_keys, group_init),

@@ -146,6 +146,7 @@ struct vm_config {
 	uint64_t vga_mib; /* 0: none */
 	bool usb, usb_tablet, usb_keyboard;
 	bool audio;	  /* an AC'97 */
+	bool hda;	  /* an HD Audio controller instead of it */
 	char *audio_file; /* where what it plays goes; "": nowhere */
 	int controller_count;
 	struct vm_controller controllers[VM_CONTROLLERS_MAX];

@@ -391,7 +391,7 @@ list_others(struct vm *v, struct err *e)
 	}
 	if (!v->c->audio)
 		return 0;
-	d = add_device(v, "ac97", -1);
+	d = add_device(v, v->c->hda ? "hda" : "ac97", -1);
 	if (!d)
 		return err_set(e, ERR_INVALID, "the machine has too many devices");
 	if (v->c->audio_file[0] && !v->audio)

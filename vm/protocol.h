@@ -301,6 +301,7 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *                                       an xHCI controller, and what is plugged in : false. A controller of the type
  *                                       "usb" is that controller too
  *   "audio": false, "audio_file": "",   an AC'97 sound card, and the WAVE file for what it plays : false, none
+ *   "hda": false,                       the sound card is an HD Audio controller : false
  *   "storage": [                        controllers, in order
  *     {"name": "SATA", "type": "ahci",  ide (PIIX4: ports 0-1, devices 0-1), ahci (ports 0-29), virtio (virtio-blk, one
  *                                       PCI device an attached disk; ports 0-29), virtio-scsi and nvme (ports 0-63),

@@ -431,16 +431,19 @@ opt_device(struct boot *b, char *arg)
 		bool *on;
 	} ours[] = { { "xhci", &b->c->usb }, { "usb-tablet", &b->c->usb_tablet },
 		{ "usb-keyboard", &b->c->usb_keyboard }, { "ac97", &b->c->audio } };
+	size_t n = strcspn(arg, "=");
 
 	for (size_t i = 0; i < ARRAY_LEN(ours); i++)
 		if (!strcmp(arg, ours[i].name)) {
 			*ours[i].on = true;
 			return 0;
 		}
-	if (str_starts(arg, "ac97=")) {
+	if (str_starts(arg, "ac97=") || !strcmp(arg, "hda") || str_starts(arg, "hda=")) {
 		b->c->audio = true;
-		set_text(&b->c->audio_file, arg + 5);
-		return arg[5] == '/' ? 0 : bad(b, "--device ac97, an absolute path", arg + 5);
+		b->c->hda = arg[0] == 'h';
+		if (arg[n])
+			set_text(&b->c->audio_file, arg + n + 1);
+		return !arg[n] || arg[n + 1] == '/' ? 0 : bad(b, "--device of sound, an absolute path", arg + n + 1);
 	}
 	if (b->c->device_count == VM_DEVICES_MAX)
 		return err_set(&b->e, ERR_USAGE, "--device: there can be %d", VM_DEVICES_MAX);
@@ -630,7 +633,8 @@ static const struct boot_option {
 	{ "serial", "stdio|file:F|pty|unix-server:F|unix-client:F|tcp-server:PORT|tcp-client:ADDR|null", opt_serial,
 		"a serial port, COM1 first. On a terminal Ctrl-A x ends the machine" },
 	{ "device", "NAME", opt_device,
-		"ac97[=WAVE-FILE], debug-exit, testdev, usb-keyboard, usb-tablet, xhci, virtio-rng, virtio-balloon, "
+		"ac97[=WAVE-FILE], hda[=WAVE-FILE], debug-exit, testdev, usb-keyboard, usb-tablet, xhci, virtio-rng, "
+		"virtio-balloon, "
 		"virtio-console[=BACKEND], virtio-serial[=BACKEND]" },
 	{ "agent", "PATH", opt_agent, "the guest agent's channel on a unix socket, an absolute path" },
 	{ "share", "NAME=DIR[,ro][,symlinks]", opt_share,

@@ -450,12 +450,14 @@ show_audio(const struct host_vm *vm)
 		{ "was", "Windows Audio Session" }, { "coreaudio", "CoreAudio" } };
 	const char *driver = host_vm_get(vm, HK_AUDIO, 0);
 	bool on = host_vm_on(vm, HK_AUDIOENABLED, 0) && strcmp(driver, "none");
+	bool hda = !strcmp(host_vm_get(vm, HK_AUDIOCONTROLLER, 0), "hda");
 	char *text = xstrdup("disabled");
 
 	for (size_t i = 0; on && i < ARRAY_LEN(drivers); i++)
 		if (!strcmp(driver, drivers[i].word)) {
 			free(text);
-			text = xasprintf("enabled (Driver: %s, Controller: AC97, Codec: AD1980)", drivers[i].name);
+			text = xasprintf("enabled (Driver: %s, Controller: %s)", drivers[i].name,
+				hda ? "HDA, Codec: STAC9221" : "AC97, Codec: AD1980");
 		}
 	line("Audio", text);
 	line("Audio playback", host_vm_on(vm, HK_AUDIOOUT, 0) ? "enabled" : "disabled");

@@ -57,7 +57,7 @@ load common
 
 @test "a value without an effect is refused in a sentence" {
 	make_vm web1
-	for words in "--nic1 cloud" "--firmware efi" "--chipset ich9" "--usb-ohci on" "--audio-controller hda" "--ioapic off" \
+	for words in "--nic1 cloud" "--firmware efi" "--chipset ich9" "--usb-ohci on" "--audio-controller sb16" "--ioapic off" \
 		"--accelerate3d on" "--nested-hw-virt on" "--nictype1 NE2000" "--tpm-type 2.0" \
 		"--cpuexecutioncap 0" "--lpt1 0x378 7" "--teleporter on"; do
 		# shellcheck disable=SC2086 # words
