@@ -160,18 +160,28 @@ plan_media(struct cloning *k, struct err *e)
 
 /* ---- copying ---- */
 
+/* The medium under way is at so many percent. */
 static void
-tell(struct cloning *k, uint64_t at, uint64_t size)
+tell(void *opaque, int percent)
 {
-	const struct host_progress *p = k->c->progress;
+	struct cloning *k = opaque;
+	const struct host_media_progress *p = k->c->progress;
 
-	if (p && p->at && k->copies)
-		p->at(p->opaque, (int)((k->done * 100 + (size ? (int)(at * 100 / size) : 100)) / k->copies));
+	if (p && p->percent && k->copies)
+		p->percent(p->opaque, (k->done * 100 + percent) / k->copies);
 }
 
-/* What differs from what the new image shows already. */
+static bool
+is_stopped(void *opaque)
+{
+	const struct host_media_progress *p = ((struct cloning *)opaque)->c->progress;
+
+	return p && p->stopped && p->stopped(p->opaque);
+}
+
+/* What differs from what the new image shows already, which reads through to the copy of its parent. */
 static int
-copy_contents(struct cloning *k, struct block *from, struct block *to, struct err *e)
+copy_difference(struct cloning *k, struct block *from, struct block *to, struct err *e)
 {
 	struct block_info info;
 	uint8_t *a = malloc(PIECE), *b = malloc(PIECE);
@@ -186,19 +196,33 @@ copy_contents(struct cloning *k, struct block *from, struct block *to, struct er
 			at += MIN(x, y);
 			continue;
 		}
+		if (is_stopped(k))
+			r = -ECANCELED;
 		n = MIN((uint64_t)PIECE, info.size - at);
-		r = block_read(from, a, n, at);
+		r = r ? r : block_read(from, a, n, at);
 		r = r ? r : block_read(to, b, n, at);
 		if (!r && memcmp(a, b, n))
 			r = block_write(to, a, n, at);
 		at += n;
-		tell(k, at, info.size);
+		tell(k, (int)(at / 1024 * 100 / (info.size / 1024 + 1)));
 	}
 	if (!r)
 		r = block_flush(to);
 	free(a);
 	free(b);
+	if (r == -ECANCELED)
+		return err_set(e, ERR_FAILED, "The copying was cancelled");
 	return r ? err_sys(e, ERR_FILE, r, "Could not copy '%s' to '%s'", block_path(from), block_path(to)) : 0;
+}
+
+static int
+copy_contents(struct cloning *k, const struct copy *c, struct block *from, struct block *to, struct err *e)
+{
+	struct block_progress p = { tell, is_stopped, k };
+
+	if (c->parent_copy >= 0)
+		return copy_difference(k, from, to, e);
+	return block_copy(&(struct block_copy){ .from = from, .to = to, .sync = true, .progress = &p }, e);
 }
 
 static int
@@ -273,7 +297,7 @@ make_copy(struct cloning *k, struct copy *c, struct err *e)
 		c->made = !(r = create_copy(k, c, info.size, e));
 	if (!r && from && !c->sealed) {
 		to = block_open(c->path, c->format, 0, e);
-		r = to ? copy_contents(k, from, to, e) : -1;
+		r = to ? copy_contents(k, c, from, to, e) : -1;
 	}
 	if (to)
 		block_close(to);
@@ -281,7 +305,7 @@ make_copy(struct cloning *k, struct copy *c, struct err *e)
 		block_close(from);
 	free(format);
 	k->done++;
-	tell(k, 0, 1);
+	tell(k, 0);
 	return r ? err_wrap(e, "Could not clone the medium '%s'", c->old_path) : 0;
 }
 

@@ -573,7 +573,7 @@ struct host_clone {
 	enum host_clone_mode mode;
 	bool link; /* disks read through to those of the snapshot */
 	bool registered, keep_all_macs, keep_nat_macs, keep_disk_names, keep_hwuuids;
-	const struct host_progress *progress;
+	const struct host_media_progress *progress; /* stopped, nothing is left of the clone */
 };
 /* *name (free() it) and uuid: what was made. */
 int host_vm_clone(

@@ -66,7 +66,7 @@ cmd_clonevm(struct cli *c, int argc, char **argv)
 		{ "register", O_REGISTER, OPT_FLAG, 'r', 0 },
 	};
 	struct args a = ARGS(c, argc, argv, options);
-	struct host_progress progress = { progress_at, c };
+	struct host_media_progress progress;
 	struct host_clone k = { .progress = &progress };
 	const char *source = NULL;
 	char *name = NULL, uuid[37];
@@ -114,12 +114,12 @@ cmd_clonevm(struct cli *c, int argc, char **argv)
 		return fail_syntax(c, "VM name required");
 	if (!cli_host(c))
 		return 1;
-	progress_begin(c);
-	if (host_vm_clone(c->host, source, &k, &name, uuid, &e)) {
-		progress_end(c, &e);
+	progress = stoppable_begin(c);
+	r = host_vm_clone(c->host, source, &k, &name, uuid, &e);
+	if (stoppable_end(c, r ? &e : NULL))
+		return 1;
+	if (r)
 		return fail_api(c, &e, &site);
-	}
-	progress_end(c, NULL);
 	printf("Machine has been successfully cloned as \"%s\"\n", name);
 	free(name);
 	return 0;

@@ -335,6 +335,26 @@ killed_during() { # SECONDS COMMAND...
 	[ -z "$output" ]
 }
 
+@test "Ctrl-C takes back a clone of a machine that was begun" {
+	make_vm web1
+	truncate -s 1G "$HOME/big.img"
+	dd if=/dev/urandom of="$HOME/big.img" bs=1M count=300 conv=notrunc status=none
+	VBoxManage storagectl web1 --name SATA --add sata
+	VBoxManage storageattach web1 --storagectl SATA --port 0 --device 0 --type hdd --medium "$HOME/big.img"
+	VBoxManage clonevm web1 --name c --register 2>said &
+	for _ in $(seq 500); do
+		[ ! -e "$HOME/VirtualBox VMs/c/c-disk1.img" ] || break
+		sleep 0.01
+	done
+	kill -INT $! 2>/dev/null || true
+	wait $! && skip "it was done before the signal came"
+	grep CANCELED said
+	[ ! -e "$HOME/VirtualBox VMs/c" ]
+	[ "$(VBoxManage list vms | grep -c .)" = 1 ]
+	VBoxManage clonevm web1 --name c --register
+	cmp "$HOME/big.img" "$HOME/VirtualBox VMs/c/c-disk1.img"
+}
+
 @test "killed at any moment, deleting snapshots and cloning leave a disk what it held" {
 	make_vm web1
 	VBoxManage createmedium disk --filename "$HOME/a.qcow2" --format QCOW2 --size 24 >/dev/null 2>&1
