@@ -24,8 +24,10 @@
 #include <strings.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "host/inv.h"
 #include "host/run.h"
+#include "host/unattended_boot.h"
 #include "host/unattended_priv.h"
 
 #define EXTRA_KEY "Lodge/Unattended"
@@ -607,7 +609,7 @@ read_first_sector(struct host *h, const char *path, uint8_t sector[512], struct 
 static bool
 starts_with_code(const uint8_t sector[512])
 {
-	return sector[0] && sector[510] == 0x55 && sector[511] == 0xaa;
+	return sector[0] && le32(sector) != ANSWER_BOOT_GENERIC && sector[510] == 0x55 && sector[511] == 0xaa;
 }
 
 static json_t *

@@ -3,11 +3,11 @@
  * The boot loader of answer media, in 16-bit code: an El Torito image without emulation, 2048 bytes at 0:7c00, DL its
  * drive.
  *
- * It decides between two things. A disk 80h that starts with code and is not what it was when the medium was made has
- * been installed to: its first sector is run as the BIOS would. Otherwise the segments of the parameters are copied
- * from the medium to where they go, by way of a buffer at 20000h and the BIOS's block move, and the Linux kernel's
- * real-mode part at 1000:0200 is entered. The host has filled in its header (unattended_media.c), so nothing is known
- * about kernels here.
+ * It decides between two things. A disk 80h that starts with code of a boot loader (not with what libparted writes
+ * beside a new partition table) and is not what it was when the medium was made has been installed to: its first sector
+ * is run as the BIOS would. Otherwise the segments of the parameters are copied from the medium to where they go, by way
+ * of a buffer at 20000h and the BIOS's block move, and the Linux kernel's real-mode part at 1000:0200 is entered. The
+ * host has filled in its header (unattended_media.c), so nothing is known about kernels here.
  *
  * So the medium can stay in the drive, first or last in the boot order, during and after an installation.
  *
@@ -71,6 +71,8 @@ __asm__(
 	"	cmpw	$0xaa55, 0x8800 + 510\n"
 	"	jne	30f\n"
 	"	cmpb	$0, 0x8800\n"
+	"	je	30f\n"
+	"	cmpl	$0x1000b8fa, 0x8800\n" /* ANSWER_BOOT_GENERIC */
 	"	je	30f\n"
 	"	movl	$0x811c9dc5, %eax\n"
 	"	movw	$0x8800, %si\n"

@@ -11,6 +11,12 @@
 #define ANSWER_BOOT_SEGMENTS 4
 extern const uint8_t answer_boot[ANSWER_BOOT_SIZE];
 
+/*
+ * The first four bytes, little endian, of the code that libparted writes into the first sector with a new partition
+ * table: it starts the active partition, where nothing is yet. Debian's installer replaces it near its end, by GRUB's.
+ */
+#define ANSWER_BOOT_GENERIC 0x1000b8fau
+
 /* Little endian, no padding. */
 struct answer_boot_params {
 	char magic[8];	/* "LODGEBOO" */

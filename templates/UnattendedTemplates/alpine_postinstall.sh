@@ -40,7 +40,5 @@ LODGE_POST_INSTALL
 chroot /mnt /bin/sh /root/vboxpostinstall.sh >/mnt/var/log/lodge-unattended.log 2>&1
 rm -f /mnt/root/vboxpostinstall.sh
 umount /mnt/dev /mnt/proc /mnt
-for drive in /dev/sr*; do
-	[ "$(blkid "$drive" | grep -c LODGE_AUX)" = 1 ] && eject "$drive"
-done
+# The disc of the answers stays: it starts the disk, the installer's would start the installer.
 reboot

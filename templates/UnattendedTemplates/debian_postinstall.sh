@@ -24,10 +24,15 @@ rmdir /run/lodge-additions
 )
 @@VBOX_COND_END@@
 
-# The answers have done their work: putting their disc out tells the host so.
+# The answers have done their work: putting their disc out tells the host so. The installer's disc has to be out before,
+# or the next start would be from it; while it cannot be put out, the disc of the answers starts the disk.
+left='' answers=''
 for drive in /dev/sr*; do
-	case $(blkid -p -s LABEL -o value "$drive" 2>/dev/null) in
-	LODGE_AUX) eject "$drive" ;;
+	label=$(blkid -p -s LABEL -o value "$drive" 2>/dev/null)
+	case $label in
+	LODGE_AUX | CIDATA) answers=$drive ;;
+	?*) eject "$drive" || left=$drive ;;
 	esac
 done
+[ -n "$left" ] || [ -z "$answers" ] || eject "$answers"
 exit 0
