@@ -221,6 +221,8 @@ ask_now(void *opaque)
 	loop_timer_arm(&i->timer, loop_now() + (i->asked < SOON ? 3 : 15) * SECOND);
 	if (!agent_is_open(v->agent) || v->state != VM_RUNNING || !vm_props(v))
 		return;
+	if (i->asked == 0 || i->asked == SOON) /* what it needs may come a little later than the agent */
+		vm_automount(v);
 	if (i->asked++ == 0)
 		agent_ask(v->agent, "guest-get-osinfo", NULL, take_os, i);
 	agent_ask(v->agent, "guest-get-users", NULL, take_users, i);

@@ -292,6 +292,11 @@ void vm_agent_resumed(struct vm *v);
 void vm_agent_info_start(struct vm *v);
 void vm_agent_info_stop(struct vm *v);
 void vm_agent_info_opened(struct vm *v, bool open);
+/* ---- automount.c: machine lock held ---- */
+struct vm_share;
+void vm_automount(struct vm *v);
+/* One folder that has come, or is about to go; nothing if it is not to be mounted. */
+void vm_automount_one(struct vm *v, const struct vm_share *s, bool mount);
 /* ---- merge.c: machine lock held ---- */
 enum method_result vm_merge_start(
 	struct vm *v, struct vm_disk *d, const char *child, bool up, const struct vm_asker *asker, struct err *e);

@@ -292,8 +292,10 @@ vm_share_add(struct vm *v, const json_t *params, int fd, struct err *e)
 		return -1;
 	}
 	s->transient = true;
-	if (!add_folder(v, s, fd, e))
+	if (!add_folder(v, s, fd, e)) {
+		vm_automount_one(v, s, true);
 		return 0;
+	}
 	vm_config_remove_share(v->c, s);
 	return -1;
 }
@@ -306,8 +308,10 @@ vm_share_remove(struct vm *v, const char *name, struct err *e)
 	if (need_shares(v, e) || share_folder_remove(v->shares->share, name, e))
 		return -1;
 	s = find_share(v, name);
-	if (s)
+	if (s) {
+		vm_automount_one(v, s, false);
 		vm_config_remove_share(v->c, s);
+	}
 	return 0;
 }
 

@@ -125,7 +125,7 @@ parse_limit(const char *text, uint64_t *rate)
 #define DISK_PREFIX "Lodge/DiskBandwidth/"
 
 struct listing {
-	bool readable;
+	bool readable, titled; /* titled: as part of showvminfo */
 	int count;
 };
 
@@ -165,10 +165,23 @@ print_group(void *opaque, const char *key, const char *value, int64_t time, cons
 		printf("BandwidthGroup%d=%s,%s,%llu\n", l->count++, name, type, (unsigned long long)rate);
 		return 0;
 	}
+	if (l->titled && !l->count)
+		printf("Bandwidth groups:\n\n");
 	l->count++;
 	printf("Name: '%s', Type: %s, Limit: ", name, type);
 	print_rate(rate, network);
 	return 0;
+}
+
+void
+show_bandwidth_groups(struct cli *c, const struct host_vm *vm, bool readable)
+{
+	struct listing l = { .readable = readable, .titled = true };
+	struct err unused = { 0 };
+
+	host_extra_each(c->host, vm->uuid, print_group, &l, &unused);
+	if (!readable)
+		printf(l.count ? "\n" : "Bandwidth groups:  <none>\n\n");
 }
 
 static int

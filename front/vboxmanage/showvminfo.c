@@ -411,6 +411,7 @@ show_vm_machine_readable(struct cli *c, const struct host_vm *vm)
 	setting(vm, "usb", HK_USBOHCI);
 	setting(vm, "ehci", HK_USBEHCI);
 	setting(vm, "xhci", HK_USBXHCI);
+	show_bandwidth_groups(c, vm, true);
 	show_shares_machine_readable(c, vm, live);
 	if (live)
 		printf("VRDEActiveConnection=\"%s\"\nVRDEClients==%d\n", on_off(now.vrde_client), now.vrde_client);
@@ -723,7 +724,7 @@ show_rest(struct cli *c, const struct host_vm *vm, const struct host_live *live)
 	line("EHCI USB", "disabled");
 	line("xHCI USB", host_vm_on(vm, HK_USBXHCI, 0) ? "enabled" : "disabled");
 	printf("\nUSB Device Filters:\n<none>\n\n");
-	printf("Bandwidth groups:  <none>\n\n");
+	show_bandwidth_groups(c, vm, false);
 	show_shares(c, vm, vm->state == HOST_RUNNING || vm->state == HOST_PAUSED);
 }
 

@@ -122,6 +122,7 @@ int response_file(struct cli *c, const char *path, int argc, char **argv, int *o
 
 /* ---- sharedfolder.c, for showvminfo ---- */
 void show_shares_machine_readable(struct cli *c, const struct host_vm *vm, bool live);
+void show_bandwidth_groups(struct cli *c, const struct host_vm *vm, bool readable);
 void show_shares(struct cli *c, const struct host_vm *vm, bool live);
 void show_pair(const char *key, const char *value); /* key="value", quoted; showvminfo.c */
 

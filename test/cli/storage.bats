@@ -309,6 +309,12 @@ floppy I82078 1'
 	vbm bandwidthctl web1 list
 	has_line "Name: 'slow', Type: Disk, Limit: 20 megabytes/sec"
 	has_line "Name: 'net', Type: Network, Limit: 10 megabits/sec (1250000 bytes/sec)"
+	vbm showvminfo web1
+	has_line "Bandwidth groups:"
+	has_line "Name: 'slow', Type: Disk, Limit: 20 megabytes/sec"
+	[[ $output != *"Bandwidth groups:  <none>"* ]]
+	vbm showvminfo web1 --machinereadable
+	grep -qx 'BandwidthGroup[01]=slow,Disk,20971520' <<<"$output"
 	VBoxManage bandwidthctl web1 set slow --limit 0
 	vbm bandwidthctl web1 list --machinereadable
 	grep -qx 'BandwidthGroup[01]=slow,Disk,0' <<<"$output"

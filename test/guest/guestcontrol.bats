@@ -251,6 +251,24 @@ in_guest_runs() { # TEXT
 	[ "$output" = "No active guest sessions found" ]
 }
 
+@test "a folder to be mounted by itself is, where it was asked for, and is not any more when it is removed" {
+	mkdir "$BATS_TEST_TMPDIR/auto"
+	echo from-host >"$BATS_TEST_TMPDIR/auto/file"
+	VBoxManage sharedfolder add box --name auto --hostpath "$BATS_TEST_TMPDIR/auto" --transient --automount
+	VBoxManage sharedfolder add box --name other --hostpath "$BATS_TEST_TMPDIR/auto" --transient --automount \
+		--auto-mount-point "/root/a place"
+	wait_for 20 in_guest_is "[ \$(cat /media/sf_auto/file) = from-host ]"
+	wait_for 20 in_guest_is '[ "$(cat "/root/a place/file")" = from-host ]'
+	in_guest_is "[ \$(grep -c ' vboxsf ' /proc/mounts) = 2 ]"
+	VBoxManage sharedfolder remove box --name auto --transient
+	VBoxManage sharedfolder remove box --name other --transient
+	wait_for 20 in_guest_is "! grep -q ' vboxsf ' /proc/mounts"
+}
+
+in_guest_is() { # TEST of the guest's shell
+	VBoxManage guestcontrol box run --username root --password lodge -- /bin/sh -c "$1"
+}
+
 @test "eight clients at once each get their own answer" {
 	for i in 1 2 3 4 5 6 7 8; do
 		VBoxManage guestcontrol box run "${as_joe[@]}" -- /bin/sh -c "sleep 0.$i; echo answer $i" >"out$i" 3>&- &
