@@ -220,6 +220,8 @@ nat_config(struct host *h, json_t *c, const char *name, struct err *e)
 		json_object_set_new(c, "bootfile", json_string(json_text(doc, "bootfile")));
 	json_object_set_new(c, "localhost_reachable", json_boolean(json_array_size(json_object_get(doc, "loopbacks"))));
 	if (json_is_true(json_object_get(doc, "ipv6"))) {
+		json_object_set_new(
+			c, "localhost_reachable6", json_boolean(json_array_size(json_object_get(doc, "loopbacks6"))));
 		json_object_set_new(c, "prefix6", json_string(json_text(doc, "prefix6")));
 		json_object_set(c, "default6", json_object_get(doc, "default6"));
 	}

@@ -360,7 +360,7 @@ get_config(json_t *o, struct net_config *c, struct err *e)
 
 	if (check_members(o,
 		    "version name kind network gateway prefix6 default6 uplink interface mac address6 domain forwards "
-		    "localhost_reachable tftp bootfile guard linger dhcp ",
+		    "localhost_reachable localhost_reachable6 tftp bootfile guard linger dhcp ",
 		    e) ||
 		get_number(o, "version", SWITCH_CONFIG_VERSION, SWITCH_CONFIG_VERSION, &version, e) ||
 		get_text(o, "name", c->name, sizeof(c->name), e) ||
@@ -374,6 +374,7 @@ get_config(json_t *o, struct net_config *c, struct err *e)
 		get_text(o, "domain", c->domain, sizeof(c->domain), e) ||
 		get_forwards(json_object_get(o, "forwards"), c, e) ||
 		get_bool(o, "localhost_reachable", &c->localhost_reachable, e) ||
+		get_bool(o, "localhost_reachable6", &c->localhost_reachable6, e) ||
 		get_text(o, "tftp", c->tftp, sizeof(c->tftp), e) ||
 		get_text(o, "bootfile", c->bootfile, sizeof(c->bootfile), e) ||
 		get_number(o, "linger", -1, 86400, &linger, e) || get_dhcp(json_object_get(o, "dhcp"), c, e))

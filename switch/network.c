@@ -130,7 +130,8 @@ network_reload(struct network *n, struct err *e)
 	n->c = fresh;
 	r = change_addresses(n, &old, e);
 	if (old.gateway != fresh.gateway || old.network != fresh.network || old.prefix != fresh.prefix ||
-		old.localhost_reachable != fresh.localhost_reachable || old.forward_count != fresh.forward_count ||
+		old.localhost_reachable != fresh.localhost_reachable ||
+		old.localhost_reachable6 != fresh.localhost_reachable6 || old.forward_count != fresh.forward_count ||
 		memcmp(old.forwards, fresh.forwards, sizeof(old.forwards)) || old.ipv6 != fresh.ipv6 ||
 		strcmp(old.tftp, fresh.tftp) || old.uplink != fresh.uplink)
 		uplink_reload(n);

@@ -42,7 +42,7 @@ struct net_config {
 	uint8_t mac[6];	   /* of the TAP */
 	struct nat_rule forwards[FORWARDS_MAX];
 	int forward_count;
-	bool localhost_reachable, guard, dhcp_enabled;
+	bool localhost_reachable, localhost_reachable6, guard, dhcp_enabled;
 	char tftp[4096], bootfile[128];
 	int linger;
 	struct dhcp_config dhcp;

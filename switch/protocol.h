@@ -77,6 +77,7 @@
  *  "domain":"natnetwork",		of the machines' names
  *  "forwards":["name,tcp,127.0.0.1,2222,10.0.2.4,22"],	or with IPv6 addresses
  *  "localhost_reachable":false,	NAT: .2 leads to the host's loopback
+ *  "localhost_reachable6":false,	NAT: ::2 of the prefix leads to it
  *  "tftp":"/path", "bootfile":"x",
  *  "guard":true,			: whether DHCP or IPv6 is served here
  *  "linger":5,				seconds; -1: for good

@@ -56,6 +56,48 @@ slirp_address(const struct net_config *c, uint32_t ip)
 	return ip == c->gateway || (c->kind == KIND_NATNETWORK && ip == c->network + 2);
 }
 
+/*
+ * Of a packet to an address that libslirp takes for the host's loopback: answers to forwarded connections, and TFTP. The
+ * first of a TCP connection of the guest's own is not, nor a datagram from a port that nothing is forwarded to.
+ */
+static bool
+harmless(const struct net_config *c, const uint8_t *l4, size_t len, unsigned proto)
+{
+	if (proto == 6)
+		return len >= 20 && (l4[13] & 0x12) != 2;
+	if (proto != 17)
+		return true;
+	if (len < 8)
+		return false;
+	for (int i = 0; i < c->forward_count; i++)
+		if (c->forwards[i].udp && c->forwards[i].guest_port == be16(l4))
+			return true;
+	return be16(l4 + 2) == 69;
+}
+
+/*
+ * libslirp has one switch for the host's loopback, which is then behind .2 (and the broadcast address) and behind every
+ * address of the IPv6 prefix but the name server's, ::3. There are two here, and ::2 only.
+ */
+static bool
+loopback_closed(const struct net_config *c, const uint8_t *f, size_t len)
+{
+	static const uint8_t host[8] = { [7] = 2 }, dns[8] = { [7] = 3 };
+	bool v4 = be16(f + 12) == 0x0800;
+	size_t ihl = v4 ? (f[14] & 15) * 4u : 40;
+
+	if (!c->localhost_reachable && !c->localhost_reachable6)
+		return false; /* libslirp sees to it */
+	if (v4 && (c->localhost_reachable || (be32(f + 30) != c->network + 2 && be32(f + 30) != UINT32_MAX)))
+		return false;
+	if (!v4 && (memcmp(f + 38, &c->prefix6, 8) != 0 || !memcmp(f + 46, dns, 8) ||
+			   (c->localhost_reachable6 && !memcmp(f + 46, host, 8))))
+		return false;
+	if (v4 && (f[23] == 6 || f[23] == 17) && (be16(f + 20) & 0x3fff))
+		return true; /* a fragment may hide its port */
+	return len < 14 + ihl || !harmless(c, f + 14 + ihl, len - 14 - ihl, v4 ? f[23] : f[20]);
+}
+
 /* libslirp takes whatever it is given, so only what is meant for it is. */
 static bool
 slirp_wants(const struct net_config *c, const uint8_t *f, size_t len)
@@ -68,9 +110,10 @@ slirp_wants(const struct net_config *c, const uint8_t *f, size_t len)
 	case 0x0800:
 		if (len < 34 || memcmp(f, own, 2))
 			return false;
-		return c->kind == KIND_NATNETWORK || slirp_address(c, be32(f + 30));
+		return c->kind == KIND_NATNETWORK ? !loopback_closed(c, f, len) : slirp_address(c, be32(f + 30));
 	case 0x86dd:
-		return c->ipv6 && c->kind == KIND_NATNETWORK && len >= 54 && (!memcmp(f, own6, 2) || (f[0] & 1));
+		return c->ipv6 && c->kind == KIND_NATNETWORK && len >= 54 && (!memcmp(f, own6, 2) || (f[0] & 1)) &&
+		       !loopback_closed(c, f, len);
 	default:
 		return false;
 	}
@@ -170,7 +213,7 @@ open_slirp(struct uplink *u, struct err *e)
 	static const uint8_t mac[6] = { 0x52, 0x55, 0, 0, 0, 0 };
 	char network[32];
 	struct nat_options o = { .network = network,
-		.localhost_reachable = n->c.localhost_reachable,
+		.localhost_reachable = n->c.localhost_reachable || n->c.localhost_reachable6,
 		.ipv6 = n->c.ipv6 && n->c.kind == KIND_NATNETWORK,
 		.tftp_root = *n->c.tftp ? n->c.tftp : NULL,
 		.bootfile = *n->c.bootfile ? n->c.bootfile : NULL };

@@ -224,8 +224,8 @@ static const struct verb verbs[] = {
 	{ "natnetwork", cmd_natnetwork,
 		"add --netname NAME --network NETWORK [--enable|--disable] [--dhcp on|off] [--ipv6 on|off]\n"
 		"  [--ipv6-default on|off] [--port-forward-4|-6 NAME:tcp|udp:[HOSTIP]:PORT:[GUESTIP]:PORT]\n"
-		"  [--loopback-4 RULE] [--tftp-prefix DIRECTORY] [--tftp-file FILE]\n"
-		"modify --netname NAME ... (as add; --port-forward-4|-6 delete NAME, --loopback-4 delete RULE)\n"
+		"  [--loopback-4 RULE] [--loopback-6 ::1=2] [--tftp-prefix DIRECTORY] [--tftp-file FILE]\n"
+		"modify --netname NAME ... (as add; --port-forward-4|-6 delete NAME, --loopback-4|-6 delete RULE)\n"
 		"remove|start|stop --netname NAME\n"
 		"list [PATTERN]",
 		"add --netname lab --network 10.10.0.0/24 --dhcp on", false },

@@ -436,7 +436,7 @@ change_list(struct args *a, json_t *doc, const char *key, char end)
 		json_object_set_new(doc, key, list);
 	}
 	if (strcmp(a->text, "delete")) {
-		char *rule_name = strndup(a->text, strcspn(a->text, ":"));
+		char *rule_name = strndup(a->text, strcspn(a->text, end == '=' ? "=" : ":"));
 
 		list_delete(list, rule_name, end);
 		free(rule_name);
@@ -480,6 +480,11 @@ nat_option(struct args *a, json_t *doc, int id)
 		return 0;
 	case NN_LOOPBACK:
 		return change_list(a, doc, "loopbacks", '=');
+	case NN_LOOPBACK6:
+		if (strcmp(a->text, "delete") != 0 && strcmp(a->text, "::1=2") != 0)
+			return fail_argument(
+				a->cli, "Invalid loopback mapping '%s': only ::1=2 can be mapped", a->text);
+		return change_list(a, doc, "loopbacks6", '=');
 	default:
 		return fail_plain(a->cli, "The option %s is not available here", a->spelled);
 	}
@@ -668,6 +673,8 @@ print_nat(const char *name, json_t *doc, bool full)
 		print_items("Port-forwarding (ipv4)", json_object_get(doc, "forwards"));
 		print_items("Port-forwarding (ipv6)", json_object_get(doc, "forwards6"));
 		print_items("loopback mappings (ipv4)", json_object_get(doc, "loopbacks"));
+		if (json_array_size(json_object_get(doc, "loopbacks6")))
+			print_items("loopback mappings (ipv6)", json_object_get(doc, "loopbacks6"));
 	}
 	putchar('\n');
 }

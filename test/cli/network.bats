@@ -185,7 +185,7 @@ IPv6 Default: No"
 	vbm natnetwork modify --netname nn --port-forward-6 "ssh:tcp:[127.0.0.1]:1022:[10.9.0.4]:22"
 	fails_with 1 "is not for IPv6"
 	vbm natnetwork modify --netname nn --loopback-6 "x"
-	fails_with 1 "not available here"
+	fails_with 2 "only ::1=2 can be mapped"
 	vbm natnetwork modify --netname nn --tftp-prefix relative
 	fails_with 1 "not the full path of a directory"
 	vbm natnetwork remove --netname nn

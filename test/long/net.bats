@@ -315,6 +315,14 @@ peer() { guest a 10 "echo $1 >/tmp/peer"; }
 	run guest a 20 'udhcpc -i eth0 -s /tmp/s -q -n -t 5 -T 1 2>&1'
 	echo "$output"
 	[[ $output == *"siaddr=10.11.0.2"* && $output == *"boot.img"* ]]
+	at6() { guest b 20 "timeout 4 wget -qO- 'http://[fd17:625c:f037:2::$1]/'"; }
+	expect no "the host's loopback by IPv6" at6 2
+	host VBoxManage natnetwork modify --netname n6 --loopback-4 127.0.0.1=2
+	expect no "the host's loopback by IPv6, where IPv4's is open" at6 2
+	host VBoxManage natnetwork modify --netname n6 --loopback-4 delete 127.0.0.1 --loopback-6 ::1=2
+	expect yes "the host's loopback by IPv6" wait_for 20 at6 2
+	expect no "the host's loopback by another address" at6 7
+	expect no "the host's loopback by IPv4" guest a 20 "timeout 4 wget -qO- http://10.11.0.2/"
 	host VBoxManage natnetwork modify --netname n6 --port-forward-6 delete web
 	run host timeout 5 curl -s "http://[::1]:$port/"
 	[[ $status != 0 ]]
