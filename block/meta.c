@@ -29,7 +29,7 @@ struct page {
 };
 
 struct meta {
-	int fd;
+	int fd, data_fd;
 	unsigned page_size;
 	bool unsafe;
 	pthread_mutex_t *lock;
@@ -47,6 +47,7 @@ meta_open(int fd, unsigned page_size, pthread_mutex_t *lock, bool unsafe)
 	if (!m)
 		return NULL;
 	m->fd = fd;
+	m->data_fd = -1;
 	m->page_size = page_size;
 	m->lock = lock;
 	m->unsafe = unsafe;
@@ -293,7 +294,11 @@ release_changes(struct meta *m, struct change *c, unsigned count, uint8_t *bytes
 static int
 sync_file(struct meta *m)
 {
-	return !m->unsafe && fdatasync(m->fd) ? -errno : 0;
+	if (m->unsafe)
+		return 0;
+	if (m->data_fd >= 0 && fdatasync(m->data_fd))
+		return -errno;
+	return fdatasync(m->fd) ? -errno : 0;
 }
 
 /* Neighbours of one phase in one call. Returns how many. */
@@ -324,6 +329,12 @@ write_changes(struct meta *m, const struct change *c, unsigned count)
 			i += write_run(m, c + i, count - i, &r);
 	}
 	return r ? r : sync_file(m);
+}
+
+void
+meta_sync_also(struct meta *m, int fd)
+{
+	m->data_fd = fd;
 }
 
 int

@@ -25,6 +25,8 @@ struct meta;
  * NULL: no memory.
  */
 struct meta *meta_open(int fd, unsigned page_size, pthread_mutex_t *lock, bool unsafe);
+/* What the tables speak of is in the file `fd`: it is made stable whenever theirs is, and before. */
+void meta_sync_also(struct meta *m, int fd);
 void meta_close(struct meta *m); /* forgets what was not committed */
 
 /* With the lock held. 0 or -errno; past the end of the file there are zeroes. */

@@ -462,6 +462,8 @@ qcow_open(struct image *b, struct err *e)
 		err_sys(e, ERR_FAILED, ENOMEM, "'%s' cannot be opened", b->path);
 		goto fail;
 	}
+	if (q->external)
+		meta_sync_also(q->meta, q->data_fd);
 	q->fresh = (q->file_end + q->cluster - 1) / q->cluster;
 	if (q->backing_name &&
 		image_open_parent(b, &(struct parent_ref){ .name = q->backing_name, .format = q->backing_format }, e))
@@ -1367,9 +1369,7 @@ qcow_flush(struct image *b)
 	q->drops = NULL;
 	q->drop_count = q->drop_cap = 0;
 	pthread_mutex_unlock(&q->lock);
-	r = q->external ? image_sync(b, q->data_fd) : 0;
-	if (!r)
-		r = meta_commit(q->meta);
+	r = meta_commit(q->meta);
 	if (count && !r) {
 		r = apply_drops(q, drops, count);
 		if (!r)
