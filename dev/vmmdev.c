@@ -144,10 +144,20 @@ mem_of(struct vmmdev *d)
 
 /* ---- events ---- */
 
+/*
+ * What the guest is told of. Drivers of every system act on a wish for another balloon when they hear of it, but only
+ * VirtualBox's service, which stock kernels come without, has them ask to be told.
+ */
+static uint32_t
+heard(const struct vmmdev *d)
+{
+	return d->mask & EVENT_HGCM ? d->mask | EVENT_BALLOON : d->mask;
+}
+
 static void
 update_irq(struct vmmdev *d)
 {
-	pci_irq(&d->pci, (d->events & d->mask) != 0);
+	pci_irq(&d->pci, (d->events & heard(d)) != 0);
 }
 
 static void
@@ -516,7 +526,7 @@ power_status(struct vmmdev *d, uint8_t *r)
 static int
 acknowledge(struct vmmdev *d, uint8_t *r)
 {
-	uint32_t pending = d->events & d->mask;
+	uint32_t pending = d->events & heard(d);
 
 	put_le32(r + 24, pending);
 	d->events &= ~pending;
@@ -908,7 +918,7 @@ page_read(void *opaque, uint64_t off, unsigned size)
 		return PAGE_SIZE;
 	if (off == 4)
 		return 1;
-	return off == 8 ? (d->events & d->mask) != 0 : 0;
+	return off == 8 ? (d->events & heard(d)) != 0 : 0;
 }
 
 static void

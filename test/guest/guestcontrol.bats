@@ -269,6 +269,18 @@ in_guest_is() { # TEST of the guest's shell
 	VBoxManage guestcontrol box run --username root --password lodge -- /bin/sh -c "$1"
 }
 
+@test "a balloon takes memory from the guest and gives it back, with the kernel's own driver" {
+	free=$(mem_free)
+	VBoxManage controlvm box guestmemoryballoon 48
+	wait_for 20 eval '[ $(mem_free) -lt $((free - 40000)) ]'
+	VBoxManage controlvm box guestmemoryballoon 0
+	wait_for 20 eval '[ $(mem_free) -gt $((free - 10000)) ]'
+}
+
+mem_free() { # in KiB
+	VBoxManage guestcontrol box run --username root --password lodge -- /bin/sed -n 's/MemFree: *\([0-9]*\).*/\1/p' /proc/meminfo
+}
+
 @test "eight clients at once each get their own answer" {
 	for i in 1 2 3 4 5 6 7 8; do
 		VBoxManage guestcontrol box run "${as_joe[@]}" -- /bin/sh -c "sleep 0.$i; echo answer $i" >"out$i" 3>&- &
