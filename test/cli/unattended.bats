@@ -306,8 +306,12 @@ iface eth0 inet dhcp'
 	aux=$(ls "$HOME/VirtualBox VMs/m/"*aux.iso)
 	VBoxManage list vms >/dev/null
 	[ -e "$aux" ]
-	printf '\xeb\x63' | dd of=m.img conv=notrunc 2>/dev/null
+	# A new partition table with libparted's code: it has only begun.
+	printf '\xfa\xb8\x00\x10' | dd of=m.img conv=notrunc 2>/dev/null
 	printf '\x55\xaa' | dd of=m.img bs=1 seek=510 conv=notrunc 2>/dev/null
+	VBoxManage list vms >/dev/null
+	[ -e "$aux" ]
+	printf '\xeb\x63' | dd of=m.img conv=notrunc 2>/dev/null
 	VBoxManage list vms >/dev/null
 	[ ! -e "$aux" ]
 	VBoxManage showvminfo m --machinereadable | grep -qxF '"IDE-0-0"="emptydrive"'
