@@ -121,10 +121,8 @@ jit_cache_open(struct jit_cpu *j, uint32_t arena_size)
 	j->meta = map_aligned(-1, j->meta_size, PROT_READ | PROT_WRITE);
 	if (j->meta)
 		madvise(j->meta, j->meta_size, MADV_HUGEPAGE);
-	j->blocks_max = arena_size / 32;
-	j->by_code = map(-1, j->blocks_max * (uint32_t)sizeof(j->by_code[0]), PROT_READ | PROT_WRITE);
 	close(fd);
-	if (!j->rw || !j->rx || !j->meta || !j->by_code) {
+	if (!j->rw || !j->rx || !j->meta) {
 		jit_cache_close(j);
 		return -ENOMEM;
 	}
@@ -144,10 +142,7 @@ jit_cache_close(struct jit_cpu *j)
 		munmap(j->rx, j->arena_size);
 	if (j->meta)
 		munmap(j->meta, j->meta_size);
-	if (j->by_code)
-		munmap(j->by_code, j->blocks_max * sizeof(j->by_code[0]));
 	j->rw = j->rx = j->meta = NULL;
-	j->by_code = NULL;
 }
 
 void
@@ -157,8 +152,6 @@ jit_drop_all(struct jit_cpu *j)
 	memset(j->pages, 0, sizeof(j->pages));
 	j->used = j->start;
 	j->cold = j->cold_start = j->arena_size / 100 * 72;
-	j->blocks = 0;
-	memset(j->by_chunk, 0, sizeof(j->by_chunk));
 	j->meta_used = 64; /* offset 0 means nothing */
 	j->drops++;
 	jit_close_window(j);
@@ -169,7 +162,7 @@ void
 jit_make_room(struct jit_cpu *j)
 {
 	if (j->cold_start - j->used < BLOCK_CODE_MAX || j->arena_size - j->cold < BLOCK_CODE_MAX ||
-		j->meta_size - j->meta_used < BLOCK_META_MAX || j->blocks == j->blocks_max)
+		j->meta_size - j->meta_used < BLOCK_META_MAX)
 		jit_drop_all(j);
 	make_large(j, j->used, BLOCK_CODE_MAX);
 	make_large(j, j->cold, BLOCK_CODE_MAX);
@@ -261,29 +254,6 @@ jit_add(struct jit_cpu *j, struct jit_block *b)
 		b->tail_next = b->second->tails;
 		b->second->tails = b;
 	}
-	if (!j->by_chunk[b->start / JIT_CHUNK])
-		j->by_chunk[b->start / JIT_CHUNK] = j->blocks + 1;
-	j->by_code[j->blocks++] = (uint32_t)((uint8_t *)b - j->meta);
-}
-
-static struct jit_block *
-nth_block(struct jit_cpu *j, uint32_t n)
-{
-	return (struct jit_block *)(void *)(j->meta + j->by_code[n]);
-}
-
-struct jit_block *
-jit_block_at(struct jit_cpu *j, uint32_t at)
-{
-	uint32_t chunk = at / JIT_CHUNK, n;
-
-	/* some chunk at or before this one has a block that begins at or before `at`: the one looked for, or before it
-	 */
-	while (!j->by_chunk[chunk] || nth_block(j, j->by_chunk[chunk] - 1)->start > at)
-		chunk--;
-	for (n = j->by_chunk[chunk] - 1; n + 1 < j->blocks && nth_block(j, n + 1)->start <= at;)
-		n++;
-	return nth_block(j, n);
 }
 
 /* ---- links ---- */

@@ -46,8 +46,6 @@
 #define JIT_PAGES 4096u /* buckets */
 #define JIT_CONTEXTS 1024u
 #define JIT_NOTED 65536u
-#define JIT_CHUNK 4096u /* bytes of code */
-#define JIT_CHUNKS ((64u << 20) / JIT_CHUNK)
 #define JIT_PENDING 64u
 #define JIT_BLOCK_INSNS 64u
 #define JIT_BLOCK_BYTES 512u
@@ -261,9 +259,6 @@ struct jit_cpu {
 	unsigned (*enter)(struct jit_cpu *j, const void *code);
 	uint64_t drops; /* times everything was dropped */
 
-	uint32_t *by_code; /* offsets in `meta` of all blocks, by where their code is */
-	uint32_t blocks, blocks_max;
-	uint32_t by_chunk[JIT_CHUNKS]; /* the first block that begins in the chunk, + 1 */
 	struct jit_block *hash[JIT_BUCKETS];
 	struct jit_page *pages[JIT_PAGES];
 	struct jit_target target[JIT_TARGETS];
@@ -316,8 +311,6 @@ struct jit_block *jit_find(struct jit_cpu *j, uintptr_t host, uint64_t key);
 struct jit_page *jit_page_of(struct jit_cpu *j, struct ram *ram, uint64_t page, bool make);
 void jit_add(struct jit_cpu *j, struct jit_block *b);
 void jit_set_link(struct jit_cpu *j, struct jit_link *l, struct jit_block *to);
-/* The block whose code holds the offset `at` in the arena. */
-struct jit_block *jit_block_at(struct jit_cpu *j, uint32_t at);
 /* `b` is found no more, nor jumped to by others, who find `to` instead, or NULL: look; who runs it may go on. */
 void jit_retire(struct jit_cpu *j, struct jit_block *b, const struct jit_block *to);
 /* Drop what writers have changed. */

@@ -384,12 +384,16 @@ promote(struct jit_cpu *j, struct jit_block *old, gva_t a)
 	j->promoted++;
 }
 
-/* A block that looked whether it may run may not, or its turn to be sampled has come. */
+/* A block that looked whether it may run may not, or its turn to be sampled has come. `from`: behind its call, where a
+ * TEST tells which block it is. */
 uintptr_t
 jit_poll(struct jit_cpu *j, uintptr_t from)
 {
-	struct jit_block *b = jit_block_at(j, (uint32_t)(from - (uintptr_t)j->rx));
+	struct jit_block *b;
+	uint32_t block;
 
+	memcpy(&block, (const void *)(from + 1), sizeof(block));
+	b = (struct jit_block *)(void *)(j->meta + block);
 	flags_out(j);
 	ST.rip = j->hot.page_va + b->first;
 	if (!j->hot.sample) {

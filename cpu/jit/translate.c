@@ -182,6 +182,8 @@ write_entries(struct jit_scratch *t, enum assume assume)
 
 	/* JRCXZ reaches 128 bytes: what it leads to comes first */
 	e_call(e, assume == ASSUME_HOST ? t->j->stub.poll_host : t->j->stub.poll_mem);
+	e8(e, 0xa9); /* test eax, imm32: never run, tells jit_poll() the block */
+	e32(e, (uint32_t)((uint8_t *)b - t->j->meta));
 	if (assume != ASSUME_HOST) {
 		b->far_entry = e_at(e);
 		note_page(t);
