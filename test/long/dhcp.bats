@@ -1,0 +1,78 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# DHCP clients that other people wrote renew their leases by themselves, at half of the lease's time (RFC 2131, 4.4.5).
+# test/guest/dhcp.bats has them get one.
+load ../guest/common
+
+setup_file() {
+	new_netns lodge-renew-$$ || return 0
+	export NS=lodge-renew-$$ HOME=$BATS_FILE_TMPDIR/home LODGE_HOME=$BATS_FILE_TMPDIR/lodge PATH=$LODGE_BIN:$PATH
+	mkdir -p "$HOME"
+	ns ip link set lo up
+	ns VBoxManage hostonlyif create >/dev/null
+	ns VBoxManage dhcpserver add --ifname vboxnet0 --ip 192.168.56.2 --netmask 255.255.255.0 --lowerip 192.168.56.10 \
+		--upperip 192.168.56.20 --enable --default-lease-time 60
+	# shellcheck disable=SC2016
+	printf '#!/bin/sh\n[ -z "$ip$new_ip_address" ] || ip addr replace $ip$new_ip_address/24 dev vboxnet0\n' >"$BATS_FILE_TMPDIR/script"
+	chmod 755 "$BATS_FILE_TMPDIR/script"
+	: >"$BATS_FILE_TMPDIR/none"
+}
+
+teardown_file() {
+	[[ -n ${NS:-} ]] || return 0
+	for lock in "$LODGE_HOME"/net/*/lock; do
+		[[ ! -f $lock ]] || kill "$(cut -d' ' -f1 "$lock")" 2>/dev/null
+	done
+	ip netns pids "$NS" | xargs -r kill -9 2>/dev/null
+	ip netns del "$NS"
+}
+
+setup() {
+	[[ -z ${SKIP:-} ]] || skip "$SKIP"
+	ns ip addr flush dev vboxnet0 scope global
+}
+teardown() { [[ -z ${client:-} ]] || kill "$client" 2>/dev/null || true; }
+ns() { ip netns exec "$NS" "$@"; }
+issued() { # when the lease was given out or renewed; 0: there is none
+	python3 -c 'import json, sys
+try: print([l["issued"] for l in json.load(open(sys.argv[1])) if l["mac"] == "0a0027000000" and l["state"] == "acked"][0])
+except (OSError, ValueError, IndexError): print(0)' "$LODGE_HOME/net/hostonly-vboxnet0/leases.json"
+}
+later() { [[ $(issued) -gt $1 ]]; }
+renews() { # COMMAND...: runs it until it has renewed what it got
+	local before first
+	before=$(issued)
+	sleep 1 # the server counts seconds
+	ip netns exec "$NS" "$@" >"$BATS_TEST_TMPDIR/log" 2>&1 3>&- &
+	client=$!
+	wait_for 20 later "$before" || { show "$BATS_TEST_TMPDIR/log"; return 1; }
+	first=$(issued)
+	wait_for 55 later "$((first + 2))" || { show "$BATS_TEST_TMPDIR/log"; return 1; }
+}
+
+@test "busybox udhcpc renews its lease" {
+	renews busybox udhcpc -f -i vboxnet0 -s "$BATS_FILE_TMPDIR/script"
+}
+
+@test "ISC dhclient renews its lease" {
+	command -v dhclient || skip "needs the package isc-dhcp-client"
+	renews dhclient -d -sf "$BATS_FILE_TMPDIR/script" -cf "$BATS_FILE_TMPDIR/none" -lf "$BATS_TEST_TMPDIR/leases" -pf "$BATS_TEST_TMPDIR/pid" vboxnet0
+}
+
+@test "dhcpcd renews its lease" {
+	command -v dhcpcd || skip "needs the package dhcpcd-base"
+	renews dhcpcd -4 -B -d -c /bin/true -f /dev/null vboxnet0
+	ns dhcpcd -x vboxnet0 2>/dev/null || true
+}
+
+@test "systemd-networkd renews its lease" {
+	networkd=/lib/systemd/systemd-networkd
+	[[ -x $networkd ]] || skip "needs systemd-networkd"
+	renews unshare -m bash -c '
+		mount -t tmpfs none /run; mkdir -p /run/systemd/netif/leases /run/systemd/netif/links /run/systemd/network /run/dbus
+		chown -R systemd-network:systemd-network /run/systemd/netif 2>/dev/null
+		printf "[Match]\nName=vboxnet0\n[Network]\nDHCP=ipv4\nIPv6AcceptRA=no\n[DHCPv4]\nClientIdentifier=mac\n" >/run/systemd/network/10.network
+		mount -t tmpfs none /etc/systemd/network 2>/dev/null
+		mount --bind /sys /sys; mount -o remount,bind,ro /sys
+		exec '$networkd
+}
