@@ -335,6 +335,39 @@ same() { # IMAGE: holds what data.raw does
 	[ -z "$(ls "$LODGE_HOME"/run/media)" ]
 }
 
+@test "Ctrl-C in the middle of any long work on a disk leaves it as it was, and nothing beside it" {
+	echo secret >p1
+	truncate -s 1G data.raw
+	dd if=/dev/urandom of=data.raw bs=1M count=200 conv=notrunc status=none
+	VBoxManage convertfromraw data.raw a.vdi 2>/dev/null
+	VBoxManage modifymedium a.vdi --description x >/dev/null
+	VBoxManage createvm --name web1 --ostype Debian_64 --register >/dev/null
+	VBoxManage storagectl web1 --name SATA --add sata
+	VBoxManage storageattach web1 --storagectl SATA --port 0 --device 0 --type hdd --medium a.vdi
+	cut=0
+	for what in "clonemedium a.vdi b.vdi" "clonevm web1 --name c --register" "export web1 -o w.ova" "detach" \
+		"modifymedium a.vdi --compact" "encryptmedium a.vdi --newpassword p1 --newpasswordid k"; do
+		if [ "$what" = detach ]; then
+			VBoxManage storageattach web1 --storagectl SATA --port 0 --device 0 --medium none
+			continue
+		fi
+		for after in 0.03 0.06 0.12; do
+			# shellcheck disable=SC2086
+			code=0 && timeout --preserve-status -s INT $after VBoxManage $what >said 2>&1 || code=$?
+			[ "$code" -ne 0 ] || break # it was faster
+			cut=$((cut + 1))
+			[ ! -e b.vdi ] && [ ! -e w.ova ] && [ ! -e "$HOME/VirtualBox VMs/c" ] || { echo "$what, $after: $code"; cat said; ls -R; false; }
+			[ -z "$(ls -d .lodge-* "$LODGE_HOME"/run/media/* 2>/dev/null)" ]
+			run VBoxManage list vms
+			[ "$(grep -c . <<<"$output")" = 1 ]
+			[ "$(field a.vdi Encryption)" = disabled ]
+			qemu-img compare -q data.raw a.vdi
+		done
+	done
+	echo "$cut times in the middle"
+	[ "$cut" -ge 3 ]
+}
+
 @test "what a killed clone left is removed by the next command, which says so" {
 	truncate -s 3G big.raw
 	dd if=/dev/urandom of=big.raw bs=1M count=400 conv=notrunc status=none
