@@ -323,8 +323,7 @@ is_plain(ZydisMnemonic m)
 		    : M(CWD)
 		    : M(CDQ)
 		    : M(CQO)
-		    : M(CLC)
-		    : M(STC) : M(CMC) : M(LAHF) : M(SAHF) : M(BSWAP) : M(MOVNTI) : M(MFENCE) : return true;
+		    : M(CLC) : M(STC) : M(CMC) : M(LAHF) : M(SAHF) : M(BSWAP) : M(MOVNTI) : M(MFENCE) : return true;
 	default:
 		return false;
 	}
