@@ -152,6 +152,7 @@ jit_drop_all(struct jit_cpu *j)
 	memset(j->pages, 0, sizeof(j->pages));
 	j->used = j->start;
 	j->cold = j->cold_start = j->arena_size / 100 * 72;
+	j->crosses = NULL;
 	j->meta_used = 64; /* offset 0 means nothing */
 	j->drops++;
 	jit_close_window(j);
@@ -266,6 +267,52 @@ jit_set_link(struct jit_cpu *j, struct jit_link *l, struct jit_block *to)
 	jit_patch32(j, l->site, (l->ahead && body ? body : at) - (l->site + 4));
 	l->next = to->in;
 	to->in = l;
+	if (l->cross)
+		((struct jit_cross *)l)->to = to;
+}
+
+static void
+set_key(struct jit_cpu *j, const struct jit_cross *x, uint64_t key)
+{
+	memcpy(j->rw + x->key, &key, sizeof(key));
+}
+
+static void
+forget_cross(struct jit_cpu *j, struct jit_cross *x)
+{
+	x->to = NULL;
+	x->wait = 1;
+	set_key(j, x, JIT_CROSS_NEVER);
+}
+
+static void
+leave_target(struct jit_cross *x)
+{
+	struct jit_link **at;
+
+	if (!x->to)
+		return;
+	for (at = &x->to->in; *at != &x->link;)
+		at = &(*at)->next;
+	*at = x->link.next;
+	x->to = NULL;
+}
+
+void
+jit_set_cross(struct jit_cpu *j, struct jit_cross *x, uint64_t sum, struct jit_block *to)
+{
+	if (x->to != to) {
+		leave_target(x);
+		jit_set_link(j, &x->link, to);
+	}
+	set_key(j, x, x->link.mem ? sum : -sum);
+}
+
+void
+jit_forget_crosses(struct jit_cpu *j)
+{
+	for (struct jit_cross *x = j->crosses; x; x = x->next)
+		set_key(j, x, JIT_CROSS_NEVER);
 }
 
 void
@@ -273,8 +320,12 @@ jit_retire(struct jit_cpu *j, struct jit_block *b, const struct jit_block *to)
 {
 	struct jit_block **p = bucket(j, b->host, b->key);
 
-	for (struct jit_link *l = b->in; l; l = l->next)
-		jit_patch32(j, l->site, l->stub - (l->site + 4));
+	for (struct jit_link *l = b->in; l; l = l->next) {
+		if (l->cross)
+			forget_cross(j, (struct jit_cross *)l);
+		else
+			jit_patch32(j, l->site, l->stub - (l->site + 4));
+	}
 	b->in = NULL;
 	/* entries of the jump cache lead here; there is room, the entry begins with LEA */
 	j->rw[b->far_entry] = 0xe9;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Jumps from block to block: linked inside the page, through the jump cache elsewhere.
+ * Jumps from block to block: linked inside the page; direct ones to other pages linked behind a guard (struct jit_cross);
+ * all others through the jump cache.
  */
 #include "cpu/jit/translate.h"
 
@@ -36,6 +37,76 @@ in_page(int64_t off)
 	return off >= 0 && off < PAGE_SIZE;
 }
 
+/* RCX == 0, or flags Z: the sum is the one in the code. */
+static void
+compare_sum(struct jit_scratch *t, struct jit_cross *x)
+{
+	static const uint64_t never = JIT_CROSS_NEVER;
+	struct emit *e = &t->e;
+
+	e_load(e, T_A, JIT_OFF(hot.page_va));
+	e_load(e, H_CX, JIT_OFF(hot.ctx) + 8u * t->upper);
+	E_BYTES(e, 0x49, 0xb8 | (T_B & 7)); /* mov r15, imm64 */
+	x->key = e_at(e);
+	e_put(e, &never, 8);
+	if (x->link.mem) {
+		e_rr(e, true, 0x01, T_A, H_CX);
+		e_rr(e, true, 0x39, T_B, H_CX);
+	} else {
+		e_lea(e, true, H_CX, H_CX, T_A, 0, 0);
+		e_lea(e, true, H_CX, H_CX, T_B, 0, 0);
+	}
+}
+
+static struct jit_cross *
+new_cross(struct jit_scratch *t, int64_t off, bool mem)
+{
+	struct jit_cross *x = jit_meta(t->j, sizeof(*x));
+
+	x->link.from = t->b;
+	x->link.target = (uint16_t)((uint64_t)off & PAGE_MASK);
+	x->link.mem = mem;
+	x->link.cross = true;
+	x->off = (int32_t)off;
+	x->upper = t->upper;
+	x->wait = 1;
+	x->patience = 4;
+	x->next = t->j->crosses;
+	t->j->crosses = x;
+	return x;
+}
+
+/* To another page. `mem`: flags are in memory form, else in the host's. */
+static void
+cross_jump(struct jit_scratch *t, int64_t off, bool mem)
+{
+	struct emit *e = &t->e;
+	struct jit_cross *x = new_cross(t, off, mem);
+	uint32_t data = (uint32_t)((uint8_t *)x - t->j->meta), site;
+
+	compare_sum(t, x);
+	if (!mem)
+		e_jrcxz(e, 5);
+	site = e_jump_later(e, mem ? 5 : 0xff);
+	jit_later(t, LATER_GUARD, site, data)->save = !mem;
+	e_lea(e, true, T_A, T_A, NONE, 0, (int32_t)(off & -(int64_t)PAGE_SIZE));
+	e_store(e, T_A, JIT_OFF(hot.page_va));
+	x->link.site = e_jump_later(e, 0xff);
+}
+
+void
+jit_far_jump_later(struct jit_scratch *t, const struct later *l)
+{
+	if (t->wide) {
+		cross_jump(t, (int32_t)l->data, !l->save);
+		return;
+	}
+	if (l->save)
+		e_call(&t->e, t->j->stub.save);
+	jit_rip_to(t, T_A, (int32_t)l->data);
+	jit_far_jump(t);
+}
+
 /* The rel32 at `site` becomes a link to the block at `off`. */
 static void
 link_site(struct jit_scratch *t, uint32_t site, int64_t off, bool mem)
@@ -56,6 +127,12 @@ jit_direct_jump(struct jit_scratch *t, int64_t off)
 {
 	if (in_page(off)) {
 		link_site(t, e_jump_later(&t->e, 0xff), off, !t->w.host_ok);
+		return;
+	}
+	if (t->wide) {
+		if (!t->w.host_ok)
+			jit_save_flags(t);
+		cross_jump(t, off, t->w.mem_ok);
 		return;
 	}
 	jit_save_flags(t);

@@ -98,7 +98,27 @@ struct jit_link {
 	uint16_t target; /* offset in the page */
 	bool mem;	 /* flags are in memory form */
 	bool ahead;	 /* forwards: needs no poll */
+	bool cross;	 /* of a struct jit_cross */
 };
+
+/*
+ * A direct jump to another page, in 64-bit mode. Its code compares the sum of hot.page_va and hot.ctx[upper], which says
+ * all that the key of a jump cache's entry says, with that of the last time it was linked: the same, and the target is
+ * the same.
+ */
+struct jit_cross {
+	struct jit_link link;	/* first; has no stub: who has no target has a key that never matches */
+	struct jit_cross *next; /* of j->crosses */
+	struct jit_block *to;	/* whose `in` the link is in, or NULL */
+	int32_t off;		/* of the target, from the page's begin */
+	uint32_t key;		/* of the imm64 that holds the sum (flags in host form: negated) */
+	uint32_t wait;		/* misses until it is linked again */
+	uint32_t patience;	/* ... and how many then */
+	bool upper;
+};
+#define JIT_CROSS_PATIENCE 256u
+#define JIT_CROSS_NEVER 1	  /* equals no such sum: they are multiples of 4 */
+#define JIT_CROSS_EDGE (1u << 18) /* more than what JIT_CONTEXT() has below bit 48 */
 
 struct jit_block {
 	struct jit_block *next;		/* hash chain */
@@ -156,7 +176,7 @@ struct jit_pending {
 
 #define JIT_SIZES 7 /* of accesses: 1 to 64 bytes */
 
-/* Fixed code; offsets in the arena. All but the first two and `far`, `jump`, `link` are called. */
+/* Fixed code; offsets in the arena. All but the first two and `far`, `jump`, `link`, `cross` are called. */
 struct jit_stubs {
 	uint32_t leave;		      /* registers from the host to v.state, back to enter()'s caller */
 	uint32_t left;		      /* the same, v.state is complete */
@@ -164,6 +184,7 @@ struct jit_stubs {
 	uint32_t jump;		      /* T_A = rip, not in the jump cache */
 	uint32_t far[2];	      /* T_A = rip in the lower or upper half: through the jump cache */
 	uint32_t link;		      /* ECX = offset of the struct jit_link in `meta` */
+	uint32_t cross[2];	      /* ECX = offset of the struct jit_cross whose guard missed, T_A = page_va */
 	uint32_t poll_host, poll_mem; /* run_ok or sample is 0, flags are in that form; rip is the calling block's */
 	uint32_t save, load;	      /* flags: host form to memory form and back */
 	/* T_A: linear address, becomes a host address. The call is followed by TEST EAX, jit_site bits. Where that does
@@ -262,6 +283,7 @@ struct jit_cpu {
 	struct jit_block *hash[JIT_BUCKETS];
 	struct jit_page *pages[JIT_PAGES];
 	struct jit_target target[JIT_TARGETS];
+	struct jit_cross *crosses; /* all */
 
 	/* contexts */
 	struct jit_context context[JIT_CONTEXTS], upper_context[16];
@@ -311,6 +333,9 @@ struct jit_block *jit_find(struct jit_cpu *j, uintptr_t host, uint64_t key);
 struct jit_page *jit_page_of(struct jit_cpu *j, struct ram *ram, uint64_t page, bool make);
 void jit_add(struct jit_cpu *j, struct jit_block *b);
 void jit_set_link(struct jit_cpu *j, struct jit_link *l, struct jit_block *to);
+void jit_set_cross(struct jit_cpu *j, struct jit_cross *x, uint64_t sum, struct jit_block *to);
+/* Numbers of contexts are used once more: what is linked by them is to be forgotten. */
+void jit_forget_crosses(struct jit_cpu *j);
 /* `b` is found no more, nor jumped to by others, who find `to` instead, or NULL: look; who runs it may go on. */
 void jit_retire(struct jit_cpu *j, struct jit_block *b, const struct jit_block *to);
 /* Drop what writers have changed. */
@@ -362,6 +387,7 @@ struct jit_access {
 struct jit_access jit_memory(struct jit_cpu *j, gva_t a, uint32_t site);
 uintptr_t jit_jump(struct jit_cpu *j, uint64_t rip);
 uintptr_t jit_link_taken(struct jit_cpu *j, uint32_t link);
+uintptr_t jit_cross_taken(struct jit_cpu *j, uint32_t cross);
 uintptr_t jit_poll(struct jit_cpu *j, uintptr_t from);
 
 static inline void

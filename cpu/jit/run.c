@@ -185,6 +185,7 @@ take_context(struct jit_cpu *j, uint64_t key)
 		memset(j->context, 0xff, sizeof(j->context));
 		memset(j->upper_context, 0xff, sizeof(j->upper_context));
 		jit_forget_views(j);
+		jit_forget_crosses(j);
 		j->last_ctx = 0;
 	}
 	j->hot.ctx[1] = j->apart ? 0 : context(j, upper_context(j, c->mode_key), c->mode_key);
@@ -360,6 +361,37 @@ jit_link_taken(struct jit_cpu *j, uint32_t link)
 		return 0;
 	if (drops == j->drops && b->page == l->from->page)
 		jit_set_link(j, l, b);
+	return (uintptr_t)(j->rx + b->far_entry);
+}
+
+/*
+ * A sum of page and context is of these two only: the context's number is in bits 48 to 63, and pages of one half lie
+ * closer together than that. Of two halves they do, too, but for the very edges, for what a context has in lower bits.
+ */
+static bool
+sums_are_plain(uint64_t page, uint64_t rip, bool upper)
+{
+	return page >> 63 == upper && rip >> 63 == upper &&
+	       !(((page + JIT_CROSS_EDGE) ^ (page - JIT_CROSS_EDGE)) >> 47 & 1);
+}
+
+/* A direct jump to another page, whose guard missed. */
+uintptr_t
+jit_cross_taken(struct jit_cpu *j, uint32_t cross)
+{
+	struct jit_cross *x = (struct jit_cross *)(void *)(j->meta + cross);
+	uint64_t drops = j->drops, page = j->hot.page_va;
+	struct jit_block *b;
+
+	x->wait = x->patience = MIN(x->patience * 2, JIT_CROSS_PATIENCE);
+	flags_out(j);
+	ST.rip = page + (uint64_t)(int64_t)x->off;
+	b = next_block(j);
+	flags_in(j);
+	if (!b)
+		return 0;
+	if (drops == j->drops && sums_are_plain(page, ST.rip, x->upper))
+		jit_set_cross(j, x, page + j->hot.ctx[x->upper], b);
 	return (uintptr_t)(j->rx + b->far_entry);
 }
 

@@ -301,13 +301,31 @@ make_far(struct jit_cpu *j, struct emit *e)
 }
 
 static void
-make_link(struct jit_cpu *j, struct emit *e)
+make_link(struct jit_cpu *j, struct emit *e, const void *taken)
 {
-	j->stub.link = e_at(e);
 	save_guest(e);
 	e_mov32(e, H_SI, H_CX);
-	call_c(e, (const void *)(uintptr_t)jit_link_taken);
+	call_c(e, taken);
 	leave_or_go(j, e);
+}
+
+/* It is linked again after as many misses as its `wait` says. */
+static void
+make_cross(struct jit_cpu *j, struct emit *e, bool upper)
+{
+	uint64_t meta = (uint64_t)(uintptr_t)j->meta;
+	uint32_t again;
+
+	j->stub.cross[upper] = e_at(e);
+	E_BYTES(e, 0x49, 0xb8 | (T_B & 7)); /* mov r15, imm64 */
+	e_put(e, &meta, 8);
+	e_mem(e, false, 0xff, 1, T_B, H_CX, 0, (int32_t)offsetof(struct jit_cross, wait)); /* dec */
+	again = e_jump_later(e, CC_E);
+	e_mem(e, true, 0x63, T_B, T_B, H_CX, 0, (int32_t)offsetof(struct jit_cross, off)); /* movsxd */
+	e_rr(e, true, 0x01, T_B, T_A);
+	e_jmp(e, j->stub.far[upper]);
+	e_here(e, again);
+	make_link(j, e, (const void *)(uintptr_t)jit_cross_taken);
 }
 
 static uint32_t
@@ -349,7 +367,10 @@ jit_make_stubs(struct jit_cpu *j)
 	make_call(j, &e);
 	make_jump(j, &e);
 	make_far(j, &e);
-	make_link(j, &e);
+	j->stub.link = e_at(&e);
+	make_link(j, &e, (const void *)(uintptr_t)jit_link_taken);
+	make_cross(j, &e, false);
+	make_cross(j, &e, true);
 	j->stub.poll_host = make_poll(j, &e, true);
 	j->stub.poll_mem = make_poll(j, &e, false);
 	make_flags(j, &e);

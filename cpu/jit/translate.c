@@ -60,7 +60,7 @@ write_later(struct jit_scratch *t, const struct later *l)
 			e_here(e, l->site[i]);
 	if (l->kind == LATER_LINK)
 		((struct jit_link *)(void *)(t->j->meta + l->data))->stub = e_at(e);
-	if (l->save)
+	if (l->save && l->kind != LATER_FAR)
 		e_call(e, t->j->stub.save);
 	switch (l->kind) {
 	case LATER_GROUP:
@@ -71,8 +71,11 @@ write_later(struct jit_scratch *t, const struct later *l)
 		e_jmp(e, t->j->stub.link);
 		break;
 	case LATER_FAR:
-		jit_rip_to(t, T_A, (int32_t)l->data);
-		jit_far_jump(t);
+		jit_far_jump_later(t, l);
+		break;
+	case LATER_GUARD:
+		e_mov_imm32(e, H_CX, l->data);
+		e_jmp(e, t->j->stub.cross[t->upper]);
 		break;
 	case LATER_FP:
 		help_again(t, l, HELP_FP, l->data | SITE_FLAGS);

@@ -82,7 +82,7 @@ struct insn {
 	} group;
 };
 
-enum later_kind { LATER_GROUP, LATER_LINK, LATER_FAR, LATER_HELP, LATER_FP, LATER_CROSS };
+enum later_kind { LATER_GROUP, LATER_LINK, LATER_FAR, LATER_HELP, LATER_FP, LATER_CROSS, LATER_GUARD };
 
 /* Where the flags and vector registers are, and how memory is looked at (STAC, CLAC). */
 struct where {
@@ -174,6 +174,8 @@ void jit_far_jump(struct jit_scratch *t);
 void jit_note_origin(struct jit_scratch *t, const struct insn *n, enum jit_moved moved);
 void jit_rip_to(struct jit_scratch *t, unsigned reg, int64_t off);
 void jit_direct_jump(struct jit_scratch *t, int64_t off);
+/* The part of a direct jump to another page that is seldom run. */
+void jit_far_jump_later(struct jit_scratch *t, const struct later *l);
 void jit_conditional_jump(struct jit_scratch *t, const struct insn *n);
 int64_t jit_target_of(const struct insn *n);
 
