@@ -85,7 +85,7 @@ agent_answers() {
 	VBoxManage unattended install installed --iso="$INSTALLER" --user me --password-file password \
 		--full-user-name "Me Myself" --hostname guest.example.org --time-zone Europe/Berlin --install-additions \
 		--package-selection-adjustment minimal --proxy "http://10.0.2.2:$proxy/" \
-		--post-install-command 'echo "done by $(id -un) on $(hostname)" >/root/post-install' \
+		--post-install-command 'echo "done by $(id -un)" >/root/post-install' \
 		--extra-install-kernel-parameters "mirror/udeb/suite=lodge-udebs $small console=tty0 console=ttyS0,115200" \
 		--start-vm headless
 	wait_for_login 4800
@@ -97,13 +97,13 @@ agent_answers() {
 	[ "$(in_guest readlink /etc/localtime)" = /usr/share/zoneinfo/Europe/Berlin ]
 	in_guest 'getent passwd me' | grep -q ':Me Myself[,:]'
 	in_guest findmnt -n -o SOURCE / | grep -q '^/dev/sda'
-	[ "$(as_root 'cat /root/post-install')" = "done by root on guest" ]
+	[ "$(as_root 'cat /root/post-install')" = "done by root" ]
 	in_guest cat /proc/cmdline | grep -q console=ttyS0 # what followed --- is for the installed system as well
 
 	# The additions run.
 	wait_for 120 agent_answers
 	[ "$(agent_answers)" = guest ]
-	in_guest systemctl is-active lodge-agent
+	[ "$(as_root 'systemctl is-active lodge-agent')" = active ]
 
 	# Nothing is left of the answers, on either side, and the password is nowhere.
 	VBoxManage list vms >/dev/null
