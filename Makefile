@@ -67,7 +67,9 @@ obj = $(patsubst %.c,$(OUT)/obj/%.o,$(1))
 archives = $(foreach d,$(1),$(OUT)/lib$(d).a)
 syslibs = $(foreach d,$(1),$(LIBS_$(d)))
 
-PROGRAMS := $(OUT)/bin/lodge $(OUT)/bin/VBoxManage $(OUT)/bin/vboxmanage $(OUT)/bin/lodge-vm \
+# The same program under names that do something else, or the same for who writes them so.
+VBOXMANAGE_NAMES := vboxmanage VBoxHeadless vboxheadless
+PROGRAMS := $(addprefix $(OUT)/bin/,lodge VBoxManage $(VBOXMANAGE_NAMES) lodge-vm) \
 	$(patsubst %,$(OUT)/bin/lodge-%,$(patsubst %/main.c,%,$(wildcard switch/main.c nethelper/main.c)))
 
 .PHONY: all help demo check check-long bench lint clean install deps deps-demo deps-test format fuzz unit units libs print-fuzz-flags bench-programs
@@ -102,7 +104,7 @@ endef
 HOST_LAYERS := $(LAYERS_host)
 $(OUT)/bin/VBoxManage: $(call obj,$(wildcard front/vboxmanage/*.c)) $(call archives,$(HOST_LAYERS))
 	$(call link,$(filter %.o,$^),$(HOST_LAYERS))
-$(OUT)/bin/vboxmanage: $(OUT)/bin/VBoxManage
+$(addprefix $(OUT)/bin/,$(VBOXMANAGE_NAMES)): $(OUT)/bin/VBoxManage
 	@ln -sf VBoxManage $@
 # `lodge` runs throw-away machines in its own process (lodge boot), so it also has the machine.
 LODGE_LAYERS := host $(LAYERS_vm)
@@ -205,7 +207,7 @@ fuzz: ## run every fuzz target for FUZZ_SECONDS (default 90)
 install: all ## install under PREFIX (default /usr/local); DESTDIR is honoured
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/lodge
 	install -m 755 $(OUT)/bin/lodge $(OUT)/bin/VBoxManage $(DESTDIR)$(PREFIX)/bin/
-	ln -sf VBoxManage $(DESTDIR)$(PREFIX)/bin/vboxmanage
+	for n in $(VBOXMANAGE_NAMES); do ln -sf VBoxManage $(DESTDIR)$(PREFIX)/bin/$$n; done
 	install -m 755 $(OUT)/bin/lodge-vm $(OUT)/bin/lodge-switch $(OUT)/bin/lodge-nethelper $(DESTDIR)$(PREFIX)/libexec/lodge/
 	install -d $(DESTDIR)$(PREFIX)/share/lodge/UnattendedTemplates
 	install -m 644 templates/UnattendedTemplates/* $(DESTDIR)$(PREFIX)/share/lodge/UnattendedTemplates/

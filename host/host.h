@@ -483,6 +483,8 @@ int host_vm_adopt_state(struct host *h, const char *id, const char *path, struct
 /* Returns when the machine runs (its first instruction is about to be executed) or has failed to. A saved machine
  * goes on where it was. */
 int host_vm_start(struct host *h, const char *id, const char *session, struct err *e);
+/* Returns 0 when the machine's process has ended, however it did, or -EINTR when a signal was handled first. */
+int host_vm_wait_end(struct host *h, const char *id, struct err *e);
 
 /* All of these fail with ERR_VM_STATE when the machine does not run. After HOST_POWEROFF_NOW its process is gone. */
 enum host_control { HOST_PAUSE, HOST_RESUME, HOST_RESET, HOST_POWEROFF_NOW, HOST_POWER_BUTTON };

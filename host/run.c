@@ -98,6 +98,27 @@ vm_locked(struct host *h, const char *uuid)
 }
 
 int
+host_vm_wait_end(struct host *h, const char *id, struct err *e)
+{
+	struct flock lk = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1 };
+	struct host_vm *vm = host_vm_load(h, id, e);
+	char *path;
+	int fd, r;
+
+	if (!vm)
+		return e->code;
+	path = run_file(h, vm->uuid, VM_FILE_LOCK);
+	host_vm_free(vm);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	free(path);
+	if (fd < 0)
+		return 0;
+	r = fcntl(fd, F_OFD_SETLKW, &lk) ? -errno : 0;
+	close(fd);
+	return r && r != -EINTR ? err_sys(e, ERR_FAILED, -r, "waiting for the machine '%s' to end", id) : r;
+}
+
+int
 vm_take_start_lock(struct host *h, const char *uuid)
 {
 	struct flock lk = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1 };

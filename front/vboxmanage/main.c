@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/log.h"
 #include "front/vboxmanage/network.h"
@@ -442,7 +443,8 @@ main(int argc, char **argv)
 	int status;
 
 	log_set_level(LOG_WARN);
-	status = run_line(&c, argc - 1, argv + 1, false);
+	status = strcasecmp(c.program, "VBoxHeadless") ? run_line(&c, argc - 1, argv + 1, false)
+						       : cmd_headless(&c, argc - 1, argv + 1);
 	host_close(c.host);
 	if (fflush(stdout) && !status)
 		status = 1;

@@ -145,6 +145,7 @@ int cmd_showmediuminfo(struct cli *c, int argc, char **argv);
 int cmd_storagectl(struct cli *c, int argc, char **argv);
 int cmd_storageattach(struct cli *c, int argc, char **argv);
 int cmd_startvm(struct cli *c, int argc, char **argv);
+int cmd_headless(struct cli *c, int argc, char **argv); /* of VBoxHeadless; argv[0] is its first argument */
 int cmd_controlvm(struct cli *c, int argc, char **argv);
 int cmd_list(struct cli *c, int argc, char **argv);
 int cmd_hostinfo(struct cli *c, int argc, char **argv);

@@ -173,8 +173,8 @@ state() {
 	timeout 60 vagrant ssh a -c "hostname; ping -c 2 -W 5 192.168.61.12" | tee said
 	grep -qx 'host-a' <(tr -d '\r' <said)
 	grep -q ' 0% packet loss' said
-	# What the clones have of their own is small beside what they share.
-	find "$HOME/VirtualBox VMs" -name '*.vmdk' -o -name '*.vdi' | xargs du -m
+	VBoxManage list hdds | tee said
+	[ "$(grep -cE '^Parent UUID: +[0-9a-f-]{36}$' said)" -ge 2 ]
 	v halt -f b
 	[ "$(state)" = "running poweroff " ]
 	v up b
