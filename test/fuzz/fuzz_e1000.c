@@ -6,8 +6,8 @@
 #include "base/bytes.h"
 #include "dev/dev.h"
 #include "dev/e1000_regs.h"
-#include "net/net.h"
 #include "test/fuzz/disks.h"
+#include "test/fuzz/sink.h"
 #include "test/fuzz/timers.h"
 
 #define BAR 0xfebc0000u
@@ -19,44 +19,6 @@
 static const char *const models[] = { "82540EM", "82543GC" };
 static struct net_link links[2];
 static unsigned chosen, tail;
-
-static void
-sink_send(void *backend, const uint8_t *frame, size_t len)
-{
-	volatile uint8_t last = frame[len - 1];
-
-	(void)last;
-}
-
-static void
-sink_close(void *backend)
-{
-}
-
-static bool large_ok;
-
-static bool
-sink_takes_large(void *backend)
-{
-	return large_ok;
-}
-
-/* What a switch relies on. */
-static void
-sink_send_large(void *backend, const uint8_t *frame, size_t len, unsigned mss)
-{
-	struct net_tcp t;
-
-	if (!net_large_find(frame, len, mss, &t))
-		__builtin_trap();
-	sink_send(backend, frame, len);
-}
-
-static struct net_backend_class sink = { .name = "sink",
-	.send = sink_send,
-	.close = sink_close,
-	.takes_large = sink_takes_large,
-	.send_large = sink_send_large };
 
 static void
 write_register(uint32_t reg, uint32_t value)

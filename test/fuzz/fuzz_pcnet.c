@@ -5,8 +5,8 @@
  */
 #include "base/bytes.h"
 #include "dev/dev.h"
-#include "net/net.h"
 #include "test/fuzz/disks.h"
+#include "test/fuzz/sink.h"
 #include "test/fuzz/timers.h"
 
 #define BAR 0xfebc0000u
@@ -17,21 +17,6 @@
 
 static struct net_link links[2];
 static unsigned chosen;
-
-static void
-sink_send(void *backend, const uint8_t *frame, size_t len)
-{
-	volatile uint8_t last = frame[len - 1];
-
-	(void)last;
-}
-
-static void
-sink_close(void *backend)
-{
-}
-
-static struct net_backend_class sink = { .name = "sink", .send = sink_send, .close = sink_close };
 
 static void
 make_devices(void)
