@@ -354,7 +354,12 @@ same() { # IMAGE: holds what data.raw does
 		for after in 0.03 0.06 0.12; do
 			# shellcheck disable=SC2086
 			code=0 && timeout --preserve-status -s INT $after VBoxManage $what >said 2>&1 || code=$?
-			[ "$code" -ne 0 ] || break # it was faster
+			if [ "$code" = 0 ]; then # it was faster
+				VBoxManage closemedium disk b.vdi --delete >/dev/null 2>&1 || true
+				VBoxManage unregistervm c --delete >/dev/null 2>&1 || true
+				rm -f w.ova
+				break
+			fi
 			cut=$((cut + 1))
 			[ ! -e b.vdi ] && [ ! -e w.ova ] && [ ! -e "$HOME/VirtualBox VMs/c" ] || { echo "$what, $after: $code"; cat said; ls -R; false; }
 			[ -z "$(ls -d .lodge-* "$LODGE_HOME"/run/media/* 2>/dev/null)" ]

@@ -65,7 +65,9 @@ tone_in() {
 }
 
 @test "the HD Audio controller plays it too, with Linux's driver for its codec" {
-	run_guest '/extra/tone; echo played $?; grep . /proc/asound/cards /proc/asound/card0/codec#0' \
+	# The driver looks for its codec after insmod has come back.
+	run_guest 'n=0; until [ -c /dev/dsp ] && grep -q "VOLUME \"Master" /proc/asound/card0/oss_mixer || [ $n = 100 ]; do sleep 0.1; n=$((n + 1)); done
+		/extra/tone; echo played $?; grep . /proc/asound/cards /proc/asound/card0/codec#0' \
 		--device "hda=$BATS_TEST_TMPDIR/tone.wav"
 	grep -q 'played 0' "$console" || { show "$console"; false; }
 	grep -q 'Codec: SigmaTel STAC9221 A1' "$console" || { show "$console"; false; }
