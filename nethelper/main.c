@@ -13,13 +13,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <syslog.h>
 #include <unistd.h>
 
+#include "base/rights.h"
 #include "base/str.h"
 #include "net/ranges.h"
 #include "nethelper/action.h"
@@ -74,7 +74,7 @@ keep_two_capabilities(void)
 	if (syscall(SYS_capget, &head, have))
 		return -1;
 	keep[0].permitted = keep[0].effective = have[0].permitted & two;
-	if (syscall(SYS_capset, &head, keep) || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+	if (syscall(SYS_capset, &head, keep) || rights_no_new_privileges())
 		return -1;
 	return (keep[0].effective & 1u << CAP_NET_ADMIN) ? 0 : 1;
 }

@@ -8,14 +8,10 @@
  * Landlock before its version 2 (Linux 5.19) forbids moving a file to another directory at all; there, and without
  * Landlock, openat2()'s RESOLVE_BENEATH is what holds guests inside.
  */
-#include <errno.h>
-#include <linux/capability.h>
 #include <linux/landlock.h>
-#include <string.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/rights.h"
 #include "share/private.h"
 
 #ifndef LANDLOCK_ACCESS_FS_REFER
@@ -35,44 +31,30 @@
 		LANDLOCK_ACCESS_FS_MAKE_SOCK | LANDLOCK_ACCESS_FS_MAKE_FIFO)
 
 static int
-drop_capabilities(void)
-{
-	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct none[2];
-
-	memset(none, 0, sizeof(none));
-	return syscall(SYS_capset, &head, none) ? -errno : 0;
-}
-
-static int
-landlock(int dir, bool readonly, int version)
+only_beneath(int dir, bool readonly, int version)
 {
 	uint64_t truncate = version >= 3 ? LANDLOCK_ACCESS_FS_TRUNCATE : 0;
-	struct landlock_ruleset_attr attr = { .handled_access_fs = READS | WRITES | NEVER | truncate };
-	struct landlock_path_beneath_attr rule = {
-		.allowed_access = readonly ? READS : READS | WRITES | truncate,
-		.parent_fd = dir,
-	};
-	int ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0), r = 0;
+	int ruleset = landlock_new(READS | WRITES | NEVER | truncate), r;
 
 	if (ruleset < 0)
-		return -errno;
-	if (syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) ||
-		syscall(SYS_landlock_restrict_self, ruleset, 0))
-		r = -errno;
-	close(ruleset);
-	return r;
+		return ruleset;
+	r = landlock_allow_at(ruleset, dir, readonly ? READS : READS | WRITES | truncate);
+	if (r) {
+		close(ruleset);
+		return r;
+	}
+	return landlock_enter(ruleset);
 }
 
 int
 confine_thread(int dir, bool readonly, bool keep_capabilities)
 {
-	int version = (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
-	int r = keep_capabilities ? 0 : drop_capabilities();
+	int version = landlock_version();
+	int r = keep_capabilities ? 0 : rights_drop_capabilities();
 
-	if (!r && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-		r = -errno;
+	if (!r)
+		r = rights_no_new_privileges();
 	if (!r && version >= 2)
-		r = landlock(dir, readonly, version);
+		r = only_beneath(dir, readonly, version);
 	return r;
 }

@@ -5,15 +5,11 @@
  * serves; and the system calls below, none of which starts a program.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/capability.h>
 #include <linux/landlock.h>
 #include <seccomp.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
+#include "base/rights.h"
 #include "switch/private.h"
 
 /* Landlock (Linux, Documentation/userspace-api/landlock.rst), version 1 */
@@ -26,36 +22,22 @@
 		LANDLOCK_ACCESS_FS_MAKE_DIR | LANDLOCK_ACCESS_FS_MAKE_FIFO | LANDLOCK_ACCESS_FS_MAKE_BLOCK |           \
 		LANDLOCK_ACCESS_FS_MAKE_SYM)
 
-static void
-allow_beneath(int ruleset, const char *dir, uint64_t rights)
-{
-	struct landlock_path_beneath_attr rule = { .allowed_access = rights };
-
-	rule.parent_fd = open(dir, O_PATH | O_CLOEXEC);
-	if (rule.parent_fd < 0)
-		return;
-	syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
-	close(rule.parent_fd);
-}
-
 /* Best effort: kernels before 5.13, or with Landlock switched off, do without. */
 static void
 confine_files(const char *dir, const char *tftp)
 {
-	struct landlock_ruleset_attr attr = { .handled_access_fs = READ_RIGHTS | WRITE_RIGHTS | OTHER_RIGHTS };
-	int ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0);
+	int ruleset = landlock_new(READ_RIGHTS | WRITE_RIGHTS | OTHER_RIGHTS);
 
 	if (ruleset < 0)
 		return;
-	allow_beneath(ruleset, dir, READ_RIGHTS | WRITE_RIGHTS);
-	allow_beneath(ruleset, "/etc", READ_RIGHTS);
-	allow_beneath(ruleset, "/run/systemd/resolve", READ_RIGHTS);
-	allow_beneath(ruleset, "/usr/share/zoneinfo", READ_RIGHTS);
-	allow_beneath(ruleset, "/proc", READ_RIGHTS);
+	landlock_allow(ruleset, dir, READ_RIGHTS | WRITE_RIGHTS);
+	landlock_allow(ruleset, "/etc", READ_RIGHTS);
+	landlock_allow(ruleset, "/run/systemd/resolve", READ_RIGHTS);
+	landlock_allow(ruleset, "/usr/share/zoneinfo", READ_RIGHTS);
+	landlock_allow(ruleset, "/proc", READ_RIGHTS);
 	if (*tftp)
-		allow_beneath(ruleset, tftp, READ_RIGHTS);
-	syscall(SYS_landlock_restrict_self, ruleset, 0);
-	close(ruleset);
+		landlock_allow(ruleset, tftp, READ_RIGHTS);
+	landlock_enter(ruleset);
 }
 
 static const int allowed[] = {
@@ -179,18 +161,17 @@ load_filter(struct err *e)
 int
 switch_sandbox(const char *dir, const char *tftp, struct err *e)
 {
-	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct none[2] = { 0 };
 	struct rlimit no_core = { 0, 0 };
+	int r;
 
-	for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
-		prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
-	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-	if (syscall(SYS_capset, &head, none))
-		return err_sys(e, ERR_HOST, errno, "cannot drop capabilities");
+	rights_empty_bounding_set();
+	r = rights_drop_capabilities();
+	if (r)
+		return err_sys(e, ERR_HOST, r, "cannot drop capabilities");
 	setrlimit(RLIMIT_CORE, &no_core);
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-		return err_sys(e, ERR_HOST, errno, "cannot give up new privileges");
+	r = rights_no_new_privileges();
+	if (r)
+		return err_sys(e, ERR_HOST, r, "cannot give up new privileges");
 	confine_files(dir, tftp);
 	return load_filter(e);
 }

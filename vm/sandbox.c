@@ -4,7 +4,9 @@
  * little to do with it:
  *
  *	user            when started as root and configured: another one, with no supplementary groups
- *	capabilities    none, also not by executing something (bounding set), also not through no_new_privs
+ *	capabilities    none, also not by executing something (bounding set), also not through no_new_privs; but for
+ *	                the two threads that open what is plugged in later: disks ("opener", plug.c) and folders
+ *	                ("shares", share/share.c)
  *	limits          no core files (guest memory)
  *	Landlock        where the kernel has it: nothing can be written outside the run directory, the snapshot folder
  *	                and the disks' images, nothing but the serial ports' sockets removed elsewhere. It covers
@@ -15,10 +17,8 @@
  * Opening files stays allowed: libslirp reads resolv.conf, a disc may be changed, the status is replaced.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <grp.h>
 #include <libgen.h>
-#include <linux/capability.h>
 #include <linux/landlock.h>
 #include <pwd.h>
 #include <sched.h>
@@ -28,13 +28,13 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/rights.h"
 #include "vm/private.h"
 
-/* ---- user and capabilities ---- */
+/* ---- user ---- */
 
 static int
 become_user(const char *user, const char *dir, struct err *e)
@@ -54,27 +54,6 @@ become_user(const char *user, const char *dir, struct err *e)
 	return 0;
 }
 
-/* Needs CAP_SETPCAP, so it comes before the change of user; without it there is nothing to drop. */
-static void
-empty_bounding_set(void)
-{
-	for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
-		prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
-	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-}
-
-static int
-drop_capabilities(struct err *e)
-{
-	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct none[2];
-
-	memset(none, 0, sizeof(none));
-	if (syscall(SYS_capset, &head, none))
-		return err_sys(e, ERR_HOST, errno, "cannot drop capabilities");
-	return 0;
-}
-
 /* ---- Landlock (Linux, Documentation/userspace-api/landlock.rst) ---- */
 
 #define WRITE_RIGHTS                                                                                                   \
@@ -83,44 +62,30 @@ drop_capabilities(struct err *e)
 		LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_MAKE_SOCK | LANDLOCK_ACCESS_FS_MAKE_FIFO |            \
 		LANDLOCK_ACCESS_FS_MAKE_BLOCK | LANDLOCK_ACCESS_FS_MAKE_SYM)
 
-static int
-allow_beneath(int ruleset, const char *dir, uint64_t rights)
-{
-	struct landlock_path_beneath_attr rule = { .allowed_access = rights };
-	int r;
-
-	rule.parent_fd = open(dir, O_PATH | O_CLOEXEC);
-	if (rule.parent_fd < 0)
-		return -1;
-	r = (int)syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
-	close(rule.parent_fd);
-	return r;
-}
-
 /* Best effort: kernels before 5.13, or with Landlock switched off, do without. */
 static void
 confine_writes(const struct sandbox *s)
 {
-	struct landlock_ruleset_attr attr = { .handled_access_fs = WRITE_RIGHTS };
-	int ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0);
+	int ruleset = landlock_new(WRITE_RIGHTS);
 
 	if (ruleset < 0)
 		return;
 	for (int i = 0; i < s->removable_count; i++) {
 		char *dir = xstrdup(s->removable[i]);
 
-		allow_beneath(ruleset, dirname(dir), LANDLOCK_ACCESS_FS_REMOVE_FILE);
+		landlock_allow(ruleset, dirname(dir), LANDLOCK_ACCESS_FS_REMOVE_FILE);
 		free(dir);
 	}
 	for (int i = 0; i < s->writable_count; i++)
-		allow_beneath(ruleset, s->writable[i], LANDLOCK_ACCESS_FS_WRITE_FILE);
+		landlock_allow(ruleset, s->writable[i], LANDLOCK_ACCESS_FS_WRITE_FILE);
 	if (s->snapshot_dir[0])
-		allow_beneath(ruleset, s->snapshot_dir,
+		landlock_allow(ruleset, s->snapshot_dir,
 			LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_REMOVE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG);
-	if (!allow_beneath(ruleset, s->writable_dir,
+	if (!landlock_allow(ruleset, s->writable_dir,
 		    LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_REMOVE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG))
-		syscall(SYS_landlock_restrict_self, ruleset, 0);
-	close(ruleset);
+		landlock_enter(ruleset);
+	else
+		close(ruleset);
 }
 
 /* ---- seccomp ---- */
@@ -371,18 +336,23 @@ int
 sandbox_enter(const struct sandbox *s, struct err *e)
 {
 	struct rlimit none = { 0, 0 };
+	int r;
 
-	empty_bounding_set();
-	if (become_user(s->user, s->writable_dir, e) || drop_capabilities(e))
+	rights_empty_bounding_set(); /* while there still is the right to */
+	if (become_user(s->user, s->writable_dir, e))
 		return -1;
+	r = rights_drop_capabilities();
+	if (r)
+		return err_sys(e, ERR_HOST, r, "cannot drop capabilities");
 	/* Root without capabilities is an ordinary user: better to hear of it now than when the status is written. */
 	if (s->writable_dir && access(s->writable_dir, W_OK | X_OK))
 		return err_sys(e, ERR_ACCESS, errno, "the user with the number %d cannot write to %s", (int)geteuid(),
 			s->writable_dir);
 	setrlimit(RLIMIT_CORE, &none);
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-		return err_sys(e, ERR_HOST, errno, "cannot give up new privileges");
+	r = rights_no_new_privileges();
+	if (r)
+		return err_sys(e, ERR_HOST, r, "cannot give up new privileges");
 	if (s->writable_dir)
 		confine_writes(s);
 	return load_filter(s->shares, e);
