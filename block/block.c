@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/rights.h"
 #include "block/file.h"
 #include "block/format.h"
 
@@ -461,6 +462,7 @@ worker(void *opaque)
 {
 	struct block *b = opaque;
 
+	rights_drop_capabilities(); /* the files are open; what a guest's image makes of this thread needs no more */
 	pthread_mutex_lock(&b->lock);
 	while (!b->stop) {
 		struct block_req *r = take_request(b);

@@ -468,8 +468,10 @@ share_open(const struct share_options *o, struct err *e)
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	r = pthread_create(&s->starter, NULL, starter_main, s);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (!r)
+	if (!r) {
+		pthread_setname_np(s->starter, "shares");
 		return s;
+	}
 	err_sys(e, ERR_HOST, r, "cannot start a thread for shared folders");
 	free(s->handles);
 	free(s);

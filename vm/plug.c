@@ -3,7 +3,8 @@
  * Drives that come and go, disks for which the host has no room, limits of bandwidth.
  *
  * Opening. After the sandbox is closed the threads made then cannot open files for writing (Landlock). An image that is
- * plugged in later is opened by a thread that was made before, like the disks' workers; who asks waits for it.
+ * plugged in later is opened by a thread that was made before, with the rights of who started the machine; who asks
+ * waits for it.
  *
  * Hot plug. The place of a drive that was taken out stays in the lists, marked `gone`, and is used again for the next
  * one at that place: drives and jobs hold pointers to it.
@@ -66,6 +67,8 @@ vm_opener_start(struct vm *v, struct err *e)
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	r = pthread_create(&o->thread, NULL, opener_main, o);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (!r)
+		pthread_setname_np(o->thread, "opener");
 	if (r) {
 		free(o);
 		return err_sys(e, ERR_HOST, r, "cannot start a thread");

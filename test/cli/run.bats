@@ -60,6 +60,27 @@ VM "web1" has been successfully started.'
 	[ "$("${root[@]}" find "/proc/$pid/fd" -lname 'pipe:*' -o -lname '*.tap' -o -lname '*.out' | wc -l)" = 0 ]
 }
 
+@test "every thread of a machine and of its network's switch runs in the sandbox" {
+	machine web1
+	VBoxManage modifyvm web1 --nic1 intnet --intnet1 locked
+	VBoxManage createmedium disk --filename d.vdi --size 8 >/dev/null 2>&1
+	VBoxManage storagectl web1 --name SATA --add sata
+	VBoxManage storageattach web1 --storagectl SATA --port 0 --type hdd --medium d.vdi
+	VBoxManage sharedfolder add web1 --name home --hostpath "$HOME"
+	VBoxManage startvm web1 >/dev/null
+	pid=$(process web1)
+	switch=$(pgrep -n -f "lodge-switch .*$LODGE_HOME")
+	for status in /proc/{"$pid","$switch"}/task/*/status; do
+		cat "$status"
+		grep -Px 'Seccomp:\t2' "$status"
+		grep -Px 'NoNewPrivs:\t1' "$status"
+		# These two open what is plugged in while the machine runs (vm/sandbox.c).
+		grep -Eqx 'Name:.(opener|shares)' "$status" && continue
+		grep -Px 'CapEff:\t0+' "$status"
+		grep -Px 'CapPrm:\t0+' "$status"
+	done
+}
+
 @test "a machine that runs cannot be started, changed or unregistered" {
 	machine web1
 	VBoxManage startvm web1 >/dev/null
