@@ -416,11 +416,21 @@ promote(struct jit_cpu *j, struct jit_block *old, gva_t a)
 	j->promoted++;
 }
 
+/* A block of the first tier was noted once more. */
+static void
+sample(struct jit_cpu *j, struct jit_block *b)
+{
+	j->hot.sample = JIT_SAMPLE;
+	if (b->tier == 1 && ++b->samples >= JIT_SAMPLES_HOT)
+		promote(j, b, ST.rip);
+}
+
 /* A block that looked whether it may run may not, or its turn to be sampled has come. `from`: behind its call, where a
  * TEST tells which block it is. */
 uintptr_t
 jit_poll(struct jit_cpu *j, uintptr_t from)
 {
+	uint64_t drops = j->drops;
 	struct jit_block *b;
 	uint32_t block;
 
@@ -428,10 +438,11 @@ jit_poll(struct jit_cpu *j, uintptr_t from)
 	b = (struct jit_block *)(void *)(j->meta + block);
 	flags_out(j);
 	ST.rip = j->hot.page_va + b->first;
-	if (!j->hot.sample) {
-		j->hot.sample = JIT_SAMPLE;
-		if (b->tier == 1 && ++b->samples >= JIT_SAMPLES_HOT)
-			promote(j, b, ST.rip);
+	if (!j->hot.sample)
+		sample(j, b);
+	if (likely(j->hot.run_ok && drops == j->drops)) {
+		flags_in(j); /* what was promoted leads to what it became */
+		return (uintptr_t)(j->rx + b->far_entry);
 	}
 	return next_code(j);
 }
