@@ -28,6 +28,9 @@
 #include "cpu/x86/x86.h"
 
 #define LARGE_PAGE ((size_t)2 << 20)
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
 
 /* In the order in which `auto` tries them. */
 static const struct cpu_engine *const engines[] = { &cpu_engine_kvm, &cpu_engine_jit, &cpu_engine_interp };
@@ -394,21 +397,50 @@ reset_one(struct vcpu *v)
 	clear_request(v, REQ_INTR | REQ_NMI | REQ_SMI | REQ_INIT | REQ_SIPI);
 }
 
+static size_t
+vcpu_room(size_t size)
+{
+	return (size + LARGE_PAGE - 1) & ~(LARGE_PAGE - 1);
+}
+
+/* Zeroes, at an address for large pages. What of it is never used takes no memory of the host: a fork's has to be little. */
+static struct vcpu *
+vcpu_memory(size_t size)
+{
+	size_t room = vcpu_room(size), before;
+	uint8_t *p = mmap(NULL, room + LARGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		return NULL;
+	before = -(uintptr_t)p & (LARGE_PAGE - 1);
+	if (before)
+		munmap(p, before);
+	munmap(p + before + room, LARGE_PAGE - before);
+	return (struct vcpu *)(void *)(p + before);
+}
+
+static void
+vcpu_memory_free(struct vcpu *v)
+{
+	munmap(v, vcpu_room(v->engine->vcpu_size));
+}
+
+void
+vcpu_make_large(struct vcpu *v)
+{
+	size_t room = vcpu_room(v->engine->vcpu_size);
+
+	madvise(v, room, MADV_HUGEPAGE);
+	madvise(v, room, MADV_COLLAPSE); /* what is there already; a kernel before 6.1 does it in its own time */
+}
+
 static int
 open_one(struct cpus *c, int i, struct err *e)
 {
-	struct vcpu *v;
-	/* a software engine's tables are megabytes that every access looks into: large pages keep the host's TLB for
-	 * the guest */
-	size_t align = c->engine->vcpu_size > LARGE_PAGE ? LARGE_PAGE : 64;
-	size_t size = (c->engine->vcpu_size + align - 1) & ~(align - 1);
+	struct vcpu *v = vcpu_memory(c->engine->vcpu_size);
 
-	v = aligned_alloc(align, size);
 	if (!v)
 		return err_set(e, ERR_HOST, "no memory for virtual CPU %d", i);
-	if (align == LARGE_PAGE)
-		madvise(v, size, MADV_HUGEPAGE);
-	memset(v, 0, size);
 	v->index = i;
 	v->bsp = i == 0;
 	v->m = c->m;
@@ -421,7 +453,7 @@ open_one(struct cpus *c, int i, struct err *e)
 	c->m->intc.cpu[i] = (struct cpu_port){ .opaque = v, .signal = port_signal };
 	if (c->engine->open(v, e)) {
 		pthread_cond_destroy(&v->wake);
-		free(v);
+		vcpu_memory_free(v);
 		c->cpu[i] = NULL;
 		return -1;
 	}
@@ -533,7 +565,7 @@ cpus_close(struct cpus *c)
 		c->m->intc.cpu[i] = (struct cpu_port){ 0 };
 		c->engine->close(v);
 		pthread_cond_destroy(&v->wake);
-		free(v);
+		vcpu_memory_free(v);
 		c->cpu[i] = NULL;
 	}
 	if (c->engine->close_machine)

@@ -82,7 +82,7 @@ struct cpu_counters {
 #undef CPU_COUNTER_MEMBER
 };
 
-/* An engine's own vCPU structure starts with this (engine->vcpu_size bytes are allocated, zeroed, 64-byte aligned). */
+/* An engine's own vCPU structure starts with this (engine->vcpu_size bytes are allocated, zeroed, 4096-byte aligned). */
 struct vcpu {
 	struct x86_state state; /* software engines run on it in place; see get_state */
 	_Atomic uint32_t requests;
@@ -201,6 +201,12 @@ void cpus_close(struct cpus *c); /* ends threads, frees */
 
 /* Let one vCPU stand still, or go on. It stays still over a pause. Any thread. */
 void cpu_rest(struct vcpu *v, bool on);
+
+/*
+ * An engine whose structure has megabytes of tables that every access looks into: large pages for it from now on, so that
+ * the host's TLB is left to the guest. Not at once: a machine that rests, as many forks do, touches little of them.
+ */
+void vcpu_make_large(struct vcpu *v);
 
 /* Set request bits and wake or kick. Any thread. */
 void cpu_request(struct vcpu *v, uint32_t bits);

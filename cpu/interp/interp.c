@@ -265,6 +265,7 @@ engine_open(struct vcpu *v, struct err *e)
 	if (interp_open(i))
 		return err_set(e, ERR_HOST, "no memory for the interpreter of virtual CPU %d", v->index);
 	x86_soft_open(&i->c);
+	vcpu_make_large(v);
 	return 0;
 }
 

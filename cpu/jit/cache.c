@@ -29,6 +29,7 @@
 #endif
 
 #define LARGE_PAGE (2u << 20)
+#define WARM (1536u << 10)
 #define BLOCK_CODE_MAX (64u << 10)
 #define BLOCK_META_MAX (16u << 10)
 
@@ -77,21 +78,26 @@ map_aligned(int fd, uint32_t size, int prot)
 }
 
 /*
- * Large pages for [at, at + len): megabytes of code are run, a little of each page, and the host's TLB would not reach
- * over them. A memfd has none on its own in most hosts; where it cannot be given any nothing is lost.
+ * Large pages for the one that ends at `at` so far, of the code that begins at `start`: megabytes of code are run, a little
+ * of each page, and the host's TLB would not reach over them. A memfd has none on its own in most hosts; where it cannot be
+ * given any nothing is lost. A page that has less than WARM bytes of code waits: machines that do little, forks above all,
+ * need not take more memory for it. With the first of code the tables get theirs.
  */
 static void
-make_large(struct jit_cpu *j, uint32_t at, uint32_t len)
+make_large(struct jit_cpu *j, uint32_t start, uint32_t at)
 {
-	for (uint32_t n = at / LARGE_PAGE; n <= (at + len - 1) / LARGE_PAGE; n++) {
-		uint32_t from = n * LARGE_PAGE;
+	uint32_t n = at / LARGE_PAGE, from = n * LARGE_PAGE;
 
-		if (j->large >> n & 1 || from + LARGE_PAGE > j->arena_size)
-			continue;
-		j->large |= 1u << n;
-		if (!madvise(j->rw + from, LARGE_PAGE, MADV_COLLAPSE))
-			madvise(j->rx + from, LARGE_PAGE, MADV_COLLAPSE);
+	if (j->large >> n & 1 || MIN(at - from, at - start) < WARM || from + LARGE_PAGE > j->arena_size)
+		return;
+	if (!j->large) {
+		vcpu_make_large(&j->i.c.v);
+		madvise(j->meta, LARGE_PAGE, MADV_HUGEPAGE);
+		madvise(j->meta, LARGE_PAGE, MADV_COLLAPSE);
 	}
+	j->large |= 1u << n;
+	if (!madvise(j->rw + from, LARGE_PAGE, MADV_COLLAPSE))
+		madvise(j->rx + from, LARGE_PAGE, MADV_COLLAPSE);
 }
 
 bool
@@ -119,14 +125,13 @@ jit_cache_open(struct jit_cpu *j, uint32_t arena_size)
 	j->rw = map_aligned(fd, arena_size, PROT_READ | PROT_WRITE);
 	j->rx = map_aligned(fd, arena_size, PROT_READ | PROT_EXEC);
 	j->meta = map_aligned(-1, j->meta_size, PROT_READ | PROT_WRITE);
-	if (j->meta)
-		madvise(j->meta, j->meta_size, MADV_HUGEPAGE);
+	if (j->meta && j->meta_size > LARGE_PAGE)
+		madvise(j->meta + LARGE_PAGE, j->meta_size - LARGE_PAGE, MADV_HUGEPAGE); /* see make_large() */
 	close(fd);
 	if (!j->rw || !j->rx || !j->meta) {
 		jit_cache_close(j);
 		return -ENOMEM;
 	}
-	make_large(j, 0, 1);
 	jit_make_stubs(j);
 	jit_void_targets(j);
 	jit_drop_all(j);
@@ -148,8 +153,10 @@ jit_cache_close(struct jit_cpu *j)
 void
 jit_drop_all(struct jit_cpu *j)
 {
-	memset(j->hash, 0, sizeof(j->hash));
-	memset(j->pages, 0, sizeof(j->pages));
+	if (j->meta_used > 64) { /* else they are zeroes, and not to be touched */
+		memset(j->hash, 0, sizeof(j->hash));
+		memset(j->pages, 0, sizeof(j->pages));
+	}
 	j->used = j->start;
 	j->cold = j->cold_start = j->arena_size / 100 * 72;
 	j->crosses = NULL;
@@ -165,8 +172,8 @@ jit_make_room(struct jit_cpu *j)
 	if (j->cold_start - j->used < BLOCK_CODE_MAX || j->arena_size - j->cold < BLOCK_CODE_MAX ||
 		j->meta_size - j->meta_used < BLOCK_META_MAX)
 		jit_drop_all(j);
-	make_large(j, j->used, BLOCK_CODE_MAX);
-	make_large(j, j->cold, BLOCK_CODE_MAX);
+	make_large(j, j->start, j->used);
+	make_large(j, j->cold_start, j->cold);
 }
 
 void *
