@@ -320,6 +320,10 @@ jit_forget_crosses(struct jit_cpu *j)
 {
 	for (struct jit_cross *x = j->crosses; x; x = x->next)
 		set_key(j, x, JIT_CROSS_NEVER);
+	for (unsigned i = 0; i < JIT_PAGES; i++)
+		for (struct jit_page *p = j->pages[i]; p; p = p->next)
+			for (struct jit_block *b = p->tails; b; b = b->tail_next)
+				b->cross = UINT64_MAX;
 }
 
 void

@@ -334,7 +334,7 @@ struct jit_page *jit_page_of(struct jit_cpu *j, struct ram *ram, uint64_t page, 
 void jit_add(struct jit_cpu *j, struct jit_block *b);
 void jit_set_link(struct jit_cpu *j, struct jit_link *l, struct jit_block *to);
 void jit_set_cross(struct jit_cpu *j, struct jit_cross *x, uint64_t sum, struct jit_block *to);
-/* Numbers of contexts are used once more: what is linked by them is to be forgotten. */
+/* Numbers of contexts are used once more: what was found out under them is to be forgotten. */
 void jit_forget_crosses(struct jit_cpu *j);
 /* `b` is found no more, nor jumped to by others, who find `to` instead, or NULL: look; who runs it may go on. */
 void jit_retire(struct jit_cpu *j, struct jit_block *b, const struct jit_block *to);

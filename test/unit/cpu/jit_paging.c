@@ -125,6 +125,88 @@ two_address_spaces_by_turns(void **state)
 	assert_int_equal(REG(f, RDX), 100 * 101);
 }
 
+/*
+ * An engine that numbers address spaces comes round at some time: what it knows of one that had the number before must
+ * be forgotten by then. jit's numbers have 16 bits. The function is run in the first space, and again when about as many
+ * "new" ones have come as there are numbers, so often that one of them is the first's; not so often that it is hot.
+ */
+GUEST(renumbered, 64,
+	SYMBOLS "	xor eax, eax\n"
+		"	mov rsi, 0x10000\n"
+		"	mov rdi, 0x18000\n"
+		"	mov cr3, rsi\n"
+		"	call 0x301ffe + renumbered_code - 0x100000\n"
+		"	call 0x301ffe + renumbered_code - 0x100000\n"
+		"	mov ecx, 65000\n"
+		"renumbered_1: mov cr3, rdi\n"
+		"	dec ecx\n"
+		"	jnz renumbered_1\n"
+		"	mov ecx, 1000\n"
+		"renumbered_2: mov cr3, rdi\n"
+		"	call 0x301ffe + renumbered_code - 0x100000\n"
+		"	dec ecx\n"
+		"	jnz renumbered_2\n"
+		"	hlt\n");
+
+static void
+an_instruction_whose_second_page_differs_between_many_spaces(void **state)
+{
+	struct mini *f = *state;
+	static const uint8_t begin[] = { 0x83, 0xc0 }; /* add eax, n; ret: n and RET are in the second page */
+
+	second_space(f);
+	put64(f, TABLE2_AT + 0x3000 + 8 * (X_AT >> 12 & 511), DATA_AT | 7);
+	memcpy(f->mem + B_AT + 0xffe, begin, sizeof(begin));
+	memcpy(f->mem + A_AT, (const uint8_t[]){ 1, 0xc3 }, 2);
+	memcpy(f->mem + DATA_AT, (const uint8_t[]){ 100, 0xc3 }, 2);
+	RUN(f, renumbered);
+	assert_int_equal(REG(f, RAX), 2 * 1 + 1000 * 100);
+}
+
+/* The same of direct jumps to another page: 700, of which one comes when its number is the first's again. */
+GUEST(links, 64,
+	SYMBOLS "	xor eax, eax\n"
+		"	mov rsi, 0x10000\n"
+		"	mov rdi, 0x18000\n"
+		"	lea rbx, [rip + links_of]\n"
+		"	mov ecx, 700\n"
+		"links_1: mov cr3, rsi\n"
+		"	mov cr3, rsi\n"
+		"	call rbx\n"
+		"	add rbx, 8\n"
+		"	dec ecx\n"
+		"	jnz links_1\n"
+		"	mov ecx, 64480\n"
+		"links_2: mov cr3, rdi\n"
+		"	dec ecx\n"
+		"	jnz links_2\n"
+		"	lea rbx, [rip + links_of]\n"
+		"	mov ecx, 700\n"
+		"links_3: mov cr3, rdi\n"
+		"	call rbx\n"
+		"	add rbx, 8\n"
+		"	dec ecx\n"
+		"	jnz links_3\n"
+		"	hlt\n"
+		"	.balign 8\n"
+		"links_of:\n"
+		"	.rept 700\n"
+		"	jmp 0x302000 + links_code - 0x100000\n"
+		"	.balign 8\n"
+		"	.endr\n");
+
+static void
+direct_jumps_to_a_page_that_differs_between_many_spaces(void **state)
+{
+	struct mini *f = *state;
+
+	second_space(f);
+	put_function(f, A_AT, 1);
+	put_function(f, B_AT, 100);
+	RUN(f, links);
+	assert_int_equal(REG(f, RAX), 700 * 101);
+}
+
 /* The same with process-context identifiers and without flushing, then a page of one of them invalidated. */
 GUEST(pcids, 64,
 	SYMBOLS "	mov rax, cr4\n"
@@ -761,6 +843,8 @@ static const struct CMUnitTest tests[] = {
 	TEST(a_page_mapped_anew_gives_its_code_and_data),
 	TEST(the_page_of_the_running_code_itself),
 	TEST(two_address_spaces_by_turns),
+	TEST(an_instruction_whose_second_page_differs_between_many_spaces),
+	TEST(direct_jumps_to_a_page_that_differs_between_many_spaces),
 	TEST(two_address_spaces_with_identifiers),
 	TEST(a_global_page),
 	TEST(one_page_of_code_by_two_names),
