@@ -480,9 +480,12 @@ int host_vm_discard_state(struct host *h, const char *id, struct err *e);
 /* Take a file as the saved state of a machine that is powered off; it is copied into its snapshot folder. */
 int host_vm_adopt_state(struct host *h, const char *id, const char *path, struct err *e);
 
-/* Returns when the machine runs (its first instruction is about to be executed) or has failed to. A saved machine
- * goes on where it was. */
-int host_vm_start(struct host *h, const char *id, const char *session, struct err *e);
+/*
+ * Returns when the machine runs (its first instruction is about to be executed) or has failed to. A saved machine goes
+ * on where it was. p, or NULL: once p->stopped() says so a machine that does not report soon is given up; that it runs
+ * is never undone. The processes that start have a session of their own: Ctrl-C does not reach them.
+ */
+int host_vm_start(struct host *h, const char *id, const struct host_media_progress *p, struct err *e);
 /* Returns 0 when the machine's process has ended, however it did, or -EINTR when a signal was handled first. */
 int host_vm_wait_end(struct host *h, const char *id, struct err *e);
 

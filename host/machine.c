@@ -136,6 +136,7 @@ int
 host_vm_create(struct host *h, const struct host_vm_create *c, char uuid[37], char **cfg_file, struct err *e)
 {
 	struct host_vm *vm;
+	struct media_job *job = NULL;
 	bool made = false, wrote = false;
 
 	if (check_name(c->name, e))
@@ -150,9 +151,13 @@ host_vm_create(struct host *h, const struct host_vm_create *c, char uuid[37], ch
 		goto fail;
 	if (c->registered && vm_store(h, vm, e))
 		goto fail;
+	job = media_job_begin_all(h, "creation", (char *[]){ vm->cfg_file, vm->folder }, made ? 2 : 1, e);
+	if (!job)
+		goto fail;
 	wrote = true;
 	if (vboxfile_write(h, vm, e) || db_commit(h, e))
 		goto fail;
+	media_job_end(job);
 	snprintf(uuid, 37, "%s", vm->uuid);
 	*cfg_file = xstrdup(vm->cfg_file);
 	host_vm_free(vm);
@@ -161,6 +166,7 @@ fail:
 	db_rollback(h);
 	if (wrote)
 		unlink(vm->cfg_file);
+	media_job_end(job);
 	if (made)
 		rmdir(vm->folder);
 	host_vm_free(vm);
@@ -196,19 +202,38 @@ fail:
 
 /* ---- unregistering ---- */
 
-/* Remove what we made in the log folder, and the folder when nothing else is in it. */
+/* What we made in the log folder. */
 static void
-remove_logs(const struct host_vm *vm)
+add_logs(const struct host_vm *vm, json_t *files)
 {
 	DIR *d = opendir(vm->log_folder);
 	struct dirent *f;
 
 	while (d && (f = readdir(d)))
 		if (str_starts(f->d_name, "VBox.log"))
-			unlinkat(dirfd(d), f->d_name, 0);
+			json_array_append_new(files, json_sprintf("%s/%s", vm->log_folder, f->d_name));
 	if (d)
 		closedir(d);
-	rmdir(vm->log_folder);
+}
+
+/* A note of all that goes, in case this is killed halfway: with the settings file first, directories last. It may be
+ * a full disk that is being tidied: without a note it is done all the same. */
+static struct media_job *
+note_deletion(struct host *h, const struct host_vm *vm, json_t *files)
+{
+	size_t n = json_array_size(files), count = 0;
+	char **paths = xcalloc(n + 4, sizeof(*paths));
+	struct media_job *job;
+
+	paths[count++] = vm->cfg_file;
+	for (size_t i = 0; i < n; i++)
+		paths[count++] = (char *)json_string_value(json_array_get(files, i));
+	paths[count++] = vm->log_folder;
+	paths[count++] = vm->snap_folder;
+	paths[count++] = vm->folder;
+	job = media_job_begin_all(h, "deletion", paths, (int)count, NULL);
+	free(paths);
+	return job;
 }
 
 static void
@@ -224,7 +249,7 @@ remove_files(const struct host_vm *vm, json_t *files)
 		if (str_ends(path, ".sav") || block_remove(path, NULL))
 			unlink(path);
 	}
-	remove_logs(vm);
+	rmdir(vm->log_folder);
 	rmdir(vm->snap_folder);
 	unlink(vm->cfg_file);
 	rmdir(vm->folder);
@@ -234,6 +259,7 @@ int
 host_vm_unregister(struct host *h, const char *id, bool delete_files, struct err *e)
 {
 	json_t *drop = json_array();
+	struct media_job *job = NULL;
 	struct host_vm *vm = NULL;
 
 	if (db_begin(h, e)) {
@@ -252,16 +278,22 @@ host_vm_unregister(struct host *h, const char *id, bool delete_files, struct err
 	if (delete_files ? machine_drop(h, vm, drop, e)
 			 : db_run(h, e, "DELETE FROM machine WHERE uuid = ?", "s", vm->uuid))
 		goto fail;
+	if (delete_files) {
+		add_logs(vm, drop);
+		job = note_deletion(h, vm, drop);
+	}
 	if (db_commit(h, e))
 		goto fail;
 	vm_forget_run_dir(h, vm->uuid);
 	if (delete_files)
 		remove_files(vm, drop);
+	media_job_end(job);
 	json_decref(drop);
 	host_vm_free(vm);
 	return 0;
 fail:
 	db_rollback(h);
+	media_job_end(job);
 	json_decref(drop);
 	host_vm_free(vm);
 	return -1;

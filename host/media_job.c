@@ -6,6 +6,9 @@
  * lines, what is being made and where, that it keeps locked (OFD) as long as it runs. When it has ended, either way, it
  * removes the note. A note whose lock is free belongs to a command that was killed: whoever comes next removes the
  * image, its further files (VMDK), and the note. A path that the inventory has by then was finished, and stays.
+ *
+ * A machine that is created is noted likewise, and one that is deleted with its files: the note is there before the
+ * inventory loses the machine, and what is left of its files when it has is removed.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -168,6 +171,18 @@ is_known(struct host *h, const char *path)
 	return known;
 }
 
+static bool
+is_no_image(const char *path)
+{
+	static const char *const ends[] = { ".vbox", ".ova", ".ovf", ".mf", ".sav" };
+	const char *name = strrchr(path, '/');
+
+	for (size_t i = 0; i < ARRAY_LEN(ends); i++)
+		if (str_ends(path, ends[i]))
+			return true;
+	return name && str_starts(name + 1, "VBox.log");
+}
+
 /* True: there was something. */
 static bool
 remove_made(struct host *h, const char *path)
@@ -183,27 +198,42 @@ remove_made(struct host *h, const char *path)
 	if (S_ISDIR(st.st_mode))
 		return !rmdir(path);
 	/* Only what may be an image is looked into: it may have further files. */
-	if (str_ends(path, ".vbox") || str_ends(path, ".ova") || str_ends(path, ".ovf") || str_ends(path, ".mf"))
+	if (is_no_image(path))
 		unlink(path);
 	else if (block_remove(path, NULL))
 		unlink(path);
 	return true;
 }
 
-/* What an import or export had begun: its files and directories. */
+/* Whose notes are of several files and directories. */
+static bool
+is_of_several(const char *text)
+{
+	return str_starts(text, "import\n") || str_starts(text, "export\n") || str_starts(text, "creation\n") ||
+	       str_starts(text, "deletion\n");
+}
+
+/*
+ * What an import, an export or the creation of a machine had begun, or its deletion had still to do: files and
+ * directories. A machine that is to be deleted comes first: while the inventory has it nothing is done.
+ */
 static void
 recover_all(
 	struct host *h, const char *what, char *lines, void (*say)(void *opaque, const char *sentence), void *opaque)
 {
 	char *rest = lines, *path, *first = NULL, *sentence;
-	bool any = false;
+	bool deletion = !strcmp(what, "deletion"), any = false;
 
 	while ((path = strsep(&rest, "\n")))
 		if (*path) {
+			if (!first && deletion && is_known(h, path))
+				return;
 			first = first ? first : path;
 			any |= remove_made(h, path);
 		}
-	sentence = any && first ? xasprintf("An interrupted %s of '%s' was undone", what, first) : NULL;
+	sentence = any && first ? xasprintf("An interrupted %s of '%s' was %s", what, first,
+					  deletion ? "completed" : "undone")
+				: NULL;
 	if (sentence && say)
 		say(opaque, sentence);
 	free(sentence);
@@ -224,7 +254,7 @@ recover_note(struct host *h, const char *note, void (*say)(void *opaque, const c
 	text = file_read(note, 1 << 20, &len, NULL);
 	path = text ? strchr(text, '\n') : NULL;
 	end = path ? strchr(path + 1, '\n') : NULL;
-	if (end && (str_starts(text, "import\n") || str_starts(text, "export\n"))) {
+	if (end && is_of_several(text)) {
 		*path = 0;
 		recover_all(h, text, path + 1, say, opaque);
 	} else if (end && path[1] == '/') {

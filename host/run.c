@@ -35,6 +35,8 @@
 #define FILE_CONFIG "config.json"
 #define READY_FD 3
 #define START_TIMEOUT_MS 120000
+#define STOP_TIMEOUT_MS 2000 /* a start takes less */
+#define STOP_LOOK_MS 50
 
 char *
 vm_run_dir(struct host *h, const char *uuid)
@@ -363,6 +365,7 @@ become(const char *program, char *const argv[], int ready, int at, const char *l
 	sigset_t none;
 	int high[8], null = open("/dev/null", O_RDWR), err = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
 
+	setsid(); /* Ctrl-C is for whoever waits for us */
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_DFL);
@@ -400,19 +403,33 @@ spawn(const char *program, char *const argv[], int at, const char *log, const in
 	return pid;
 }
 
-/* One line from the pipe; what came is in `line` at the end of file too. 0, or -1 when there is none in time. */
+/*
+ * One line from the pipe; what came is in `line` at the end of file too. 0, or -1 when there is none in time, which is
+ * short once p->stopped() says so.
+ */
 static int
-read_line(int fd, char *line, size_t size)
+read_line(int fd, const struct host_media_progress *p, char *line, size_t size)
 {
 	int64_t deadline = now_ns() + START_TIMEOUT_MS * 1000000ll;
+	bool stopped = false;
 	size_t n = 0;
 
 	while (n + 1 < size) {
-		struct pollfd p = { .fd = fd, .events = POLLIN };
+		struct pollfd pfd = { .fd = fd, .events = POLLIN };
 		int64_t left = (deadline - now_ns()) / 1000000;
 		ssize_t r;
 
-		if (left <= 0 || poll(&p, 1, (int)left) <= 0)
+		if (!stopped && p && p->stopped(p->opaque)) {
+			stopped = true;
+			deadline = now_ns() + STOP_TIMEOUT_MS * 1000000ll;
+			continue;
+		}
+		if (left <= 0)
+			break;
+		r = poll(&pfd, 1, p && left > STOP_LOOK_MS ? STOP_LOOK_MS : (int)left);
+		if (!r)
+			continue;
+		if (r < 0)
 			break;
 		r = read(fd, line + n, size - 1 - n);
 		if (r <= 0)
@@ -426,19 +443,23 @@ read_line(int fd, char *line, size_t size)
 }
 
 static int
-wait_ready(int fd, pid_t pid, const char *log, struct err *e)
+wait_ready(int fd, pid_t pid, const char *log, const struct host_media_progress *p, struct err *e)
 {
 	char line[8192];
 	json_t *o = NULL;
-	int r = read_line(fd, line, sizeof(line)), status;
+	int r = read_line(fd, p, line, sizeof(line)), status;
 
 	close(fd);
 	if (!r)
 		o = json_loads(line, 0, NULL);
 	if (!o) {
-		/* Still ours and silent: it must not come up after we have said that it did not. */
+		/* Still ours and silent: it must not come up after we have said that it did not. Without a reader for
+		 * its report the machine's process ends too. */
 		kill(pid, SIGKILL);
-		r = err_set(e, ERR_VM, "The process of the machine ended before the machine ran; its log is '%s'", log);
+		r = err_set(e, ERR_VM, "The process of the machine %s; its log is '%s'",
+			p && p->stopped(p->opaque) ? "had not started it when this was interrupted"
+						   : "ended before the machine ran",
+			log);
 	} else if (json_object_get(o, "error")) {
 		r = protocol_error(json_object_get(o, "error"), e);
 	}
@@ -449,7 +470,8 @@ wait_ready(int fd, pid_t pid, const char *log, struct err *e)
 }
 
 static int
-run_program(struct host *h, const struct host_vm *vm, const char *config, const int *fds, int fd_count, struct err *e)
+run_program(struct host *h, const struct host_vm *vm, const char *config, const int *fds, int fd_count,
+	const struct host_media_progress *p, struct err *e)
 {
 	char number[16];
 	char *program = peer_program("lodge-vm"), *dir = vm_run_dir(h, vm->uuid), *log = fresh_log(vm);
@@ -464,7 +486,7 @@ run_program(struct host *h, const struct host_vm *vm, const char *config, const 
 	if (pid < 0)
 		r = err_sys(e, ERR_FAILED, errno, "Could not start a process for the machine '%s'", vm->name);
 	else
-		r = wait_ready(ready, pid, log, e);
+		r = wait_ready(ready, pid, log, p, e);
 	free(program);
 	free(dir);
 	free(log);
@@ -557,7 +579,7 @@ forget_state(struct host *h, const struct host_vm *vm)
 }
 
 static int
-start_locked(struct host *h, const char *uuid, struct err *e)
+start_locked(struct host *h, const char *uuid, const struct host_media_progress *p, struct err *e)
 {
 	struct host_vm *vm = load_settled(h, uuid, e);
 	char *config = run_file(h, uuid, FILE_CONFIG);
@@ -571,7 +593,7 @@ start_locked(struct host *h, const char *uuid, struct err *e)
 		already_locked(vm->name, e);
 	else if (vm && !check_media(vm, e) && (*vm->state_file || !medium_reset(h, vm, e)) &&
 		 !vm_settle_ejected(h, uuid, e) && !write_config(h, vm, config, e)) {
-		r = run_program(h, vm, config, NULL, 0, e);
+		r = run_program(h, vm, config, NULL, 0, p, e);
 		if (r)
 			restore_status(h, uuid, before);
 		else
@@ -585,7 +607,7 @@ start_locked(struct host *h, const char *uuid, struct err *e)
 }
 
 int
-host_vm_start(struct host *h, const char *id, const char *session, struct err *e)
+host_vm_start(struct host *h, const char *id, const struct host_media_progress *p, struct err *e)
 {
 	struct host_vm *vm = host_vm_load(h, id, e);
 	char *dir;
@@ -598,7 +620,7 @@ host_vm_start(struct host *h, const char *id, const char *session, struct err *e
 	free(dir);
 	if (!r) {
 		lock = vm_take_start_lock(h, vm->uuid);
-		r = lock < 0 ? already_locked(vm->name, e) : start_locked(h, vm->uuid, e);
+		r = lock < 0 ? already_locked(vm->name, e) : start_locked(h, vm->uuid, p, e);
 		if (lock >= 0)
 			close(lock);
 	}
@@ -625,7 +647,7 @@ vm_start_copy(struct host *h, const char *uuid, const char *engine, const int *f
 	}
 	r = config ? dump_config(config, path, e) : -1;
 	if (!r)
-		r = run_program(h, vm, path, fds, fd_count, e);
+		r = run_program(h, vm, path, fds, fd_count, NULL, e);
 	unlink(path);
 	json_decref(config);
 	host_vm_free(vm);
@@ -651,7 +673,7 @@ ask_engine(const char *wanted, struct err *e)
 		err_sys(e, ERR_FAILED, errno, "Could not start a process");
 		return NULL;
 	}
-	if (!read_line(out, line, sizeof(line)))
+	if (!read_line(out, NULL, line, sizeof(line)))
 		o = json_loads(line, 0, NULL);
 	close(out);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)

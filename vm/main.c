@@ -115,19 +115,22 @@ close_others(int keep, int copies)
 	close_range((unsigned)(keep + copies) + 1, ~0u, 0);
 }
 
-static void
+/* -1: nobody reads it any more. */
+static int
 report(int fd, json_t *message)
 {
 	char *text = json_dumps(message, JSON_COMPACT), *line;
+	int r = 0;
 
 	json_decref(message);
 	line = xasprintf("%s\n", text ? text : "{}");
 	if (fd >= 0) {
-		write_full(fd, line, strlen(line));
+		r = write_full(fd, line, strlen(line)) == (ssize_t)strlen(line) ? 0 : -1;
 		close(fd);
 	}
 	free(line);
 	free(text);
+	return r;
 }
 
 static void
@@ -136,13 +139,13 @@ report_failure(int fd, const struct err *e)
 	report(fd, json_pack("{s:{s:s, s:s}}", "error", "code", err_info(e->code)->vbox_name, "text", e->text));
 }
 
-static void
+static int
 report_success(int fd, struct vm *v)
 {
 	const char *why, *engine = vm_engine(v, &why);
 
-	report(fd, json_pack("{s:b, s:i, s:s, s:s, s:i}", "ok", 1, "pid", (int)getpid(), "engine", engine,
-			   "engine_reason", why, "vrde_port", (int)vm_console_port(v)));
+	return report(fd, json_pack("{s:b, s:i, s:s, s:s, s:i}", "ok", 1, "pid", (int)getpid(), "engine", engine,
+				  "engine_reason", why, "vrde_port", (int)vm_console_port(v)));
 }
 
 static void
@@ -190,7 +193,12 @@ run_machine(const struct arguments *a, int ready)
 		vm_close(v);
 		return 1;
 	}
-	report_success(ready, v);
+	/* Who gave the start up has said that it does not run. */
+	if (report_success(ready, v)) {
+		log_warn(c->name, "whoever started the machine did not wait for it: it does not run");
+		vm_close(v);
+		return 1;
+	}
 	vm_run(v, &outcome);
 	vm_close(v);
 	return 0;

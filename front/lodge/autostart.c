@@ -59,7 +59,7 @@ start_one(struct host *h, const struct host_vm *vm, uint64_t begun, bool dry)
 	passed = (loop_now() - begun) / 1000000000;
 	if (passed < (uint64_t)delay)
 		sleep((unsigned)((uint64_t)delay - passed));
-	return host_vm_start(h, vm->uuid, "headless", &e) ? complain(vm, "started", &e) : 0;
+	return host_vm_start(h, vm->uuid, NULL, &e) ? complain(vm, "started", &e) : 0;
 }
 
 /* Ask the guest, and wait for it; what does not answer is turned off. */

@@ -49,7 +49,7 @@ run_to_the_end(struct cli *c, const char *vm, const char *vrde)
 	if (!cli_host(c))
 		return 1;
 	catch_signals();
-	if (host_vm_start(c->host, vm, "headless", &e))
+	if (host_vm_start(c->host, vm, NULL, &e))
 		return fail_api(c, &e, &start_site);
 	printf("VM \"%s\" has been successfully started.\n", vm);
 	fflush(stdout);

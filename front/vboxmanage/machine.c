@@ -21,10 +21,14 @@ created(struct cli *c, const struct host_vm_create *vm)
 	struct host *h = cli_host(c);
 	struct err e = { 0 };
 	char uuid[37], *file;
+	int r;
 
 	if (!h)
 		return 1;
-	if (host_vm_create(h, vm, uuid, &file, &e))
+	signals_hold();
+	r = host_vm_create(h, vm, uuid, &file, &e);
+	signals_release();
+	if (r)
 		return fail_api(c, &e, &site);
 	printf("Virtual machine '%s' is created%s.\nUUID: %s\nSettings file: '%s'\n", vm->name,
 		vm->registered ? " and registered" : "", uuid, file);
@@ -111,12 +115,18 @@ unregister(struct cli *c, const char *vm, bool delete_files)
 		"Unregister(fDelete ? CleanupMode_DetachAllReturnHardDisksOnly : CleanupMode_DetachAllReturnNone, "
 		"ComSafeArrayAsOutParam(aMedia))",
 		182, "VBoxManageMisc.cpp" };
-	struct host *h = cli_host(c);
+	struct host *h;
 	struct err e = { 0 };
+	int r = -1;
 
+	signals_hold();
+	h = cli_host(c);
+	if (h)
+		r = host_vm_unregister(h, vm, delete_files, &e);
+	signals_release();
 	if (!h)
 		return 1;
-	if (host_vm_unregister(h, vm, delete_files, &e))
+	if (r)
 		return fail_api(c, &e, &site);
 	if (delete_files) {
 		progress_begin(c);

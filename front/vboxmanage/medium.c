@@ -3,7 +3,7 @@
  * Work on media: modifymedium, mediumproperty, clonemedium, convertfromraw, encryptmedium, checkmediumpwd,
  * internalcommands sethduuid.
  *
- * While it is under way SIGINT and SIGTERM are kept back and asked for: whoever does the work undoes it then.
+ * While it is under way SIGINT, SIGTERM and SIGHUP are kept back and asked for: whoever does the work undoes it then.
  */
 #include <errno.h>
 #include <signal.h>
@@ -24,24 +24,45 @@ stop_signals(sigset_t *set)
 	sigemptyset(set);
 	sigaddset(set, SIGINT);
 	sigaddset(set, SIGTERM);
+	sigaddset(set, SIGHUP);
 }
 
 static bool
-stopped(void *cli)
+stopped(void *opaque)
 {
 	sigset_t pending;
 
+	(void)opaque;
 	sigpending(&pending);
-	return sigismember(&pending, SIGINT) || sigismember(&pending, SIGTERM);
+	return sigismember(&pending, SIGINT) || sigismember(&pending, SIGTERM) || sigismember(&pending, SIGHUP);
 }
 
 struct host_media_progress
-stoppable_begin(struct cli *c)
+signals_hold(void)
 {
 	sigset_t set;
 
 	stop_signals(&set);
 	sigprocmask(SIG_BLOCK, &set, NULL);
+	return (struct host_media_progress){ NULL, stopped, NULL };
+}
+
+void
+signals_release(void)
+{
+	struct timespec now = { 0 };
+	sigset_t set;
+
+	stop_signals(&set);
+	while (stopped(NULL) && sigtimedwait(&set, NULL, &now) > 0)
+		;
+	sigprocmask(SIG_UNBLOCK, &set, NULL);
+}
+
+struct host_media_progress
+stoppable_begin(struct cli *c)
+{
+	signals_hold();
 	progress_begin(c);
 	return (struct host_media_progress){ progress_at, stopped, c };
 }
@@ -49,14 +70,9 @@ stoppable_begin(struct cli *c)
 bool
 stoppable_end(struct cli *c, const struct err *e)
 {
-	struct timespec now = { 0 };
 	bool cancelled = e && stopped(c);
-	sigset_t set;
 
-	stop_signals(&set);
-	while (stopped(c) && sigtimedwait(&set, NULL, &now) > 0)
-		;
-	sigprocmask(SIG_UNBLOCK, &set, NULL);
+	signals_release();
 	if (!cancelled) {
 		progress_end(c, e);
 		return false;
@@ -454,24 +470,23 @@ cmd_clonemedium(struct cli *c, int argc, char **argv)
 static int
 convert(struct cli *c, struct host_convert *k)
 {
-	struct host_media_progress p = { NULL, stopped, NULL };
+	struct host_media_progress p = signals_hold();
 	struct err e = { 0 };
-	sigset_t set;
+	bool cancelled;
 	int r;
 
 	fprintf(stderr, "Converting from raw image file=\"%s\" to file=\"%s\"...\n", k->from ? k->from : "stdin",
 		k->to);
 	fprintf(stderr, "Creating %s image with size %llu bytes (%lluMB)...\n", k->fixed ? "fixed" : "dynamic",
 		(unsigned long long)k->size, (unsigned long long)((k->size + 0xfffff) >> 20));
-	stop_signals(&set);
-	sigprocmask(SIG_BLOCK, &set, NULL);
 	k->progress = &p;
 	r = host_convert_raw(k, &e);
-	if (r && stopped(c)) {
+	cancelled = r && stopped(NULL);
+	signals_release();
+	if (cancelled) {
 		fputs("CANCELED\n", stderr);
 		return 1;
 	}
-	sigprocmask(SIG_UNBLOCK, &set, NULL);
 	return r ? fail_plain(c, "Cannot create the disk image \"%s\": %s", k->to, e.text) : 0;
 }
 

@@ -87,6 +87,17 @@ out:
 	host_vm_free(vm);
 }
 
+int
+start_held(struct host *h, const char *id, struct err *e)
+{
+	struct host_media_progress p = signals_hold();
+	int r = p.stopped(NULL) ? err_set(e, ERR_FAILED, "Interrupted: the machine '%s' was not started", id)
+				: host_vm_start(h, id, &p, e);
+
+	signals_release();
+	return r;
+}
+
 static int
 start_one(struct cli *c, struct host *h, const char *id, const char *type)
 {
@@ -107,7 +118,7 @@ start_one(struct cli *c, struct host *h, const char *id, const char *type)
 	host_vm_free(vm);
 	printf("Waiting for VM \"%s\" to power on...\n", id);
 	fflush(stdout);
-	if (host_vm_start(h, id, "headless", &e))
+	if (start_held(h, id, &e))
 		return fail_api(c, &e, &site);
 	printf("VM \"%s\" has been successfully started.\n", id);
 	fflush(stdout);

@@ -300,7 +300,7 @@ run(struct cli *c, struct host *h, struct wish *w, const struct host_vm *vm)
 		return fail_api(c, &e, &site);
 	printf("%s: info: Using values:\n", c->program);
 	print_values(&w->u);
-	if (starts && host_vm_start(h, vm->uuid, w->session, &e))
+	if (starts && start_held(h, vm->uuid, &e))
 		return fail_api(c, &e, &site);
 	if (starts)
 		printf("%s: info: VM '%s' (%s) has been successfully started.\n", c->program, vm->name, vm->uuid);

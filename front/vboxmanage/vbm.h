@@ -65,11 +65,25 @@ void progress_begin(struct cli *c);
 void progress_at(void *cli, int percent);
 void progress_end(struct cli *c, const struct err *e);
 
-/* ---- medium.c: the same for what Ctrl-C stops and undoes ---- */
+/* ---- medium.c: what Ctrl-C must not leave half done ---- */
+
+/*
+ * SIGINT, SIGTERM and SIGHUP wait in between, and what came is forgotten: whoever held them has said how it went.
+ * `stopped` of what is returned tells whether one came.
+ */
+struct host_media_progress signals_hold(void);
+void signals_release(void);
+
+/* The same with progress, for what those signals stop and undo. */
 
 struct host_media_progress stoppable_begin(struct cli *c);
 /* `e`: NULL when it was done. True: it was not because of a signal, which is taken care of. */
 bool stoppable_end(struct cli *c, const struct err *e);
+
+/* ---- run.c ---- */
+
+/* host_vm_start() while signals wait: it runs, or it does not and never will. */
+int start_held(struct host *h, const char *id, struct err *e);
 
 /* ---- args.c ---- */
 

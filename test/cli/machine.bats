@@ -242,6 +242,54 @@ Settings file: '$HOME/VirtualBox VMs/web1/web1.vbox'"
 	has_line "Default machine folder:          $HOME/VirtualBox VMs"
 }
 
+@test "a machine that was being deleted or created when the command was killed is whole or gone" {
+	make() {
+		make_vm web1
+		VBoxManage createmedium --filename "$HOME/VirtualBox VMs/web1/a.vdi" --size 5 >/dev/null 2>&1
+		VBoxManage storagectl web1 --name SATA --add sata
+		VBoxManage storageattach web1 --storagectl SATA --port 0 --type hdd --medium "$HOME/VirtualBox VMs/web1/a.vdi"
+		mkdir -p "$HOME/VirtualBox VMs/web1/Logs"
+		echo x >"$HOME/VirtualBox VMs/web1/Logs/VBox.log"
+	}
+	# What a kill between the inventory and the files leaves, as it is written down.
+	make
+	cp -r "$HOME/VirtualBox VMs/web1" kept
+	VBoxManage unregistervm web1 --delete 2>/dev/null
+	[ -z "$(find "$HOME/VirtualBox VMs" "$LODGE_HOME/run/media" -mindepth 1)" ]
+	cp -r kept "$HOME/VirtualBox VMs/web1"
+	(cd "$HOME/VirtualBox VMs/web1" && printf '%s\n' deletion "$PWD/web1.vbox" "$PWD/a.vdi" "$PWD/Logs/VBox.log" \
+		"$PWD/Logs" "$PWD/Snapshots" "$PWD") >"$LODGE_HOME/run/media/note"
+	vbm list vms
+	[[ $stderr == *"An interrupted deletion of '$HOME/VirtualBox VMs/web1/web1.vbox' was completed"* ]]
+	[ -z "$(find "$HOME/VirtualBox VMs" "$LODGE_HOME/run/media" -mindepth 1)" ]
+	# Killed before the inventory was changed: nothing is lost.
+	make
+	(cd "$HOME/VirtualBox VMs/web1" && printf '%s\n' deletion "$PWD/web1.vbox" "$PWD/Logs/VBox.log" "$PWD") \
+		>"$LODGE_HOME/run/media/note"
+	vbm list vms
+	[ -z "$stderr" ]
+	[ -f "$HOME/VirtualBox VMs/web1/Logs/VBox.log" ]
+	for ms in 1 2 3 4 5 6 8 10 12; do
+		VBoxManage unregistervm web1 --delete >/dev/null 2>&1 &
+		sleep "0.$(printf %03d $ms)"
+		kill -KILL $! 2>/dev/null || true
+		wait $! || true
+		if [ -n "$(VBoxManage list vms)" ]; then
+			[ -f "$HOME/VirtualBox VMs/web1/Logs/VBox.log" ]
+			[ -f "$HOME/VirtualBox VMs/web1/a.vdi" ]
+			VBoxManage unregistervm web1 --delete 2>/dev/null
+		fi
+		[ -z "$(find "$HOME/VirtualBox VMs" "$LODGE_HOME/run/media" -mindepth 1)" ]
+		VBoxManage createvm --name web1 --register >/dev/null 2>&1 &
+		sleep "0.$(printf %03d $ms)"
+		kill -KILL $! 2>/dev/null || true
+		wait $! || true
+		[ -n "$(VBoxManage list vms)" ] || make_vm web1
+		VBoxManage unregistervm web1 --delete 2>/dev/null
+		make
+	done
+}
+
 @test "an inventory of a newer version is left alone" {
 	make_vm web1
 	sqlite3 "$LODGE_HOME/inventory.db" "PRAGMA user_version=99" 2>/dev/null ||

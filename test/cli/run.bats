@@ -267,6 +267,34 @@ VM "web1" has been successfully started.'
 	succeeds
 }
 
+# Ctrl-C reaches the whole process group, as here. Packer takes a startvm that failed for a machine that is off.
+@test "Ctrl-C while a machine starts: it runs and that is said, or it does not" {
+	machine web1
+	for s in 0.001 0.003 0.006 0.01 0.015 0.02 0.03 0.05 0.08; do
+		code=0
+		timeout --preserve-status -s INT "$s" VBoxManage startvm web1 >said 2>&1 || code=$?
+		if [ "$code" = 0 ]; then
+			grep -q 'successfully started' said
+			[ "$(mr web1 VMState)" = running ]
+			VBoxManage controlvm web1 poweroff 2>/dev/null
+		fi
+		[ "$(mr web1 VMState)" = poweroff ]
+		VBoxManage modifyvm web1 --memory 32 # nothing holds it
+	done
+	# One that does not come up in time is given up.
+	mkdir bin
+	cp "$(realpath "$(command -v VBoxManage)")" bin/
+	printf '#!/bin/sh\nexec sleep 60\n' >bin/lodge-vm
+	chmod 755 bin/lodge-vm
+	code=0
+	timeout --preserve-status -s INT 0.3 bin/VBoxManage startvm web1 2>said || code=$?
+	[ "$code" = 1 ]
+	grep -q "The process of the machine had not started it when this was interrupted; its log is '" said
+	[ "$(mr web1 VMState)" = poweroff ]
+	vbm startvm web1
+	succeeds
+}
+
 @test "a disc or disk that is gone, locked or broken keeps the machine from starting" {
 	machine web1
 	VBoxManage createmedium --filename a.vdi --size 5 >/dev/null 2>&1

@@ -346,7 +346,7 @@ a_registered_machine_may_miss_its_disk(void **state)
 	vm = load(p->h, "a");
 	assert_string_equal(vm->ctl[0].at[0].medium, disk);
 	host_vm_free(vm);
-	assert_int_equal(host_vm_start(p->h, "a", "headless", &e), -1);
+	assert_int_equal(host_vm_start(p->h, "a", NULL, &e), -1);
 	assert_int_equal(e.code, ERR_FILE);
 	free(file);
 }
@@ -446,7 +446,7 @@ the_lock_decides_whether_a_machine_runs(void **state)
 	assert_int_equal(e.code, ERR_OBJECT_STATE);
 	assert_int_equal(host_vm_unregister(p->h, "a", true, &e), -1);
 	assert_int_equal(e.code, ERR_OBJECT_STATE);
-	assert_int_equal(host_vm_start(p->h, "a", "headless", &e), -1);
+	assert_int_equal(host_vm_start(p->h, "a", NULL, &e), -1);
 	assert_int_equal(e.code, ERR_OBJECT_STATE);
 	write_status(p->h, uuid, "poweroff");
 	assert_int_equal(state_of(p->h, "a"), HOST_STOPPING);
