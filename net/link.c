@@ -14,13 +14,16 @@
  */
 #include "net/net.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "base/str.h"
 
 #define QUEUE_BYTES (512u << 10)
 #define QUEUE_WRAP UINT32_MAX
+#define RECEIVE_BATCH 64
 
 struct net_queue {
 	size_t head, tail; /* next to take, next to fill; equal: empty */
@@ -411,6 +414,22 @@ void
 net_deliver(struct net_link *l, const uint8_t *frame, size_t len)
 {
 	deliver_any(l, &(struct queued){ frame, len, 0 });
+}
+
+void
+net_receive(struct net_link *l, int fd, struct loop_watch *watch, uint8_t *frame)
+{
+	for (int i = 0; i < RECEIVE_BATCH && !net_link_waiting(l); i++) {
+		ssize_t n = recv(fd, frame, NET_FRAME_MAX, MSG_DONTWAIT);
+
+		if (n < 0 && errno == ECONNREFUSED)
+			continue; /* of something we sent: nobody listens there yet */
+		if (n < 0)
+			return;
+		net_deliver(l, frame, (size_t)n);
+	}
+	if (net_link_waiting(l))
+		loop_watch_set(watch, 0);
 }
 
 bool

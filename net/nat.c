@@ -572,10 +572,12 @@ host_in(struct in_addr net, uint32_t host)
 }
 
 static struct in6_addr
-address6(int adapter, uint8_t host)
+address6(const struct nat_options *o, uint8_t host)
 {
-	struct in6_addr a = { .s6_addr = { 0xfd, 0x17, 0x62, 0x5c, 0xf0, 0x37, 0, (uint8_t)(2 + adapter) } };
+	struct in6_addr a = { .s6_addr = { 0xfd, 0x17, 0x62, 0x5c, 0xf0, 0x37, 0, (uint8_t)(2 + o->adapter) } };
 
+	if (o->prefix6)
+		memcpy(a.s6_addr, o->prefix6, 8);
 	a.s6_addr[15] = host;
 	return a;
 }
@@ -599,10 +601,10 @@ fill_config(SlirpConfig *c, const struct nat_options *o, struct err *e)
 		.vnameserver = o->dns ? (struct in_addr){ htonl(o->dns) } : host_in(net, 3),
 		.vdhcp_start = host_in(net, 15),
 		.in6_enabled = o->ipv6,
-		.vprefix_addr6 = address6(o->adapter, 0),
+		.vprefix_addr6 = address6(o, 0),
 		.vprefix_len = 64,
-		.vhost6 = address6(o->adapter, 2),
-		.vnameserver6 = address6(o->adapter, 3),
+		.vhost6 = address6(o, 2),
+		.vnameserver6 = address6(o, 3),
 		.vhostname = o->hostname,
 		.tftp_path = o->tftp_root,
 		.bootfile = o->bootfile,

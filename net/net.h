@@ -108,6 +108,12 @@ bool net_can_send(struct net_link *l);
 void net_send_ready(struct net_link *l); /* backend calls */
 /* Frames wait for the adapter: do not deliver more than cannot wait elsewhere. */
 bool net_link_waiting(const struct net_link *l);
+/*
+ * For a backend whose frames are the datagrams of a socket, when `fd` is readable: deliver some, until there are no more
+ * or frames wait for the adapter. `watch`, the socket's, then waits for nothing: ready() sets it to LOOP_IN again.
+ * `frame` has NET_FRAME_MAX bytes; the backend still has to be there when this returns.
+ */
+void net_receive(struct net_link *l, int fd, struct loop_watch *watch, uint8_t *frame);
 /* Take out what is plugged in, if anything; something else may be plugged in then. */
 void net_unplug(struct net_link *l);
 static inline bool
@@ -136,7 +142,8 @@ struct nat_options {
 	const char *tftp_root;	  /* may be NULL */
 	const char *bootfile;	  /* may be NULL */
 	bool localhost_reachable; /* guest may reach services on the host's loopback through .2 */
-	bool ipv6;		  /* fd17:625c:f037:<2+adapter>::/64 besides IPv4 */
+	bool ipv6;		  /* besides IPv4: ::2 is the host, ::3 DNS */
+	const uint8_t *prefix6;	  /* the first 8 bytes of its addresses; NULL: fd17:625c:f037:<2+adapter>::/64 */
 	bool isolated;		  /* DHCP, TFTP and the rules work; nothing else leaves */
 	uint32_t router, dns;	  /* other hosts of the network than .2 and .3 (host order); 0: those */
 	struct nat_rule rules[NAT_RULES_MAX];

@@ -13,7 +13,6 @@
 #include "base/str.h"
 #include "net/net.h"
 
-#define BATCH 64
 #define BUFFER_BYTES (1 << 20)
 
 struct tunnel {
@@ -38,17 +37,7 @@ tunnel_readable(void *opaque, int ready)
 {
 	struct tunnel *t = opaque;
 
-	for (int i = 0; i < BATCH && !net_link_waiting(t->link); i++) {
-		ssize_t n = recv(t->fd, t->frame, sizeof(t->frame), MSG_DONTWAIT);
-
-		if (n < 0 && errno == ECONNREFUSED)
-			continue; /* nobody listens there yet */
-		if (n < 0)
-			return;
-		net_deliver(t->link, t->frame, (size_t)n);
-	}
-	if (net_link_waiting(t->link))
-		loop_watch_set(t->watch, 0);
+	net_receive(t->link, t->fd, t->watch, t->frame);
 }
 
 static void

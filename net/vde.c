@@ -30,7 +30,6 @@
 #include "base/str.h"
 #include "net/net.h"
 
-#define BATCH 64
 #define RETRY_NS UINT64_C(500000000)
 #define FIRST_ANSWER_MS 3000
 #define VDE_MAGIC 0xfeedface
@@ -70,15 +69,7 @@ data_ready(void *opaque, int ready)
 {
 	struct vde *v = opaque;
 
-	for (int i = 0; i < BATCH && !net_link_waiting(v->link); i++) {
-		ssize_t n = recv(v->data, v->frame, sizeof(v->frame), MSG_DONTWAIT);
-
-		if (n < 0)
-			return;
-		net_deliver(v->link, v->frame, (size_t)n);
-	}
-	if (net_link_waiting(v->link))
-		loop_watch_set(v->data_watch, 0);
+	net_receive(v->link, v->data, v->data_watch, v->frame);
 }
 
 static void
