@@ -180,6 +180,36 @@ check_tftp(json_t *doc, struct err *e)
 	return 0;
 }
 
+/*
+ * A network that routers advertise for SLAAC (RFC 4862) is a /64, of global (RFC 4291, 2.5.4) or unique local (RFC 4193)
+ * addresses. The document has it in its usual spelling afterwards.
+ */
+static int
+check_prefix6(json_t *doc, struct err *e)
+{
+	static const uint8_t none[8];
+	const char *text = json_text(doc, "prefix6");
+	size_t n = strcspn(text, "/");
+	char address[INET6_ADDRSTRLEN] = "";
+	struct in6_addr a;
+
+	if (!*text)
+		return 0; /* of an older inventory: without IPv6 */
+	if (n < sizeof(address))
+		memcpy(address, text, n);
+	if (inet_pton(AF_INET6, address, &a) != 1 || (text[n] && strcmp(text + n, "/64") != 0))
+		return err_set(e, ERR_INVALID,
+			"Invalid IPv6 prefix '%s': it has the form fd17:625c:f037:2::/64, with 64 bits", text);
+	if ((a.s6_addr[0] & 0xe0) != 0x20 && (a.s6_addr[0] & 0xfe) != 0xfc)
+		return err_set(e, ERR_INVALID,
+			"Invalid IPv6 prefix '%s': it is not of unicast addresses (2000::/3 or fc00::/7)", text);
+	if (memcmp(a.s6_addr + 8, none, 8) != 0)
+		return err_set(e, ERR_INVALID, "Invalid IPv6 prefix '%s': its last 64 bits have to be 0", text);
+	inet_ntop(AF_INET6, &a, address, sizeof(address));
+	json_object_set_new(doc, "prefix6", json_sprintf("%s/64", address));
+	return 0;
+}
+
 static int
 check_nat(json_t *doc, struct err *e)
 {
@@ -205,7 +235,7 @@ check_nat(json_t *doc, struct err *e)
 				return err_set(e, ERR_INVALID, "Port-forward rule '%s' is not for IPv%d",
 					json_string_value(v), six ? 6 : 4);
 		}
-	return check_tftp(doc, e);
+	return check_prefix6(doc, e) || check_tftp(doc, e) ? -1 : 0;
 }
 
 static int

@@ -133,7 +133,8 @@ network_reload(struct network *n, struct err *e)
 		old.localhost_reachable != fresh.localhost_reachable ||
 		old.localhost_reachable6 != fresh.localhost_reachable6 || old.forward_count != fresh.forward_count ||
 		memcmp(old.forwards, fresh.forwards, sizeof(old.forwards)) || old.ipv6 != fresh.ipv6 ||
-		strcmp(old.tftp, fresh.tftp) || old.uplink != fresh.uplink)
+		memcmp(&old.prefix6, &fresh.prefix6, sizeof(old.prefix6)) || strcmp(old.tftp, fresh.tftp) ||
+		old.uplink != fresh.uplink)
 		uplink_reload(n);
 	station_reload(n);
 	ports_reload(n);

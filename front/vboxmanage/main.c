@@ -224,7 +224,8 @@ static const struct verb verbs[] = {
 	{ "movevm", cmd_movevm, "VM [--folder DIRECTORY] [--type basic]", "web1 --folder /srv/machines", false },
 	{ "natnetwork", cmd_natnetwork,
 		"add --netname NAME --network NETWORK [--enable|--disable] [--dhcp on|off] [--ipv6 on|off]\n"
-		"  [--ipv6-default on|off] [--port-forward-4|-6 NAME:tcp|udp:[HOSTIP]:PORT:[GUESTIP]:PORT]\n"
+		"  [--ipv6-prefix PREFIX/64] [--ipv6-default on|off]\n"
+		"  [--port-forward-4|-6 NAME:tcp|udp:[HOSTIP]:PORT:[GUESTIP]:PORT]\n"
 		"  [--loopback-4 RULE] [--loopback-6 ::1=2] [--tftp-prefix DIRECTORY] [--tftp-file FILE]\n"
 		"modify --netname NAME ... (as add; --port-forward-4|-6 delete NAME, --loopback-4|-6 delete RULE)\n"
 		"remove|start|stop --netname NAME\n"

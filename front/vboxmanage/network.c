@@ -393,6 +393,8 @@ list_hostonlynets(struct cli *c, bool full)
 
 /* ---- natnetwork ---- */
 
+#define NAT_PREFIX6 "fd17:625c:f037:2::/64"
+
 enum {
 	NN_NAME,
 	NN_NETWORK,
@@ -467,6 +469,9 @@ nat_option(struct args *a, json_t *doc, int id)
 	case NN_IPV6:
 		json_object_set_new(doc, "ipv6", json_boolean(a->on));
 		return 0;
+	case NN_PREFIX6:
+		json_object_set_new(doc, "prefix6", json_string(*a->text ? a->text : NAT_PREFIX6));
+		return 0;
 	case NN_DEFAULT6:
 		json_object_set_new(doc, "default6", json_boolean(a->on));
 		return 0;
@@ -485,9 +490,8 @@ nat_option(struct args *a, json_t *doc, int id)
 			return fail_argument(
 				a->cli, "Invalid loopback mapping '%s': only ::1=2 can be mapped", a->text);
 		return change_list(a, doc, "loopbacks6", '=');
-	default:
-		return fail_plain(a->cli, "The option %s is not available here", a->spelled);
 	}
+	return 0;
 }
 
 static int
@@ -533,7 +537,7 @@ nat_change(struct cli *c, int argc, char **argv, bool add)
 		return fail_plain(c, "NAT network '%s' does not exist", name);
 	doc = stored ? stored
 		     : json_pack("{s:b, s:b, s:b, s:s, s:b}", "enabled", 1, "dhcp", 1, "ipv6", 0, "prefix6",
-			       "fd17:625c:f037:2::/64", "default6", 0);
+			       NAT_PREFIX6, "default6", 0);
 	while (!status && (id = args_next(&a)) != ARG_END) {
 		if (id < 0)
 			status = id == ARG_BAD ? 2 : fail_syntax(c, "Invalid parameter '%s'", a.text);

@@ -186,6 +186,21 @@ IPv6 Default: No"
 	fails_with 1 "is not for IPv6"
 	vbm natnetwork modify --netname nn --loopback-6 "x"
 	fails_with 2 "only ::1=2 can be mapped"
+	vbm natnetwork modify --netname nn --ipv6 on --ipv6-prefix fd00:0:0:9::/64 --ipv6-default on
+	says ""
+	vbm list natnetworks
+	has_line "IPv6 Prefix:  fd00:0:0:9::/64"
+	has_line "IPv6 Default: Yes"
+	vbm natnetwork modify --netname nn --ipv6-prefix 2001:db8:0::
+	says ""
+	vbm list natnetworks
+	has_line "IPv6 Prefix:  2001:db8::/64"
+	for wrong in fd00::/48 fe80::/64 ff02::/64 fd00::1/64 10.0.0.0/64 nonsense; do
+		vbm natnetwork modify --netname nn --ipv6-prefix $wrong
+		fails_with 1 "Invalid IPv6 prefix '$wrong'"
+	done
+	vbm list natnetworks
+	has_line "IPv6 Prefix:  2001:db8::/64"
 	vbm natnetwork modify --netname nn --tftp-prefix relative
 	fails_with 1 "not the full path of a directory"
 	vbm natnetwork remove --netname nn
