@@ -21,6 +21,7 @@ enum {
 	OPT_ADDRESS = 5,
 	OPT_STATUS = 13,
 	OPT_RAPID = 14,
+	OPT_DNS = 23, /* RFC 3646 */
 	OPT_DOMAINS = 24,
 };
 enum { SUCCESS, NO_ADDRESS = 2, NOT_ON_LINK = 4 };
@@ -261,6 +262,8 @@ dhcp6_input(const struct dhcp6_config *c, const uint8_t mac[6], const uint8_t *m
 	}
 	for (int i = 0; i < r.ia_count; i++)
 		put_ia(&a, c, mac, &r.ia[i], i == 0);
+	if (c->dns)
+		memcpy(put_option(&a, OPT_DNS, 16), c->dns, 16);
 	put_domain(&a, c->domain);
 	return a.len;
 }

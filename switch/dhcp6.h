@@ -17,6 +17,7 @@ struct dhcp6_config {
 	uint8_t prefix[16];
 	uint32_t lease; /* seconds */
 	const char *domain;
+	const uint8_t *dns; /* its address; NULL: none */
 };
 
 void dhcp6_address(const struct dhcp6_config *c, const uint8_t mac[6], uint8_t out[16]);

@@ -12,7 +12,7 @@
 
 #include "base/str.h"
 
-enum { TYPE_A = 1, TYPE_PTR = 12, TYPE_ANY = 255, CLASS_IN = 1 };
+enum { TYPE_A = 1, TYPE_PTR = 12, TYPE_AAAA = 28, TYPE_ANY = 255, CLASS_IN = 1 };
 enum { RCODE_OK = 0, RCODE_NXDOMAIN = 3, RCODE_REFUSED = 5 };
 #define TTL 30
 
@@ -53,6 +53,22 @@ reverse_ip(const char *name, uint32_t *ip)
 		b > 255 || c > 255 || d > 255)
 		return false;
 	*ip = a << 24 | b << 16 | c << 8 | d;
+	return true;
+}
+
+/* 32 hexadecimal digits, the last first, and "ip6.arpa" (RFC 3596, section 2.5) */
+static bool
+reverse_ip6(const char *name, uint8_t ip[16])
+{
+	if (strlen(name) != 64 + 8 || strcmp(name + 64, "ip6.arpa") != 0)
+		return false;
+	for (int i = 0; i < 32; i++) {
+		const char *digits = "0123456789abcdef", *d = strchr(digits, name[2 * i]);
+
+		if (!d || name[2 * i + 1] != '.')
+			return false;
+		ip[15 - i / 2] = (uint8_t)(i & 1 ? ip[15 - i / 2] | (d - digits) << 4 : d - digits);
+	}
 	return true;
 }
 
@@ -110,34 +126,62 @@ record(uint8_t *p, int type, const void *data, size_t len)
 	return p + sizeof(head) + len;
 }
 
+/* `name` "": nobody has the address. */
 static size_t
-answer_reverse(const struct dns_names *n, const uint8_t *query, size_t end, uint32_t ip, uint8_t *out)
+answer_reverse(const struct dns_names *n, const uint8_t *query, size_t end, const char *name, uint8_t *out)
 {
-	char name[64], full[160];
+	char full[160];
 	uint8_t data[200];
 	uint8_t *p;
 
-	if (!n->name(n->opaque, ip, name, sizeof(name)))
+	if (!*name)
 		return (size_t)(start(query, end, RCODE_NXDOMAIN, 0, out) - out);
 	snprintf(full, sizeof(full), "%s%s%s", name, *n->domain ? "." : "", n->domain);
 	p = start(query, end, RCODE_OK, 1, out);
 	return (size_t)(record(p, TYPE_PTR, data, put_name(data, full)) - out);
 }
 
+/* Of a machine: its addresses of the kind that is asked for, 0 and NULL: none. */
 static size_t
-answer_address(const uint8_t *query, size_t end, unsigned type, uint32_t ip, uint8_t *out)
+answer_address(const uint8_t *query, size_t end, unsigned type, uint32_t ip, const uint8_t *ip6, uint8_t *out)
 {
 	uint8_t data[4] = { (uint8_t)(ip >> 24), (uint8_t)(ip >> 16), (uint8_t)(ip >> 8), (uint8_t)ip };
-	bool wanted = type == TYPE_A || type == TYPE_ANY;
-	uint8_t *p = start(query, end, RCODE_OK, wanted, out);
+	bool four = ip && (type == TYPE_A || type == TYPE_ANY), six = ip6 && (type == TYPE_AAAA || type == TYPE_ANY);
+	uint8_t *p = start(query, end, RCODE_OK, four + six, out);
 
-	return (size_t)((wanted ? record(p, TYPE_A, data, 4) : p) - out);
+	if (four)
+		p = record(p, TYPE_A, data, 4);
+	if (six)
+		p = record(p, TYPE_AAAA, ip6, 16);
+	return (size_t)(p - out);
+}
+
+/* Is this about an address of the network? Then `name` says whose it is, or "". */
+static bool
+asks_reverse(const struct dns_names *n, const char *question, char name[64])
+{
+	uint8_t ip6[16];
+	uint32_t ip;
+
+	*name = 0;
+	if (reverse_ip(question, &ip) && n->netmask && (ip & n->netmask) == n->network) {
+		if (!n->name(n->opaque, ip, name, 64))
+			*name = 0;
+		return true;
+	}
+	if (!n->prefix6 || !reverse_ip6(question, ip6) || memcmp(ip6, n->prefix6, 8) != 0)
+		return false;
+	if (!n->name6(n->opaque, ip6, name, 64))
+		*name = 0;
+	return true;
 }
 
 enum dns_verdict
 dns_query(const struct dns_names *n, const uint8_t *query, size_t len, bool only_ours, uint8_t *out, size_t *out_len)
 {
 	char name[DNS_NAME_MAX], label[64];
+	uint8_t ip6[16];
+	bool six;
 	size_t end;
 	unsigned type;
 	uint32_t ip;
@@ -149,17 +193,17 @@ dns_query(const struct dns_names *n, const uint8_t *query, size_t len, bool only
 	if (!end)
 		return DNS_DROP;
 	type = be16(query + end);
-	if (be16(query + end + 2) == CLASS_IN && reverse_ip(name, &ip) && n->netmask &&
-		(ip & n->netmask) == n->network) {
-		*out_len = answer_reverse(n, query, end + 4, ip, out);
+	if (be16(query + end + 2) == CLASS_IN && asks_reverse(n, name, label)) {
+		*out_len = answer_reverse(n, query, end + 4, label, out);
 		return DNS_ANSWERED;
 	}
 	if (be16(query + end + 2) == CLASS_IN && our_label(n, name, label)) {
 		ip = n->find(n->opaque, label);
+		six = n->prefix6 && n->find6(n->opaque, label, ip6);
 		/* A name under our domain is ours alone; a lone label may be somebody else's. */
-		if (ip || only_ours || strchr(name, '.')) {
-			*out_len = ip ? answer_address(query, end + 4, type, ip, out)
-				      : (size_t)(start(query, end + 4, RCODE_NXDOMAIN, 0, out) - out);
+		if (ip || six || only_ours || strchr(name, '.')) {
+			*out_len = ip || six ? answer_address(query, end + 4, type, ip, six ? ip6 : NULL, out)
+					     : (size_t)(start(query, end + 4, RCODE_NXDOMAIN, 0, out) - out);
 			return DNS_ANSWERED;
 		}
 	}

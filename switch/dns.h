@@ -16,10 +16,14 @@
 struct dns_names {
 	const char *domain; /* "natnetwork"; may be "" */
 	uint32_t network, netmask;
+	const uint8_t *prefix6; /* 8 bytes, NULL: none */
 	/* The address (host order) of the machine `name` (lower case, one label); 0: there is none. */
 	uint32_t (*find)(void *opaque, const char *name);
+	/* The same of IPv6; false: there is none. */
+	bool (*find6)(void *opaque, const char *name, uint8_t out[16]);
 	/* The name of who has the address; false: nobody. */
 	bool (*name)(void *opaque, uint32_t ip, char *out, size_t size);
+	bool (*name6)(void *opaque, const uint8_t ip[16], char *out, size_t size);
 	void *opaque;
 };
 

@@ -93,6 +93,11 @@ struct host {
 	uint64_t seen;
 };
 
+struct host6 {
+	uint8_t ip[16], mac[6];
+	uint64_t seen;
+};
+
 struct station;
 struct uplink;
 struct control;
@@ -121,6 +126,8 @@ struct network {
 	struct pcap *trace;
 	struct host hosts[HOSTS_MAX];
 	int host_count;
+	struct host6 hosts6[HOSTS_MAX];
+	int host6_count;
 	int tap_fd; /* from the keeper; -1: user mode */
 	bool packet;
 	int helper; /* socket of the helper's session, -1 */
@@ -156,15 +163,42 @@ struct dhcp *station_dhcp(struct network *n); /* NULL: none is running */
 /* What is known of who sends from where; ARP. */
 void hosts_note(struct network *n, uint32_t ip, const uint8_t mac[6]);
 
+/*
+ * Where names are asked for over IPv6: ::3 of a NAT network's prefix; in other networks the station has an address as
+ * those it gives to machines.
+ */
+void names6(const struct net_config *c, uint8_t out[16]);
+/* The option of a router advertisement that says so (RFC 8106, section 5.1). */
+#define RDNSS 25
+#define RDNSS_BYTES 24
+void put_rdnss(const struct net_config *c, uint8_t out[RDNSS_BYTES]);
+
+/* ---- hosts6.c: who has which IPv6 address ---- */
+
+/* An ICMPv6 message with hop limit 255 in `frame`. */
+void hosts6_hear(struct network *n, const uint8_t *frame, const uint8_t *icmp, size_t len);
+void hosts6_note(struct network *n, const uint8_t ip[16], const uint8_t mac[6]);
+/* The address of `mac` that its name stands for; false: none is known. */
+bool hosts6_find(const struct network *n, const uint8_t mac[6], uint8_t out[16]);
+const uint8_t *hosts6_owner(const struct network *n, const uint8_t ip[16]); /* NULL: nobody */
+
 /* ---- resolver.c: questions of machines to the host's name servers ---- */
 
+/* Who asks, and where the answer goes. */
+struct asker {
+	uint8_t mac[6];
+	uint16_t port;
+	bool six;
+	uint32_t ip;
+	uint8_t ip6[16], asked6[16]; /* its address, and ours */
+};
+
 struct resolver;
-typedef void resolver_answer_fn(
-	void *opaque, const uint8_t *to_mac, uint32_t to_ip, uint16_t to_port, const uint8_t *payload, size_t len);
+typedef void resolver_answer_fn(void *opaque, const struct asker *to, const uint8_t *payload, size_t len);
 struct resolver *resolver_open(struct loop *loop, resolver_answer_fn *answer, void *opaque);
 void resolver_close(struct resolver *r);
 /* False: it was not sent (too many are under way, no name server). */
-bool resolver_ask(struct resolver *r, const uint8_t *mac, uint32_t ip, uint16_t port, const uint8_t *query, size_t len);
+bool resolver_ask(struct resolver *r, const struct asker *from, const uint8_t *query, size_t len);
 
 /* ---- leases.c ---- */
 

@@ -26,9 +26,8 @@ struct question {
 	int fd; /* -1: free */
 	struct loop_watch *watch;
 	struct loop_timer timer;
-	uint8_t mac[6];
-	uint32_t ip;
-	uint16_t port, id, own_id;
+	struct asker from;
+	uint16_t id, own_id;
 };
 
 struct resolver {
@@ -73,7 +72,7 @@ answered(void *opaque, int ready)
 		return;
 	b[0] = (uint8_t)(q->id >> 8);
 	b[1] = (uint8_t)q->id;
-	q->r->answer(q->r->opaque, q->mac, q->ip, q->port, b, (size_t)n);
+	q->r->answer(q->r->opaque, &q->from, b, (size_t)n);
 	finish(q);
 }
 
@@ -140,7 +139,7 @@ resolver_close(struct resolver *r)
 }
 
 bool
-resolver_ask(struct resolver *r, const uint8_t *mac, uint32_t ip, uint16_t port, const uint8_t *query, size_t len)
+resolver_ask(struct resolver *r, const struct asker *from, const uint8_t *query, size_t len)
 {
 	const struct sockaddr_storage *to;
 	uint8_t b[DNS_MAX];
@@ -155,9 +154,7 @@ resolver_ask(struct resolver *r, const uint8_t *mac, uint32_t ip, uint16_t port,
 	q->fd = socket(to->ss_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (q->fd < 0)
 		return false;
-	memcpy(q->mac, mac, 6);
-	q->ip = ip;
-	q->port = port;
+	q->from = *from;
 	q->id = (uint16_t)(query[0] << 8 | query[1]);
 	if (getrandom(&q->own_id, sizeof(q->own_id), 0) != sizeof(q->own_id))
 		q->own_id = q->id;

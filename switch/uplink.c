@@ -98,6 +98,16 @@ loopback_closed(const struct net_config *c, const uint8_t *f, size_t len)
 	return len < 14 + ihl || !harmless(c, f + 14 + ihl, len - 14 - ihl, v4 ? f[23] : f[20]);
 }
 
+/* ::3 of the prefix, which libslirp would answer for too, is the station's (names6()): its packets, and who has it. */
+static bool
+for_names6(const struct net_config *c, const uint8_t *f, size_t len)
+{
+	uint8_t names[16];
+
+	names6(c, names);
+	return !memcmp(f + 38, names, 16) || (f[20] == 58 && len >= 78 && f[54] == 135 && !memcmp(f + 62, names, 16));
+}
+
 /* libslirp takes whatever it is given, so only what is meant for it is. */
 static bool
 slirp_wants(const struct net_config *c, const uint8_t *f, size_t len)
@@ -113,7 +123,7 @@ slirp_wants(const struct net_config *c, const uint8_t *f, size_t len)
 		return c->kind == KIND_NATNETWORK ? !loopback_closed(c, f, len) : slirp_address(c, be32(f + 30));
 	case 0x86dd:
 		return c->ipv6 && c->kind == KIND_NATNETWORK && len >= 54 && (!memcmp(f, own6, 2) || (f[0] & 1)) &&
-		       !loopback_closed(c, f, len);
+		       !for_names6(c, f, len) && !loopback_closed(c, f, len);
 	default:
 		return false;
 	}
@@ -138,42 +148,56 @@ deliver_slirp(void *opaque, const uint8_t *frame, size_t len, unsigned mss)
 	return true;
 }
 
-/* Store `v`, and correct the checksum for it (RFC 1624, equation 3). */
-static void
-put_summed(uint8_t *field, unsigned v, uint8_t *checksum)
+/* Is this option in what is behind a router advertisement's head? */
+static bool
+advertised(const uint8_t *p, size_t len, uint8_t option)
 {
-	uint32_t sum = (be16(checksum) ^ 0xffffu) + (be16(field) ^ 0xffffu) + v;
-
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	put_be16(checksum, sum ^ 0xffffu);
-	put_be16(field, v);
+	while (len >= 8 && p[1] && p[1] * 8u <= len) {
+		if (p[0] == option)
+			return true;
+		len -= p[1] * 8u;
+		p += p[1] * 8u;
+	}
+	return false;
 }
 
 /*
- * libslirp's router advertisement (RFC 4861, section 4.2) always has a default route, and does not say that DHCPv6 has
- * the rest, which libslirp answers too.
+ * libslirp's router advertisement (RFC 4861, section 4.2) always has a default route, does not say that DHCPv6 has the
+ * rest, which libslirp answers too, and names the DNS server (RFC 8106, section 5.1) only where the host has one of IPv6.
+ * The length of what goes out instead, in `scratch`; 0: this is not one.
  */
-static const uint8_t *
+static size_t
 advertisement(struct uplink *u, const uint8_t *frame, size_t len)
 {
-	uint8_t *f = u->scratch;
+	uint8_t *f = u->scratch, tail[8] = { [7] = 58 };
+	uint16_t sum;
 
-	if (len < 70 || len > NET_FRAME_WIRE || be16(frame + 12) != 0x86dd || frame[20] != 58 || frame[54] != 134)
-		return frame;
+	if (len < 70 || len > NET_FRAME_WIRE - RDNSS_BYTES || be16(frame + 12) != 0x86dd || frame[20] != 58 ||
+		frame[54] != 134 || be16(frame + 18) != len - 54)
+		return 0;
 	memcpy(f, frame, len);
-	put_summed(f + 58, be16(f + 58) | 0x40, f + 56);
+	f[59] |= 0x40;
 	if (!u->n->c.default6)
-		put_summed(f + 60, 0, f + 56);
-	return f;
+		put_be16(f + 60, 0);
+	if (!advertised(f + 70, len - 70, RDNSS)) {
+		put_rdnss(&u->n->c, f + len);
+		len += RDNSS_BYTES;
+	}
+	put_be16(f + 18, (unsigned)len - 54);
+	put_be16(f + 56, 0);
+	put_be16(tail + 2, (unsigned)len - 54);
+	sum = net_sum_fold(net_sum(net_sum(net_sum(0, f + 22, 32), tail, 8), f + 54, len - 54));
+	memcpy(f + 56, &sum, 2);
+	return len;
 }
 
 static bool
 from_slirp(void *opaque, const uint8_t *frame, size_t len)
 {
 	struct uplink *u = opaque;
+	size_t other = advertisement(u, frame, len);
 
-	net_inject(u->n, u->port, advertisement(u, frame, len), len, 0);
+	net_inject(u->n, u->port, other ? u->scratch : frame, other ? other : len, 0);
 	return true;
 }
 
@@ -215,6 +239,7 @@ open_slirp(struct uplink *u, struct err *e)
 	struct nat_options o = { .network = network,
 		.localhost_reachable = n->c.localhost_reachable || n->c.localhost_reachable6,
 		.ipv6 = n->c.ipv6 && n->c.kind == KIND_NATNETWORK,
+		.prefix6 = n->c.ipv6 ? n->c.prefix6.s6_addr : NULL,
 		.tftp_root = *n->c.tftp ? n->c.tftp : NULL,
 		.bootfile = *n->c.bootfile ? n->c.bootfile : NULL };
 	struct err rule = { 0 };

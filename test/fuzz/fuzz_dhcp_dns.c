@@ -45,9 +45,11 @@ make_server(void)
 static void
 dhcp6(struct input *in)
 {
-	struct dhcp6_config c = {
-		.mac = { 8, 0, 0x27, 9, 9, 9 }, .prefix = { 0xfd }, .lease = 3600, .domain = "a.lab"
-	};
+	struct dhcp6_config c = { .mac = { 8, 0, 0x27, 9, 9, 9 },
+		.prefix = { 0xfd },
+		.lease = 3600,
+		.domain = "a.lab",
+		.dns = (const uint8_t *)"sixteen letters." };
 	size_t len = take(in, 2) & 1023;
 	uint8_t *m = calloc(1, len + 1), *out = malloc(DHCP6_REPLY_MAX);
 
@@ -112,6 +114,20 @@ find(void *opaque, const char *name)
 }
 
 static bool
+find6(void *opaque, const char *name, uint8_t out[16])
+{
+	memset(out, 0xfd, 16);
+	return !strcmp(name, "web6") || !strcmp(name, "web1");
+}
+
+static bool
+name6(void *opaque, const uint8_t ip[16], char *out, size_t size)
+{
+	strcpy(out, "web6");
+	return ip[15] & 1;
+}
+
+static bool
 name(void *opaque, uint32_t ip, char *out, size_t size)
 {
 	strcpy(out, "web1");
@@ -121,7 +137,16 @@ name(void *opaque, uint32_t ip, char *out, size_t size)
 static void
 dns(struct input *in)
 {
-	struct dns_names n = { "lab", 0x0a000200, 0xffffff00, find, name, NULL };
+	struct dns_names n = {
+		.domain = "lab",
+		.network = 0x0a000200,
+		.netmask = 0xffffff00,
+		.prefix6 = (const uint8_t *)"\xfd\0\0\0\0\0\0\0",
+		.find = find,
+		.find6 = find6,
+		.name = name,
+		.name6 = name6,
+	};
 	size_t len = take(in, 1), out_len = 0;
 	uint8_t *q = calloc(1, len + 12), out[DNS_MAX + 512];
 

@@ -387,14 +387,20 @@ the_gateway_and_the_station_answer_arp(void **state)
 	}
 }
 
-static const char nat6[] = "{\"version\":1,\"name\":\"lab\",\"kind\":\"natnetwork\",\"uplink\":\"nat\",\"network\":"
-			   "\"10.9.8.0/24\",\"gateway\":\"10.9.8.1\",\"prefix6\":\"fd17:625c:f037:2::/64\"}";
+static const char nat6[] =
+	"{\"version\":1,\"name\":\"lab\",\"kind\":\"natnetwork\",\"uplink\":\"nat\",\"network\":"
+	"\"10.9.8.0/24\",\"gateway\":\"10.9.8.1\",\"prefix6\":\"fd17:625c:f037:2::/64\",\"domain\":\"lab\"}";
 
-/* An IPv6 packet from fe80::1 to a multicast group; the checksum is at `sum_at` of the payload. */
+static const char lab6[] =
+	"{\"version\":1,\"name\":\"lab\",\"network\":\"10.9.8.0/24\",\"prefix6\":\"fd00:56::/64\",\"domain\":\"lab\","
+	"\"dhcp\":{\"enabled\":true,\"address\":\"10.9.8.3\",\"netmask\":\"255.255.255.0\","
+	"\"lower\":\"10.9.8.4\",\"upper\":\"10.9.8.254\"}}";
+
+/* An IPv6 packet of guest 0; the checksum is at `sum_at` of the payload. */
 static void
-send_ip6(const char *group_mac, const uint8_t group[16], uint8_t next, uint8_t *payload, size_t len, size_t sum_at)
+send_ip6_from(const uint8_t from[16], const void *mac, const uint8_t to[16], uint8_t next, uint8_t *payload, size_t len,
+	size_t sum_at)
 {
-	static const uint8_t from[16] = { 0xfe, 0x80, [15] = 1 };
 	uint8_t p[200] = { 0x60 }, tail[8] = { 0, 0, 0, (uint8_t)len, 0, 0, 0, next };
 	uint16_t sum;
 
@@ -402,82 +408,186 @@ send_ip6(const char *group_mac, const uint8_t group[16], uint8_t next, uint8_t *
 	p[6] = next;
 	p[7] = 255;
 	memcpy(p + 8, from, 16);
-	memcpy(p + 24, group, 16);
+	memcpy(p + 24, to, 16);
 	sum = net_sum_fold(net_sum(net_sum(net_sum(0, p + 8, 32), tail, 8), payload, len));
 	memcpy(payload + sum_at, &sum, 2);
 	memcpy(p + 40, payload, len);
-	send_from(0, group_mac, 0x86dd, p, 40 + len);
+	send_from(0, mac, 0x86dd, p, 40 + len);
 }
 
-/* RFC 4861, section 4.1 and 4.2; RFC 8415, section 18.2.6 */
+/* From fe80::1 to a multicast group. */
 static void
-over_ipv6_a_router_and_dhcp_for_what_else_is_needed_answer(void **state)
+send_ip6(const char *group_mac, const uint8_t group[16], uint8_t next, uint8_t *payload, size_t len, size_t sum_at)
 {
-	static const uint8_t routers[16] = { 0xff, 2, [15] = 2 }, servers[16] = { 0xff, 2, [13] = 1, [15] = 2 };
-	uint8_t solicit[16] = { 133, 0, 0, 0, 0, 0, 0, 0, 1, 1, 8, 0, 0x27, 0, 0, 1 };
-	uint8_t request[] = { 2, 34, 2, 35, 0, 32, 0, 0,      /* UDP */
-		11, 1, 2, 3,				      /* information request */
-		0, 1, 0, 10, 0, 3, 0, 1, 8, 0, 0x27, 0, 0, 1, /* client's identifier */
-		0, 6, 0, 2, 0, 23 };			      /* wanted: DNS servers */
-	const uint8_t *f = guests[0].last, *dns;
+	static const uint8_t from[16] = { 0xfe, 0x80, [15] = 1 };
 
-	start_network(nat6);
-	assert_int_equal(plug_in(0, "one", TOKEN, NULL), 0);
+	send_ip6_from(from, group_mac, group, next, payload, len, sum_at);
+}
+
+/* Guest 0 asks for routers (RFC 4861, section 4.1) until one answers. The advertisement. */
+static const uint8_t *
+solicit_router(void)
+{
+	static const uint8_t routers[16] = { 0xff, 2, [15] = 2 };
+	uint8_t solicit[16] = { 133, 0, 0, 0, 0, 0, 0, 0, 1, 1, 8, 0, 0x27, 0, 0, 1 };
+	const uint8_t *f = guests[0].last;
+
 	for (int i = 0; i < 20 && f[54] != 134; i++) {
 		solicit[2] = solicit[3] = 0;
 		send_ip6("\x33\x33\x00\x00\x00\x02", routers, 58, solicit, sizeof(solicit), 2);
 		wait_frames(0, guests[0].frames + 1, 100);
 	}
 	assert_int_equal(f[54], 134);
-	assert_int_equal(f[59] & 0x40, 0x40);	 /* other configuration: ask DHCP */
-	assert_int_equal(f[60] << 8 | f[61], 0); /* no default route: nobody asked for one */
 	assert_int_equal(
 		net_sum_fold(net_sum(net_sum(net_sum(0, f + 22, 32), (uint8_t[]){ 0, 0, f[18], f[19], 0, 0, 0, 58 }, 8),
 			f + 54, (size_t)(f[18] << 8 | f[19]))),
 		0);
-	for (int i = 0; i < 20 && (f[20] != 17 || f[62] != 7); i++) {
+	return f;
+}
+
+/* Guest 0 sends a DHCPv6 request, UDP header and all, until there is an answer of this type (RFC 8415). The answer. */
+static const uint8_t *
+ask_dhcp6(uint8_t *request, size_t len, uint8_t type)
+{
+	static const uint8_t servers[16] = { 0xff, 2, [13] = 1, [15] = 2 };
+	const uint8_t *f = guests[0].last;
+
+	for (int i = 0; i < 20 && (f[20] != 17 || f[62] != type); i++) {
 		request[6] = request[7] = 0;
-		send_ip6("\x33\x33\x00\x01\x00\x02", servers, 17, request, sizeof(request), 6);
+		send_ip6("\x33\x33\x00\x01\x00\x02", servers, 17, request, len, 6);
 		wait_frames(0, guests[0].frames + 1, 100);
 	}
-	assert_int_equal(f[62], 7); /* reply */
+	assert_int_equal(f[62], type);
+	return f;
+}
+
+static void
+over_ipv6_a_router_and_dhcp_for_what_else_is_needed_answer(void **state)
+{
+	uint8_t request[] = { 2, 34, 2, 35, 0, 32, 0, 0,      /* UDP */
+		11, 1, 2, 3,				      /* information request */
+		0, 1, 0, 10, 0, 3, 0, 1, 8, 0, 0x27, 0, 0, 1, /* client's identifier */
+		0, 6, 0, 2, 0, 23 };			      /* wanted: DNS servers */
+	const uint8_t *f;
+
+	start_network(nat6);
+	assert_int_equal(plug_in(0, "one", TOKEN, NULL), 0);
+	f = solicit_router();
+	assert_int_equal(f[59] & 0x40, 0x40);	 /* other configuration: ask DHCP */
+	assert_int_equal(f[60] << 8 | f[61], 0); /* no default route: nobody asked for one */
+	f = ask_dhcp6(request, sizeof(request), 7);
 	assert_memory_equal(f + 63, "\x01\x02\x03", 3);
-	dns = memmem(f + 66, guests[0].len - 66, "\x00\x17\x00\x10\xfd\x17", 6);
-	assert_non_null(dns);
+	assert_non_null(memmem(f + 66, guests[0].len - 66, "\x00\x17\x00\x10\xfd\x17", 6));
 }
 
 static void
 an_internal_network_with_a_prefix_advertises_it_and_gives_addresses_of_it(void **state)
 {
-	static const uint8_t routers[16] = { 0xff, 2, [15] = 2 }, servers[16] = { 0xff, 2, [13] = 1, [15] = 2 };
-	uint8_t solicit[16] = { 133, 0, 0, 0, 0, 0, 0, 0, 1, 1, 8, 0, 0x27, 0, 0, 1 };
 	uint8_t request[] = { 2, 34, 2, 35, 0, 42, 0, 0,      /* UDP */
 		1, 1, 2, 3,				      /* solicit */
 		0, 1, 0, 10, 0, 3, 0, 1, 8, 0, 0x27, 0, 0, 1, /* client's identifier */
 		0, 3, 0, 12, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0 };
-	const uint8_t *f = guests[0].last;
+	const uint8_t *f;
 
-	start_network("{\"version\":1,\"name\":\"lab\",\"network\":\"10.9.8.0/24\",\"prefix6\":\"fd00:56::/64\","
-		      "\"dhcp\":{\"enabled\":true,\"address\":\"10.9.8.3\",\"netmask\":\"255.255.255.0\","
-		      "\"lower\":\"10.9.8.4\",\"upper\":\"10.9.8.254\"}}");
+	start_network(lab6);
 	assert_int_equal(plug_in(0, "one", TOKEN, NULL), 0);
-	for (int i = 0; i < 20 && f[54] != 134; i++) {
-		solicit[2] = solicit[3] = 0;
-		send_ip6("\x33\x33\x00\x00\x00\x02", routers, 58, solicit, sizeof(solicit), 2);
-		wait_frames(0, guests[0].frames + 1, 100);
-	}
-	assert_int_equal(f[54], 134);
+	f = solicit_router();
 	assert_int_equal(f[59], 0xc0);		 /* ask DHCP */
 	assert_int_equal(f[60] << 8 | f[61], 0); /* no default route */
 	assert_non_null(memmem(f + 54, guests[0].len - 54, "\xfd\x00\x00\x56\0\0\0\0\0\0\0\0\0\0\0\0", 16));
-	for (int i = 0; i < 20 && (f[20] != 17 || f[62] != 2); i++) {
-		request[6] = request[7] = 0;
-		send_ip6("\x33\x33\x00\x01\x00\x02", servers, 17, request, sizeof(request), 6);
-		wait_frames(0, guests[0].frames + 1, 100);
-	}
-	assert_int_equal(f[62], 2); /* advertise */
+	f = ask_dhcp6(request, sizeof(request), 2);
 	assert_int_equal(net_checksum_verify(f, guests[0].len), NET_CSUM_L4);
 	assert_non_null(memmem(f + 62, guests[0].len - 62, "\xfd\x00\x00\x56\0\0\0\0\0\xd6\x08\x00\x27\0\0\1", 16));
+}
+
+/* Who has `ip`? The MAC address of the one that answers; nobody else does. */
+static const uint8_t *
+neighbour(const uint8_t from[16], const uint8_t ip[16])
+{
+	static uint8_t mac[6];
+	uint8_t group[16] = { 0xff, 2, [11] = 1, 0xff, ip[13], ip[14], ip[15] };
+	uint8_t group_mac[6] = { 0x33, 0x33, 0xff, ip[13], ip[14], ip[15] };
+	uint8_t solicit[32] = { 135, [24] = 1, 1, 8, 0, 0x27, 0, 0, 1 };
+	const uint8_t *f = guests[0].last;
+	unsigned seen;
+
+	while (seen = guests[0].frames, wait_frames(0, seen + 1, 100)) /* advertisements that were asked for before */
+		;
+	memcpy(solicit + 8, ip, 16);
+	send_ip6_from(from, group_mac, group, 58, solicit, sizeof(solicit), 2);
+	assert_true(wait_frames(0, seen + 1, 2000));
+	assert_false(wait_frames(0, seen + 2, 100));
+	assert_int_equal(f[54], 136);
+	assert_memory_equal(f + 62, ip, 16);
+	memcpy(mac, f + 6, 6);
+	return mac;
+}
+
+/* Guest 0 asks for the IPv6 address of `name`, 7 bytes with their lengths. The answer's length and the message. */
+static const uint8_t *
+ask_name6(const uint8_t from[16], const uint8_t *server, const char *name, uint16_t type, size_t *len)
+{
+	uint8_t q[8 + 12 + 9 + 4] = { 0x30, 0x39, 0, 53, 0, sizeof(q), 0, 0, 0xab, 0xcd, 1, 0, 0, 1 };
+	const uint8_t *mac = neighbour(from, server), *f = guests[0].last;
+	unsigned seen = guests[0].frames;
+
+	memcpy(q + 20, name, 9);
+	q[30] = (uint8_t)type;
+	q[32] = 1;
+	send_ip6_from(from, mac, server, 17, q, sizeof(q), 6);
+	assert_true(wait_frames(0, seen + 1, 2000));
+	assert_int_equal(net_checksum_verify(f, guests[0].len), NET_CSUM_L4);
+	assert_memory_equal(f + 22, server, 16);
+	assert_memory_equal(f + 54, "\0\x35\x30\x39", 4);
+	assert_memory_equal(f + 62, "\xab\xcd", 2);
+	*len = guests[0].len - 62;
+	return f + 62;
+}
+
+static void
+names_are_answered_over_ipv6(const char *config, const uint8_t ours[16], const uint8_t server[16])
+{
+	static const uint8_t nobody[16];
+	const uint8_t *answer;
+	uint8_t option[24] = { 25, 3, 0, 0, 0, 0, 7, 8 };
+	uint8_t dad[24] = { 135 }, group[16] = { 0xff, 2, [11] = 1, 0xff, ours[13], ours[14], ours[15] };
+	size_t len;
+
+	start_network(config);
+	assert_int_equal(plug_in(0, "one", TOKEN, NULL), 0);
+	memcpy(option + 8, server, 16);
+	answer = solicit_router();
+	assert_non_null(memmem(answer + 70, guests[0].len - 70, option, sizeof(option)));
+	answer = ask_name6(ours, server, "\3vm2\3lab", 28, &len);
+	assert_int_equal(answer[3] & 15, 3); /* there is none */
+	/* it has an address, and tells by looking whether somebody else has it */
+	memcpy(dad + 8, ours, 16);
+	send_ip6_from(nobody, "\x33\x33\xff\0\0\x9", group, 58, dad, sizeof(dad), 2);
+	answer = ask_name6(ours, server, "\3vm1\3lab", 28, &len);
+	assert_int_equal(answer[3] & 15, 0);
+	assert_int_equal(answer[7], 1);
+	assert_non_null(memmem(answer, len, ours, 16));
+	answer = ask_name6(ours, server, "\3vm1\3lab", 1, &len);
+	assert_int_equal(answer[7], 0); /* and none of IPv4, but the name is there */
+	assert_int_equal(answer[3] & 15, 0);
+}
+
+static void
+on_a_nat_network_names_are_answered_over_ipv6(void **state)
+{
+	static const uint8_t ours[16] = { 0xfd, 0x17, 0x62, 0x5c, 0xf0, 0x37, 0, 2, [15] = 9 },
+			     server[16] = { 0xfd, 0x17, 0x62, 0x5c, 0xf0, 0x37, 0, 2, [15] = 3 };
+
+	names_are_answered_over_ipv6(nat6, ours, server);
+}
+
+static void
+on_an_internal_network_names_are_answered_over_ipv6(void **state)
+{
+	static const uint8_t ours[16] = { 0xfd, 0, 0, 0x56, [15] = 9 },
+			     server[16] = { 0xfd, 0, 0, 0x56, 0, 0, 0, 0, 0, 0xd6, 8, 0, 0x27, 3, 8, 3 };
+
+	names_are_answered_over_ipv6(lab6, ours, server);
 }
 
 static void
@@ -763,6 +873,8 @@ main(void)
 		T(the_gateway_and_the_station_answer_arp),
 		T(over_ipv6_a_router_and_dhcp_for_what_else_is_needed_answer),
 		T(an_internal_network_with_a_prefix_advertises_it_and_gives_addresses_of_it),
+		T(on_a_nat_network_names_are_answered_over_ipv6),
+		T(on_an_internal_network_names_are_answered_over_ipv6),
 		T(a_limit_holds),
 		T(an_adapter_without_room_gets_its_frames_later),
 		T(an_adapter_that_asks_before_it_sends_loses_nothing),
