@@ -243,25 +243,27 @@ copy_up(uint8_t *d, const uint8_t *s, uint64_t n, unsigned size)
 
 HANDLER(movs)
 {
-	uint64_t count = count_of(i, op), n;
+	uint64_t n, v = 0;
 	struct span s, d;
 	struct block *next;
 	bool out;
 
-	if (!count)
+	if (!count_of(i, op))
 		NEXT;
 	narrow(i, op, RSI);
 	narrow(i, op, RDI);
 	do {
 		n = run_limit(i, count_of(i, op));
 		open_span(i, op, op->seg, RSI, X86_READ, &n, &s);
+		if (!s.host) /* before the destination is looked at: if both fault, it is the load that does */
+			v = load_at(i, op, s.a);
 		open_span(i, op, SEG_ES, RDI, X86_WRITE, &n, &d);
 		if (s.host && d.host) {
 			copy_up(d.host, s.host, n, op->size);
 			out = span_written(i, &d);
 		} else {
 			n = 1;
-			out = store_at(i, op, d.a, load_at(i, op, s.a));
+			out = store_at(i, op, d.a, s.host ? element_load(s.host, op->size) : v);
 		}
 		addr_advance(i, op, RSI, n);
 		addr_advance(i, op, RDI, n);

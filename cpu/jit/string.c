@@ -144,10 +144,16 @@ static enum run
 movs(struct jit_cpu *j, uint32_t site, unsigned size)
 {
 	struct soft_cpu *c = &j->i.c;
-	uint64_t n = count_of(j, site);
+	uint64_t n = count_of(j, site), v = 0;
 	struct span s, d;
 
-	if (!open_span(j, RSI, size, X86_READ, &n, &s) || !open_span(j, RDI, size, X86_WRITE, &n, &d))
+	if (!open_span(j, RSI, size, X86_READ, &n, &s))
+		return RUN_INTERP;
+	if (!s.host) { /* before the destination is looked at: if both fault, it is the load that does */
+		jit_fp_home(j);
+		v = x86_load(c, s.a, size, c->mmu);
+	}
+	if (!open_span(j, RDI, size, X86_WRITE, &n, &d))
 		return RUN_INTERP;
 	if (s.host && d.host) {
 		if (ST.rflags & FLAG_DF)
@@ -158,7 +164,7 @@ movs(struct jit_cpu *j, uint32_t site, unsigned size)
 	} else {
 		n = 1;
 		jit_fp_home(j);
-		x86_store(c, d.a, x86_load(c, s.a, size, c->mmu), size, c->mmu);
+		x86_store(c, d.a, s.host ? load(s.host, size) : v, size, c->mmu);
 	}
 	ST.gpr[RSI] += ST.rflags & FLAG_DF ? 0 - n * size : n * size;
 	ST.gpr[RDI] += ST.rflags & FLAG_DF ? 0 - n * size : n * size;
@@ -263,7 +269,7 @@ cmps(struct jit_cpu *j, uint32_t site, unsigned size)
 static enum run
 scas(struct jit_cpu *j, uint32_t site, unsigned size)
 {
-	uint64_t n = count_of(j, site), v;
+	uint64_t n = count_of(j, site), v = 0;
 	struct span d;
 
 	if (!open_span(j, RDI, size, X86_READ, &n, &d))

@@ -541,6 +541,31 @@ every_kind_of_access_finds_its_page_missing(void **state)
 	assert_int_equal(REG(f, RCX), mapped);
 }
 
+/* Both pointers of a MOVS come to pages that fault, with the same element, which on the side of the load lies across. */
+GUEST(both, 64,
+	"	mov esi, 0x3015bd\n"
+	"	mov edi, 0x3045c0\n"
+	"	mov ecx, 0x390\n"
+	"	rep movsq\n"
+	"	ud2\n");
+
+static void
+the_load_of_a_string_instruction_faults_before_its_store(void **state)
+{
+	struct mini *f = *state;
+
+	put64(f, mini_pte(0x303000), 0);
+	put64(f, mini_pte(0x306000), 0);
+	mini_long(f, 0, CODE_AT);
+	LOAD(f, both);
+	assert_int_equal(mini_go(f), CPU_EXIT_HALT);
+	assert_int_equal(mini_vector(f), EXC_PF);
+	assert_int_equal(f->cpus.cpu[0]->state.cr2, 0x303000);
+	assert_int_equal(REG(f, RSI), 0x302ffd);
+	assert_int_equal(REG(f, RDI), 0x306000);
+	assert_int_equal(get64(f, REG(f, RSP)), 0); /* error code: not present, read */
+}
+
 /* Code that lies on pages that are not there yet; the last instruction of a page goes on in the next. */
 GUEST(fetch, 64,
 	"	mov ecx, 3\n"
@@ -853,6 +878,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(write_protection_of_the_kernel_itself),
 	TEST(user_pages_are_out_of_bounds_with_smap),
 	TEST(every_kind_of_access_finds_its_page_missing),
+	TEST(the_load_of_a_string_instruction_faults_before_its_store),
 	TEST(code_whose_pages_are_missing),
 	TEST(the_missing_second_half_of_an_instruction_is_named),
 	TEST(accessed_and_dirty_are_set_again_when_cleared),
