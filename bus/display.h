@@ -21,6 +21,14 @@ struct surface {
 bool surface_resize(struct surface *s, unsigned width, unsigned height);
 void surface_free(struct surface *s);
 
+/* A pointer that the adapter leaves to whoever shows the picture: it is nowhere in it. */
+struct pointer_shape {
+	uint32_t serial; /* another one: another shape */
+	bool visible;	 /* if not, the rest says nothing */
+	unsigned width, height, hot_x, hot_y;
+	const uint32_t *pixels; /* ARGB, not premultiplied; valid until the source is asked again */
+};
+
 struct display_source {
 	void *opaque;
 	/* Draw what the screen shows now, resizing *s as needed. False: no picture (no memory). */
@@ -28,6 +36,8 @@ struct display_source {
 	/* The text screen as lines of UTF-8 without trailing blanks, NUL-terminated; returns its length, 0 when the
 	 * adapter is in a graphics mode. */
 	size_t (*text)(void *opaque, char *buf, size_t size);
+	/* May be NULL, and return NULL: the pointer is part of the picture. */
+	const struct pointer_shape *(*pointer)(void *opaque);
 };
 
 /* Buttons of the pointer. */

@@ -164,13 +164,31 @@ struct device *testdev_create(struct machine *m, struct isairq *isa, struct ioap
 /* ---- display ---- */
 
 /*
- * VGA with Bochs VBE, PCI 1234:1111 in `slot`; `vram_bytes` is rounded up to a power of two from 1 to 256 MiB. `rom`
- * (copied; rom_len 0: none): its video BIOS, shown as the expansion ROM. NULL when there is no memory or the slot is
- * taken.
+ * VGA with Bochs VBE in PCI `slot`; `vram_bytes` is rounded up to a power of two from 1 to 256 MiB. `rom` (copied;
+ * len 0: none): its video BIOS, shown as the expansion ROM. NULL when there is no memory or the slot is taken.
+ * vga_create() makes PCI 1234:1111; vboxvga_create() VirtualBox's adapter, 80ee:beef, with 1 to 64 screens.
  */
 struct vga;
-struct vga *vga_create(struct machine *m, int slot, uint64_t vram_bytes, const void *rom, size_t rom_len);
-struct display_source vga_display(struct vga *v); /* for consoles; valid as long as the machine */
+struct vga_rom {
+	const void *data;
+	size_t len;
+};
+struct vga *vga_create(struct machine *m, int slot, const struct vga_rom *rom, uint64_t vram_bytes);
+struct vga *vboxvga_create(
+	struct machine *m, int slot, const struct vga_rom *rom, uint64_t vram_bytes, unsigned monitors);
+/* For consoles; valid as long as the machine. False: there are fewer screens. */
+bool vga_screen(struct vga *v, unsigned n, struct display_source *out);
+struct display_source vga_display(struct vga *v); /* the first screen */
+/* Somebody would like a screen to be like this; a driver of 80ee:beef is told. Sizes of 0: no wish. False: there are
+ * fewer screens. */
+struct vga_hint {
+	unsigned width, height, bpp; /* bpp 0: as it is */
+	bool enabled, placed;	     /* placed: x and y, among the screens, count */
+	unsigned x, y;
+};
+bool vga_hint(struct vga *v, unsigned n, const struct vga_hint *hint);
+/* A place of 0 to `max` on the first screen as one on all that a driver's pointer moves over. */
+void vga_map_pointer(struct vga *v, unsigned max, unsigned *x, unsigned *y);
 
 /* ---- network adapters ---- */
 

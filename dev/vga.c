@@ -1,16 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A VGA with the Bochs VBE extension ("DISPI"), as PCI 1234:1111, the adapter that SeaBIOS's stdvga BIOS and the
- * bochs-drm driver of Linux know.
+ * A VGA with the Bochs VBE extension ("DISPI"), which SeaBIOS's stdvga BIOS knows, in two forms: PCI 1234:1111, for
+ * Linux's driver bochs, and VirtualBox's adapter, PCI 80ee:beef, for its driver vboxvideo.
  *
  * Sources: IBM VGA register descriptions (Ferraro, "Programmer's Guide to the EGA and VGA cards"); the DISPI register
- * list of the Bochs VBE documentation, version 0xb0c5; QEMU's docs/specs/standard-vga.txt for BAR 2.
+ * list of the Bochs VBE documentation, version 0xb0c5; QEMU's docs/specs/standard-vga.txt for BAR 2; Linux's
+ * drivers/gpu/drm/vboxvideo/vboxvideo_vbe.h for what VirtualBox's has more.
  *
  *	ports 0x3b4-0x3b5, 0x3ba, 0x3c0-0x3cf, 0x3d4-0x3d5, 0x3da    VGA
  *	ports 0x1ce (index), 0x1cf/0x1d0 (data)                      DISPI
  *	BAR 0  prefetchable, video memory
- *	BAR 2  4 KiB: +0x400 VGA ports from 0x3c0, +0x500 DISPI
  *	0xa0000-0xbffff  the legacy window
+ *  1234:1111 also has
+ *	BAR 2  4 KiB: +0x400 VGA ports from 0x3c0, +0x500 DISPI
+ *  80ee:beef also has
+ *	ports 0x3b0 and 0x3d0 as double words    HGSMI (dev/hgsmi.c), with INTA#
+ *	DISPI identities 0xbe00 to 0xbe02, that a driver looks for; the last lets lines have any length; the data
+ *	register as a double word is the size of video memory; register 10 is the number of screens then
  *
  * Memory: byte o of plane p is video memory byte o * 4 + p, so that chained-4 and linear modes are the identity and a
  * CPU can write the linear frame buffer (BAR 0) without any handler. Nothing is drawn while the guest runs: vga_draw()
@@ -19,10 +25,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "bus/pci.h"
 #include "dev/dev.h"
+#include "dev/hgsmi.h"
 
 enum { SEQ_RESET, SEQ_CLOCK, SEQ_MASK, SEQ_CHARMAP, SEQ_MODE, SEQ_COUNT = 8 };
 enum { SEQ_CLOCK_8DOT = 1, SEQ_CLOCK_OFF = 0x20, SEQ_MODE_ODDEVEN_OFF = 4, SEQ_MODE_CHAIN4 = 8 };
@@ -83,11 +91,21 @@ enum {
 enum { VBE_ENABLED = 1, VBE_GETCAPS = 2, VBE_8BIT_DAC = 0x20, VBE_LFB = 0x40, VBE_NOCLEARMEM = 0x80 };
 #define VBE_ID_MIN 0xb0c0
 #define VBE_ID_MAX 0xb0c5
+#define VBE_ID_VBOX 0xbe00
+#define VBE_ID_ANYX 0xbe02
 #define VBE_XRES_MAX 2560
 #define VBE_YRES_MAX 1600
 
+struct screen {
+	struct vga *v;
+	unsigned n;
+};
+
 struct vga {
 	struct pci_dev pci;
+	struct hgsmi *hgsmi; /* NULL: 1234:1111 */
+	struct screen screens[HGSMI_SCREENS_MAX];
+	unsigned monitors;
 	struct ram *vram;
 	uint32_t vram_size; /* a power of two, at least 1 MiB: masks every address made from registers */
 	struct mem_region window;
@@ -292,6 +310,8 @@ vbe_enable(struct vga *v, uint16_t value)
 	bool was = vbe_on(v);
 
 	v->vbe[VBE_ENABLE] = value;
+	if (v->hgsmi)
+		hgsmi_vbe_changed(v->hgsmi);
 	if (!(value & VBE_ENABLED)) {
 		v->vbe[VBE_BANK] = 0;
 		return;
@@ -310,16 +330,24 @@ vbe_enable(struct vga *v, uint16_t value)
 		memset(v->vram->host, 0, MIN((uint64_t)v->vbe[VBE_YRES] * vbe_bytes_per_line(v), v->vram_size));
 }
 
+static bool
+vbe_id_is_known(const struct vga *v, uint16_t id)
+{
+	return (id >= VBE_ID_MIN && id <= VBE_ID_MAX) || (v->hgsmi && id >= VBE_ID_VBOX && id <= VBE_ID_ANYX);
+}
+
 static void
 vbe_write(struct vga *v, unsigned index, uint16_t value)
 {
+	unsigned granularity = v->vbe[VBE_ID] == VBE_ID_ANYX ? 1 : 8;
+
 	switch (index) {
 	case VBE_ID:
-		if (value >= VBE_ID_MIN && value <= VBE_ID_MAX)
+		if (vbe_id_is_known(v, value))
 			v->vbe[VBE_ID] = value;
 		break;
 	case VBE_XRES:
-		if (value && value <= VBE_XRES_MAX && !(value & 7) && !vbe_on(v))
+		if (value && value <= VBE_XRES_MAX && value % granularity == 0 && !vbe_on(v))
 			v->vbe[VBE_XRES] = value;
 		break;
 	case VBE_YRES:
@@ -356,7 +384,7 @@ vbe_read(struct vga *v, unsigned index)
 	if (index >= VBE_COUNT)
 		return 0;
 	if (index == VBE_MEMORY_64K)
-		return (uint16_t)(v->vram_size >> 16);
+		return (uint16_t)(v->vbe[VBE_ID] >= VBE_ID_VBOX ? v->monitors : v->vram_size >> 16);
 	if (v->vbe[VBE_ENABLE] & VBE_GETCAPS) {
 		if (index == VBE_XRES)
 			return VBE_XRES_MAX;
@@ -373,6 +401,8 @@ vbe_port_read(void *opaque, uint64_t off, unsigned size)
 {
 	struct vga *v = opaque;
 
+	if (off == 1 && size == 4 && v->hgsmi)
+		return v->vram_size;
 	return off ? vbe_read(v, v->vbe_index) : v->vbe_index;
 }
 
@@ -383,7 +413,7 @@ vbe_port_write(void *opaque, uint64_t off, uint64_t value, unsigned size)
 
 	if (!off)
 		v->vbe_index = (uint16_t)value;
-	else
+	else if (size < 4 || !v->hgsmi) /* double words were commands of drivers before HGSMI */
 		vbe_write(v, v->vbe_index, (uint16_t)value);
 }
 
@@ -578,19 +608,35 @@ port_write(struct vga *v, unsigned base, uint64_t off, uint64_t value, unsigned 
 		vga_out(v, base + (unsigned)off + i, (uint8_t)(value >> (8 * i)));
 }
 
+/* HGSMI's ports are VGA's as double words: no VGA driver does that. */
+static bool
+is_hgsmi(const struct vga *v, uint64_t off, unsigned size)
+{
+	return v->hgsmi && size == 4 && (off == 0 || off == 0x20);
+}
+
 static uint64_t
 ports_read(void *opaque, uint64_t off, unsigned size)
 {
+	if (is_hgsmi(opaque, off, size))
+		return UINT32_MAX; /* no command of the host's, none that ended later */
 	return port_read(opaque, 0x3b0, off, size);
 }
 
 static void
 ports_write(void *opaque, uint64_t off, uint64_t value, unsigned size)
 {
-	port_write(opaque, 0x3b0, off, value, size);
+	struct vga *v = opaque;
+
+	if (!is_hgsmi(v, off, size))
+		port_write(v, 0x3b0, off, value, size);
+	else if (off)
+		hgsmi_submit(v->hgsmi, (uint32_t)value);
+	else
+		hgsmi_acknowledge(v->hgsmi, (uint32_t)value);
 }
 
-static const struct bus_ops ports_ops = { .read = ports_read, .write = ports_write, .min_size = 1, .max_size = 2 };
+static const struct bus_ops ports_ops = { .read = ports_read, .write = ports_write, .min_size = 1, .max_size = 4 };
 
 /* BAR 2: VGA ports at +0x400, DISPI words at +0x500. */
 static uint64_t
@@ -847,19 +893,50 @@ blank(const struct vga *v)
 	return !(v->attr_index & 0x20) || v->seq[SEQ_CLOCK] & SEQ_CLOCK_OFF;
 }
 
+/* What a driver has set by HGSMI. */
+static bool
+draw_picture(struct vga *v, const struct hgsmi_picture *p, struct surface *s)
+{
+	if (!surface_resize(s, p->width, p->height))
+		return false;
+	for (unsigned y = 0; y < p->height; y++) {
+		uint32_t *out = s->pixels + (size_t)y * p->width, row = p->offset + y * p->pitch;
+
+		if (p->bpp == 32)
+			memcpy(out, v->vram->host + row, 4ull * p->width);
+		for (unsigned x = 0; x < p->width && p->bpp != 32; x++)
+			out[x] = pixel_at(v, row + x * ((p->bpp + 7) / 8), p->bpp);
+	}
+	return true;
+}
+
+static bool
+draw_black(struct surface *s, unsigned width, unsigned height)
+{
+	if (!surface_resize(s, width, height))
+		return false;
+	memset(s->pixels, 0, (size_t)s->width * s->height * 4);
+	return true;
+}
+
 static bool
 vga_draw(void *opaque, struct surface *s)
 {
-	struct vga *v = opaque;
+	const struct screen *screen = opaque;
+	struct vga *v = screen->v;
+	struct hgsmi_picture p;
+	enum hgsmi_kind kind = v->hgsmi ? hgsmi_screen(v->hgsmi, screen->n, &p) : HGSMI_NOTHING;
 
+	if (kind == HGSMI_PICTURE)
+		return draw_picture(v, &p, s);
+	if (kind == HGSMI_BLANK)
+		return draw_black(s, p.width, p.height);
+	if (screen->n)
+		return false;
 	if (vbe_on(v))
 		return draw_vbe(v, s);
-	if (blank(v)) {
-		if (!surface_resize(s, s->width ? s->width : 720, s->height ? s->height : 400))
-			return false;
-		memset(s->pixels, 0, (size_t)s->width * s->height * 4);
-		return true;
-	}
+	if (blank(v))
+		return draw_black(s, s->width ? s->width : 720, s->height ? s->height : 400);
 	return v->gfx[GFX_MISC] & GFX_MISC_GRAPHICS ? draw_graphics(v, s) : draw_text(v, s);
 }
 
@@ -1046,11 +1123,15 @@ add_char(struct str *b, uint8_t ch)
 static size_t
 vga_text(void *opaque, char *buf, size_t size)
 {
-	struct vga *v = opaque;
+	const struct screen *screen = opaque;
+	struct vga *v = screen->v;
 	struct text_mode t = text_mode(v);
+	struct hgsmi_picture p;
 	struct str b = { 0 };
 	size_t n;
 
+	if (screen->n || (v->hgsmi && hgsmi_screen(v->hgsmi, 0, &p) != HGSMI_NOTHING))
+		return 0;
 	if (vbe_on(v) || v->gfx[GFX_MISC] & GFX_MISC_GRAPHICS || blank(v) || !size)
 		return 0;
 	for (unsigned row = 0; row < t.rows; row++) {
@@ -1069,10 +1150,50 @@ vga_text(void *opaque, char *buf, size_t size)
 	return n;
 }
 
+static const struct pointer_shape *
+vga_pointer(void *opaque)
+{
+	const struct screen *screen = opaque;
+
+	return screen->v->hgsmi ? hgsmi_pointer(screen->v->hgsmi) : NULL;
+}
+
+bool
+vga_screen(struct vga *v, unsigned n, struct display_source *out)
+{
+	if (n >= v->monitors)
+		return false;
+	v->screens[n] = (struct screen){ v, n };
+	*out = (struct display_source){
+		.opaque = &v->screens[n], .draw = vga_draw, .text = vga_text, .pointer = vga_pointer
+	};
+	return true;
+}
+
 struct display_source
 vga_display(struct vga *v)
 {
-	return (struct display_source){ .opaque = v, .draw = vga_draw, .text = vga_text };
+	struct display_source src;
+
+	vga_screen(v, 0, &src);
+	return src;
+}
+
+bool
+vga_hint(struct vga *v, unsigned n, const struct vga_hint *hint)
+{
+	struct hgsmi_hint h = { hint->width, hint->height, hint->bpp, hint->enabled, hint->placed, hint->x, hint->y };
+
+	if (n < v->monitors && v->hgsmi)
+		hgsmi_hint(v->hgsmi, n, &h);
+	return n < v->monitors;
+}
+
+void
+vga_map_pointer(struct vga *v, unsigned max, unsigned *x, unsigned *y)
+{
+	if (v->hgsmi)
+		hgsmi_map_pointer(v->hgsmi, max, x, y);
 }
 
 /* ---- life ---- */
@@ -1131,38 +1252,90 @@ power_of_two(uint64_t n)
 	return p;
 }
 
-struct vga *
-vga_create(struct machine *m, int slot, uint64_t vram_bytes, const void *rom, size_t rom_len)
+/*
+ * The video BIOS says in its PCI data structure (PCI Firmware Specification 3.0, section 5.1) for which adapter it is,
+ * and firmware leaves it alone where that is another one; it drives both forms.
+ */
+static void
+adapt_rom(uint8_t *rom, size_t len, uint16_t vendor, uint16_t device)
+{
+	size_t at = len >= 0x1a ? le16(rom + 0x18) : len, size = len >= 3 ? rom[2] * 512u : 0;
+	uint8_t sum = 0;
+
+	if (at + 8 > len || memcmp(rom + at, "PCIR", 4) || size > len || size < 8)
+		return;
+	put_le16(rom + at + 4, vendor);
+	put_le16(rom + at + 6, device);
+	rom[size - 1] = 0;
+	for (size_t i = 0; i < size; i++)
+		sum = (uint8_t)(sum + rom[i]);
+	rom[size - 1] = (uint8_t)-sum;
+}
+
+static bool
+add_rom(struct vga *v, struct machine *m, const void *rom, size_t len)
+{
+	uint64_t size = 4096;
+	struct ram *r;
+
+	while (size < len)
+		size <<= 1;
+	r = ram_create(&m->mem, "vga-rom", size);
+	if (!r)
+		return false;
+	memcpy(r->host, rom, len);
+	adapt_rom(r->host, len, v->pci.vendor, v->pci.device);
+	v->pci.bars[6] = (struct pci_bar){ .kind = PCI_BAR_ROM, .size = size, .ram = r };
+	return true;
+}
+
+static void
+identify(struct vga *v, bool vbox)
+{
+	struct pci_dev *p = &v->pci;
+
+	p->class = 0x030000;
+	p->bars[0] =
+		(struct pci_bar){ .kind = PCI_BAR_MEM32, .prefetchable = true, .size = v->vram_size, .ram = v->vram };
+	if (vbox) {
+		p->vendor = 0x80ee;
+		p->device = 0xbeef;
+		p->intx_pin = 1;
+		return;
+	}
+	p->vendor = 0x1234;
+	p->device = 0x1111;
+	p->subvendor = 0x1af4;
+	p->subdevice = 0x1100;
+	p->revision = 2;
+	p->bars[2] = (struct pci_bar){ .kind = PCI_BAR_MEM32, .size = 4096, .ops = &bar_ops, .opaque = v };
+}
+
+static void
+set_irq(void *opaque, int n, int level)
+{
+	struct vga *v = opaque;
+
+	pci_irq(&v->pci, level);
+}
+
+static struct vga *
+create(struct machine *m, int slot, const struct vga_rom *rom, uint64_t vram_bytes, unsigned monitors, bool vbox)
 {
 	struct vga *v = xcalloc(1, sizeof(*v));
 
+	v->monitors = MAX(MIN(monitors, HGSMI_SCREENS_MAX), 1u);
 	v->vram_size = (uint32_t)power_of_two(vram_bytes);
 	v->vram = ram_create(&m->mem, "vga", v->vram_size);
 	if (!v->vram)
 		goto fail;
-	v->pci.vendor = 0x1234;
-	v->pci.device = 0x1111;
-	v->pci.subvendor = 0x1af4;
-	v->pci.subdevice = 0x1100;
-	v->pci.revision = 2;
-	v->pci.class = 0x030000;
-	v->pci.bars[0] =
-		(struct pci_bar){ .kind = PCI_BAR_MEM32, .prefetchable = true, .size = v->vram_size, .ram = v->vram };
-	v->pci.bars[2] = (struct pci_bar){ .kind = PCI_BAR_MEM32, .size = 4096, .ops = &bar_ops, .opaque = v };
-	if (rom_len) {
-		uint64_t size = 4096;
-		struct ram *r;
-
-		while (size < rom_len)
-			size <<= 1;
-		r = ram_create(&m->mem, "vga-rom", size);
-		if (!r)
-			goto fail;
-		memcpy(r->host, rom, rom_len);
-		v->pci.bars[6] = (struct pci_bar){ .kind = PCI_BAR_ROM, .size = size, .ram = r };
-	}
+	identify(v, vbox);
+	if (rom->len && !add_rom(v, m, rom->data, rom->len))
+		goto fail;
 	if (pci_add(m, &v->pci, &vga_class, slot, 0))
 		goto fail;
+	if (vbox)
+		v->hgsmi = hgsmi_create(m, v->vram, v->monitors, (struct irq){ set_irq, v, 0 });
 	v->window = (struct mem_region){ .name = "vga-window",
 		.kind = MEM_MMIO,
 		.enabled = true,
@@ -1173,10 +1346,22 @@ vga_create(struct machine *m, int slot, uint64_t vram_bytes, const void *rom, si
 		.opaque = v };
 	mem_add(&m->mem, &v->window);
 	v->io_vga = io_add(&m->io, 0x3b0, 0x30, &ports_ops, v);
-	v->io_vbe = io_add(&m->io, 0x1ce, 3, &vbe_ops, v);
+	v->io_vbe = io_add(&m->io, 0x1ce, vbox ? 5 : 3, &vbe_ops, v);
 	vga_reset(&v->pci.dev);
 	return v;
 fail:
 	free(v);
 	return NULL;
+}
+
+struct vga *
+vga_create(struct machine *m, int slot, const struct vga_rom *rom, uint64_t vram_bytes)
+{
+	return create(m, slot, rom, vram_bytes, 1, false);
+}
+
+struct vga *
+vboxvga_create(struct machine *m, int slot, const struct vga_rom *rom, uint64_t vram_bytes, unsigned monitors)
+{
+	return create(m, slot, rom, vram_bytes, monitors, true);
 }

@@ -45,7 +45,7 @@
 #define HANDSHAKE_NS 10000000000u
 #define STALL_NS 60000000000u
 
-enum { ENC_RAW = 0, ENC_ZRLE = 16, ENC_DESKTOP_SIZE = -223, ENC_EXT_KEY = -258 };
+enum { ENC_RAW = 0, ENC_ZRLE = 16, ENC_DESKTOP_SIZE = -223, ENC_CURSOR = -239, ENC_EXT_KEY = -258 };
 
 struct format { /* PixelFormat, RFC 6143 section 7.4 */
 	uint8_t bpp, depth, big_endian, true_colour;
@@ -71,10 +71,11 @@ struct client {
 	size_t out_len, out_off, out_cap;
 	uint64_t opened_at, wrote_at;
 	struct format fmt;
-	bool zrle, desktop_size, ext_key, wants_ext_key_ack;
-	bool waiting;		/* an update request is open */
-	unsigned width, height; /* what the client believes */
-	uint8_t *damage;	/* one byte a tile of the client's picture */
+	bool zrle, desktop_size, ext_key, wants_ext_key_ack, pointer, pointer_sent;
+	uint32_t pointer_serial; /* of what it was sent */
+	bool waiting;		 /* an update request is open */
+	unsigned width, height;	 /* what the client believes */
+	uint8_t *damage;	 /* one byte a tile of the client's picture */
 	unsigned tiles_x, tiles_y;
 	z_stream z;
 	bool z_open;
@@ -501,10 +502,50 @@ send_ext_key_ack(struct client *c)
 	c->waiting = false;
 }
 
+/* Cursor, section 7.8.1: the pixels in the client's format, a bit for each that is not transparent. No size: none. */
+static void
+send_pointer(struct client *c, const struct pointer_shape *p)
+{
+	unsigned w = p->visible ? p->width : 0, h = p->visible ? p->height : 0;
+	struct surface s = { w, h, (uint32_t *)p->pixels };
+
+	put8(c, 0);
+	put8(c, 0);
+	put16(c, 1);
+	put_rect(c, w ? p->hot_x : 0, w ? p->hot_y : 0, w, h, ENC_CURSOR);
+	if (w)
+		encode_raw(c, &s, 0, 0, w, h);
+	for (unsigned y = 0; y < h; y++)
+		for (unsigned x = 0; x < w; x += 8) {
+			uint8_t bits = 0;
+
+			for (unsigned i = 0; i < 8 && x + i < w; i++)
+				if (p->pixels[y * w + x + i] >> 31)
+					bits |= (uint8_t)(0x80 >> i);
+			put8(c, bits);
+		}
+	c->pointer_sent = true;
+	c->pointer_serial = p->serial;
+	c->waiting = false;
+}
+
+/* What the client has not been told of the pointer; NULL: it knows all, or it is part of the picture. */
+static const struct pointer_shape *
+new_pointer(const struct client *c)
+{
+	const struct pointer_shape *p = NULL;
+
+	if (c->pointer && c->rfb->src.pointer)
+		p = c->rfb->src.pointer(c->rfb->src.opaque);
+	/* One that was never visible is not mentioned: clients show their own. */
+	return p && (c->pointer_sent ? c->pointer_serial != p->serial : p->visible) ? p : NULL;
+}
+
 static void
 update_client(struct client *c)
 {
 	const struct surface *s = &c->rfb->shown;
+	const struct pointer_shape *pointer;
 
 	if (c->state != NORMAL || !c->waiting || c->out_len - c->out_off > OUT_HIGH || !s->pixels)
 		return;
@@ -512,6 +553,8 @@ update_client(struct client *c)
 		send_ext_key_ack(c);
 	else if (c->desktop_size && (c->width != s->width || c->height != s->height))
 		send_new_size(c);
+	else if ((pointer = new_pointer(c)))
+		send_pointer(c, pointer);
 	else
 		send_damage(c);
 	send_out(c);
@@ -600,13 +643,14 @@ take_encodings(struct client *c, const uint8_t *p, unsigned n)
 {
 	bool had_ext_key = c->ext_key;
 
-	c->zrle = c->desktop_size = c->ext_key = false;
+	c->zrle = c->desktop_size = c->ext_key = c->pointer = false;
 	for (unsigned i = 0; i < n; i++) {
 		int32_t enc = (int32_t)be32(p + 4 * i);
 
 		c->zrle |= enc == ENC_ZRLE;
 		c->desktop_size |= enc == ENC_DESKTOP_SIZE;
 		c->ext_key |= enc == ENC_EXT_KEY;
+		c->pointer |= enc == ENC_CURSOR;
 	}
 	c->wants_ext_key_ack |= c->ext_key && !had_ext_key;
 	if (c->zrle && !c->z_open)

@@ -341,18 +341,44 @@ add_usb_and_audio(const struct host_vm *vm, json_t *doc, struct err *e)
 	return 0;
 }
 
+static int
+check_screens(const struct host_vm *vm, struct err *e)
+{
+	long long count = (long long)host_vm_num(vm, HK_MONITORCOUNT, 0);
+
+	if (count == 1 || strcmp(host_vm_get(vm, HK_GRAPHICSCONTROLLER, 0), "vmsvga"))
+		return 0;
+	return err_set(e, ERR_INVALID,
+		"The machine '%s' has %lld monitors and the graphics controller vmsvga, which here has one: modifyvm "
+		"--graphicscontroller vboxsvga gives it all",
+		vm->name, count);
+}
+
+/* vboxsvga is vboxvga and registers for 3D, which Linux's driver does not use; vmsvga is not there: see settings.c. */
+static json_t *
+vga(const struct host_vm *vm)
+{
+	const char *kind = host_vm_get(vm, HK_GRAPHICSCONTROLLER, 0);
+
+	if (!strcmp(kind, "none"))
+		return json_null();
+	return json_pack("{s:I, s:b, s:I}", "memory", (json_int_t)host_vm_num(vm, HK_VRAM, 0), "vbox",
+		!strcmp(kind, "vboxvga") || !strcmp(kind, "vboxsvga"), "monitors",
+		(json_int_t)host_vm_num(vm, HK_MONITORCOUNT, 0));
+}
+
 json_t *
 config_json(struct host *h, const struct host_vm *vm, struct err *e)
 {
 	char *engine = engine_name(h, vm->uuid, e);
-	json_t *o, *vga;
+	json_t *o;
 
 	if (!engine)
 		return NULL;
-	if (!strcmp(host_vm_get(vm, HK_GRAPHICSCONTROLLER, 0), "none"))
-		vga = json_null();
-	else
-		vga = json_pack("{s:I}", "memory", (json_int_t)host_vm_num(vm, HK_VRAM, 0));
+	if (check_screens(vm, e)) {
+		free(engine);
+		return NULL;
+	}
 	o = json_pack("{s:i, s:s, s:s, s:I, s:I, s:s, s:b, s:b, s:I, s:s, s:I, s:b, s:o, s:o, s:o, s:o, s:o, s:o}",
 		"version", VM_CONFIG_VERSION, "name", vm->name, "uuid", host_vm_get(vm, HK_HARDWAREUUID, 0), "memory",
 		(json_int_t)host_vm_num(vm, HK_MEMORY, 0), "cpus", (json_int_t)host_vm_num(vm, HK_CPUS, 0), "engine",
@@ -360,8 +386,8 @@ config_json(struct host *h, const struct host_vm *vm, struct err *e)
 		(json_int_t)host_vm_num(vm, HK_BIOSSYSTEMTIMEOFFSET, 0), "triple_fault",
 		host_vm_on(vm, HK_TRIPLEFAULTRESET, 0) ? "reset" : "stop", "cpu_cap",
 		(json_int_t)host_vm_num(vm, HK_CPUEXECUTIONCAP, 0), "boot_menu",
-		!strcmp(host_vm_get(vm, HK_BIOSBOOTMENU, 0), "messageandmenu"), "boot", boot(vm), "vga", vga, "storage",
-		storage(h, vm), "bandwidth", groups(h, vm), "serial", serial(vm), "vrde", vrde(vm));
+		!strcmp(host_vm_get(vm, HK_BIOSBOOTMENU, 0), "messageandmenu"), "boot", boot(vm), "vga", vga(vm),
+		"storage", storage(h, vm), "bandwidth", groups(h, vm), "serial", serial(vm), "vrde", vrde(vm));
 	free(engine);
 	if (!o)
 		err_set(e, ERR_FAILED, "The configuration of machine '%s' cannot be written down: a value is not UTF-8",

@@ -350,10 +350,10 @@ simple_call(struct host *h, const char *id, const char *method, json_t *params, 
 }
 
 int
-host_vm_screenshot(struct host *h, const char *id, const char *png_path, struct err *e)
+host_vm_screenshot(struct host *h, const char *id, int screen, const char *png_path, struct err *e)
 {
 	struct host_vm *vm = vm_load_running(h, id, e);
-	json_t *answer = vm ? vm_call(h, vm, "screenshot", json_object(), e) : NULL;
+	json_t *answer = vm ? vm_call(h, vm, "screenshot", json_pack("{s:i}", "screen", screen), e) : NULL;
 	int r = answer ? save_png(answer, png_path, e) : -1;
 
 	json_decref(answer);
@@ -388,10 +388,16 @@ host_vm_type_text(struct host *h, const char *id, const char *utf8, struct err *
 }
 
 int
-host_vm_display_hint(struct host *h, const char *id, int display, int width, int height, int bpp, struct err *e)
+host_vm_display_hint(struct host *h, const char *id, const struct host_display_hint *hint, struct err *e)
 {
-	return simple_call(h, id, "display.hint",
-		json_pack("{s:i, s:i, s:i, s:i}", "display", display, "width", width, "height", height, "bpp", bpp), e);
+	json_t *params = json_pack("{s:i, s:i, s:i, s:i, s:b}", "display", hint->display, "width", hint->width,
+		"height", hint->height, "bpp", hint->bpp, "enabled", hint->enabled);
+
+	if (hint->placed) {
+		json_object_set_new(params, "x", json_integer(hint->x));
+		json_object_set_new(params, "y", json_integer(hint->y));
+	}
+	return simple_call(h, id, "display.hint", params, e);
 }
 
 int

@@ -495,10 +495,15 @@ int host_vm_control(struct host *h, const char *id, enum host_control what, stru
 /* The password called `name` for the running machine's encrypted disks; when it was the last one the machine goes on.
  */
 int host_vm_add_password(struct host *h, const char *id, const char *name, const char *password, struct err *e);
-int host_vm_screenshot(struct host *h, const char *id, const char *png_path, struct err *e);
+int host_vm_screenshot(struct host *h, const char *id, int screen, const char *png_path, struct err *e);
 int host_vm_scancodes(struct host *h, const char *id, const uint8_t *codes, size_t count, struct err *e);
 /* Wishes that the guest's driver is told: a size of the screen, so much memory given up. */
-int host_vm_display_hint(struct host *h, const char *id, int display, int width, int height, int bpp, struct err *e);
+struct host_display_hint {
+	int display, width, height, bpp; /* width and height 0: no wish any more */
+	bool enabled, placed;		 /* placed: x and y count */
+	int x, y;
+};
+int host_vm_display_hint(struct host *h, const char *id, const struct host_display_hint *hint, struct err *e);
 int host_vm_balloon(struct host *h, const char *id, int mib, struct err *e);
 int host_vm_type_text(struct host *h, const char *id, const char *utf8, struct err *e);
 /* Changes to a running machine; kept in its settings too. `value` as in host_change. */

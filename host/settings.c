@@ -68,9 +68,10 @@ static const struct host_setting settings[HK_COUNT] = {
 	BOOL(HK_RTCUSEUTC, "rtcuseutc", 1, "off"),
 	ENUM(HK_FIRMWARE, "firmware", 1, "BIOS", "bios|efi|efi32|efi64", "bios", "the virtual PC starts from a BIOS"),
 	ENUM(HK_CHIPSET, "chipset", 1, "piix3", "piix3|ich9", "piix3", "the virtual PC has the PIIX3 chip set"),
-	KEPT(HK_GRAPHICSCONTROLLER, "graphicscontroller", 1, "vboxvga", "none|vboxvga|vmsvga|vboxsvga", "none|vboxvga",
-		"the virtual PC has a VGA with Bochs VBE modes, the one called vboxvga"),
-	UINT_ONLY(HK_MONITORCOUNT, "monitorcount", 1, "1", 64, "the virtual PC has one screen"),
+	KEPT(HK_GRAPHICSCONTROLLER, "graphicscontroller", 1, "vboxvga", "none|vboxvga|vmsvga|vboxsvga",
+		"none|vboxvga|vboxsvga", "the virtual PC has a plain VGA with Bochs VBE modes then; the ones that guests' "
+		"drivers resize are vboxvga and vboxsvga"),
+	UINT(HK_MONITORCOUNT, "monitorcount", 1, "1", 1, 64),
 	ONLY(HK_ACCELERATE3D, "accelerate3d", 1, "off", "the virtual graphics card has no 3D"),
 	ONLY(HK_ACCELERATE2DVIDEO, "accelerate2dvideo", 1, "off", "the virtual graphics card has no video overlay"),
 	ONLY(HK_BIOSLOGOFADEIN, "bioslogofadein", 1, "off", no_logo),

@@ -15,13 +15,16 @@ static int
 make_vga(struct pc *p, struct pc_device *d, struct err *e)
 {
 	char *path = firmware_search("vgabios-stdvga.bin");
-	size_t len = 0;
-	void *rom = path ? file_read(path, 1 << 16, &len, NULL) : NULL;
+	struct vga_rom rom = { 0 };
+	void *data = path ? file_read(path, 1 << 16, &rom.len, NULL) : NULL;
+	int slot = d->slot < 0 ? SLOT_VGA : d->slot;
 
-	if (!rom)
+	rom.data = data;
+	if (!data)
 		log_warn(p->m.name, "there is no VGA BIOS (vgabios-stdvga.bin) on this host: firmware shows nothing");
-	p->vga = vga_create(&p->m, d->slot < 0 ? SLOT_VGA : d->slot, d->vram, rom, rom ? len : 0);
-	free(rom);
+	p->vga = d->monitors ? vboxvga_create(&p->m, slot, &rom, d->vram, (unsigned)d->monitors)
+			     : vga_create(&p->m, slot, &rom, d->vram);
+	free(data);
 	free(path);
 	d->made = p->vga;
 	return p->vga ? 0 : err_set(e, ERR_HOST, "no memory for a VGA with %llu bytes", (unsigned long long)d->vram);

@@ -68,6 +68,7 @@ struct pc_device {
 	struct net_link *link;
 	const char *variant;		     /* of an e1000: "82540EM", ...; NULL: that */
 	uint64_t vram;			     /* bytes */
+	int monitors;			     /* of a vga: 0 for 1234:1111, else screens of VirtualBox's adapter */
 	struct chardev *cd;		     /* of a virtio-console or virtio-serial; owned by it once it is made */
 	const struct virtio_port_user *port; /* of a virtio-serial without cd */
 	void *port_opaque;
@@ -157,6 +158,9 @@ bool pc_power_button(struct pc *p);
 /* What a person types and does with the mouse; what the screen shows (false: there is no VGA). Machine lock held. */
 struct input_sink pc_input(struct pc *p);
 bool pc_display(struct pc *p, struct display_source *out);
+/* ... on a screen; pc_display() is the first. False: there are fewer. */
+bool pc_screen(struct pc *p, unsigned screen, struct display_source *out);
+struct vga *pc_vga(struct pc *p); /* NULL: there is none */
 
 /* VirtualBox's guest device, dev/dev.h; NULL: there is none. */
 struct vmmdev *pc_guest_device(struct pc *p);

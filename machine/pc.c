@@ -391,6 +391,8 @@ place_pointer(void *opaque, unsigned x, unsigned y, int dz, unsigned buttons)
 {
 	struct pc *p = opaque;
 
+	if (p->vga)
+		vga_map_pointer(p->vga, POINTER_MAX, &x, &y);
 	if (!p->usb_tablet || !usb_hid_listening(p->usb_tablet))
 		return false;
 	usb_tablet_move(p->usb_tablet, x, y, dz, buttons);
@@ -414,7 +416,17 @@ pc_guest_device(struct pc *p)
 bool
 pc_display(struct pc *p, struct display_source *out)
 {
-	if (p->vga)
-		*out = vga_display(p->vga);
-	return p->vga != NULL;
+	return pc_screen(p, 0, out);
+}
+
+bool
+pc_screen(struct pc *p, unsigned screen, struct display_source *out)
+{
+	return p->vga && vga_screen(p->vga, screen, out);
+}
+
+struct vga *
+pc_vga(struct pc *p)
+{
+	return p->vga;
 }

@@ -464,6 +464,8 @@ write_smbios(const void *object)
 
 static const struct key vga_keys[] = {
 	KEY(struct vm_config, "memory", vga_mib, K_U64, 1, 256),
+	KEY(struct vm_config, "vbox", vga_vbox, K_BOOL, 0, 0),
+	KEY(struct vm_config, "monitors", vga_monitors, K_INT, 1, 64),
 	{ 0 },
 };
 
@@ -864,6 +866,7 @@ vm_config_new(const char *name)
 	c->append = xstrdup("");
 	smbios_defaults(&c->smbios);
 	c->vga_mib = 16;
+	c->vga_monitors = 1;
 	c->audio_file = xstrdup("");
 	c->vrde_address = xstrdup("127.0.0.1");
 	c->vrde_ports = xstrdup("5900-5999");

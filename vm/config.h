@@ -144,6 +144,8 @@ struct vm_config {
 	char *modules[PC_MODULES_MAX];
 	struct smbios_strings smbios;
 	uint64_t vga_mib; /* 0: none */
+	bool vga_vbox;	  /* VirtualBox's adapter instead of a plain one ... */
+	int vga_monitors; /* ... with so many screens */
 	bool usb, usb_tablet, usb_keyboard;
 	bool audio;	  /* an AC'97 */
 	bool hda;	  /* an HD Audio controller instead of it */

@@ -283,7 +283,7 @@ act_on_request(struct vm *v, struct vm_job *j)
 		result = do_reset(v, &e) ? NULL : json_object();
 		break;
 	case JOB_SCREENSHOT:
-		result = method_screenshot(v, &e);
+		result = method_screenshot(v, j->params, &e);
 		break;
 	case JOB_DEBUG:
 		result = vm_debug(v, j->params, &e);

@@ -524,7 +524,8 @@ vm_screen_text(struct vm *v, char *buf, size_t size)
 }
 
 int
-vm_screenshot(struct vm *v, uint8_t **png, size_t *len, unsigned *width, unsigned *height, struct err *e)
+vm_screenshot(
+	struct vm *v, unsigned screen, uint8_t **png, size_t *len, unsigned *width, unsigned *height, struct err *e)
 {
 	struct surface s = { 0 };
 	struct display_source src;
@@ -532,11 +533,12 @@ vm_screenshot(struct vm *v, uint8_t **png, size_t *len, unsigned *width, unsigne
 	int r;
 
 	machine_lock(v->m);
-	drawn = pc_display(v->pc, &src) && src.draw(src.opaque, &s);
+	drawn = pc_screen(v->pc, screen, &src) && src.draw(src.opaque, &s);
 	machine_unlock(v->m);
 	if (!drawn) {
 		surface_free(&s);
-		return err_set(e, ERR_VM, "the machine has no picture to take");
+		return screen ? err_set(e, ERR_VM, "there is nothing on screen %u of the machine", screen)
+			      : err_set(e, ERR_VM, "the machine has no picture to take");
 	}
 	*width = s.width;
 	*height = s.height;

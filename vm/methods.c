@@ -199,7 +199,7 @@ METHOD(debug)
 
 METHOD(screenshot)
 {
-	return later(c, JOB_SCREENSHOT);
+	return later_with(c, JOB_SCREENSHOT);
 }
 
 METHOD(acpipowerbutton)
@@ -585,12 +585,26 @@ get_guest_device(struct call *c)
 
 METHOD(display_hint)
 {
-	struct vmmdev *d = get_guest_device(c);
-	int display, width, height, bpp;
+	struct vmmdev *d = pc_guest_device(c->v->pc);
+	struct vga *vga = pc_vga(c->v->pc);
+	bool placed = json_object_get(c->params, "x") != NULL, enabled = true;
+	int display, width, height, bpp, x = 0, y = 0;
 
-	if (!d || !get_int(c, "display", 0, 63, &display) || !get_int(c, "width", 0, 16384, &width) ||
-		!get_int(c, "height", 0, 16384, &height) || !get_int(c, "bpp", 0, 32, &bpp))
+	if (!get_int(c, "display", 0, 63, &display) || !get_int(c, "width", 0, 16384, &width) ||
+		!get_int(c, "height", 0, 16384, &height) || !get_int(c, "bpp", 0, 32, &bpp) ||
+		(json_object_get(c->params, "enabled") && !get_bool(c, "enabled", &enabled)) ||
+		(placed && (!get_int(c, "x", 0, 32767, &x) || !get_int(c, "y", 0, 32767, &y))))
 		return METHOD_FAILED;
+	if (!d || !vga) {
+		err_set(c->e, ERR_UNSUPPORTED, "the machine has no %s", d ? "graphics controller" : "guest device");
+		return METHOD_FAILED;
+	}
+	if (!vga_hint(vga, (unsigned)display,
+		    &(struct vga_hint){ (unsigned)width, (unsigned)height, (unsigned)bpp, enabled, placed, (unsigned)x,
+			    (unsigned)y })) {
+		err_set(c->e, ERR_INVALID, "the machine has no display %d", display);
+		return METHOD_FAILED;
+	}
 	vmmdev_display_hint(d, (unsigned)display, (unsigned)width, (unsigned)height, (unsigned)bpp);
 	return done(c, NULL);
 }
@@ -746,15 +760,16 @@ METHOD(agent_login)
 /* ---- pictures ---- */
 
 json_t *
-method_screenshot(struct vm *v, struct err *e)
+method_screenshot(struct vm *v, const json_t *params, struct err *e)
 {
+	json_int_t screen = json_integer_value(json_object_get(params, "screen"));
 	unsigned width, height;
 	uint8_t *png;
 	size_t len;
 	json_t *j;
 	char *text;
 
-	if (vm_screenshot(v, &png, &len, &width, &height, e))
+	if (vm_screenshot(v, screen >= 0 && screen < 64 ? (unsigned)screen : 64, &png, &len, &width, &height, e))
 		return NULL;
 	if (len > VM_REPLY_MAX / 2) {
 		free(png);

@@ -404,8 +404,12 @@ int
 vm_list_devices(struct vm *v, struct err *e)
 {
 	v->device_count = 0;
-	if (v->c->vga_mib)
-		add_device(v, "vga", -1)->vram = v->c->vga_mib << 20;
+	if (v->c->vga_mib) {
+		struct pc_device *d = add_device(v, "vga", -1);
+
+		d->vram = v->c->vga_mib << 20;
+		d->monitors = v->c->vga_vbox ? v->c->vga_monitors : 0;
+	}
 	if (v->shares) {
 		struct pc_device *d = add_device(v, "vmmdev", GUEST_DEVICE_SLOT);
 

@@ -304,7 +304,7 @@ int vm_merge_finish(struct vm *v, struct vm_disk *d, struct err *e);
 void vm_merge_cancel(struct vm_disk *d);
 
 /* Result of "screenshot"; owner's thread, no lock. */
-json_t *method_screenshot(struct vm *v, struct err *e);
+json_t *method_screenshot(struct vm *v, const json_t *params, struct err *e);
 
 /* ---- sandbox.c ---- */
 struct sandbox {

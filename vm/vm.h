@@ -76,7 +76,8 @@ struct pc *vm_pc(struct vm *v);
 const char *vm_engine(const struct vm *v, const char **why);
 uint16_t vm_console_port(const struct vm *v); /* 0: the console server is off */
 /* The screen as a PNG in malloc()ed memory; any thread without the machine lock. */
-int vm_screenshot(struct vm *v, uint8_t **png, size_t *len, unsigned *width, unsigned *height, struct err *e);
+int vm_screenshot(
+	struct vm *v, unsigned screen, uint8_t **png, size_t *len, unsigned *width, unsigned *height, struct err *e);
 /* The text screen as lines of UTF-8, NUL-terminated; its length, 0 in graphics modes. Any thread without the machine
  * lock. */
 size_t vm_screen_text(struct vm *v, char *buf, size_t size);

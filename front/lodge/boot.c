@@ -592,6 +592,15 @@ opt_no_hpet(struct boot *b, char *arg)
 }
 
 static int
+opt_vga(struct boot *b, char *arg)
+{
+	b->c->vga_vbox = !strcmp(arg, "vbox");
+	if (!b->c->vga_vbox && strcmp(arg, "plain"))
+		return err_set(&b->e, ERR_INVALID, "'%s' is no kind of VGA: plain or vbox", arg);
+	return 0;
+}
+
+static int
 opt_no_vga(struct boot *b, char *arg)
 {
 	b->c->vga_mib = 0;
@@ -650,6 +659,7 @@ static const struct boot_option {
 	{ "timeout", "SECONDS", opt_timeout, "end the machine after this time" },
 	{ "no-reset", NULL, opt_no_reset, "end instead of resetting when the guest asks for a reset" },
 	{ "no-hpet", NULL, opt_no_hpet, "leave the HPET out" },
+	{ "vga", "KIND", opt_vga, "plain (default), or vbox: VirtualBox's adapter" },
 	{ "no-vga", NULL, opt_no_vga, "leave the VGA out" },
 	{ "no-sandbox", NULL, opt_no_sandbox, "keep all privileges (for debuggers)" },
 	{ "name", "S", opt_name, "the machine's name, in the log" },
@@ -729,7 +739,7 @@ save_screen(struct boot *b, struct vm *v)
 	size_t len;
 	struct err e;
 
-	if (vm_screenshot(v, &png, &len, &width, &height, &e) == 0) {
+	if (vm_screenshot(v, 0, &png, &len, &width, &height, &e) == 0) {
 		if (file_replace(b->png, png, len, 0644, &e))
 			fprintf(stderr, "lodge: %s\n", e.text);
 		free(png);

@@ -205,13 +205,13 @@ ctl_screenshot(struct cli *c, const char *vm, int slot, int argc, char **argv)
 		"TakeScreenShotToArray(iScreen, width, height, BitmapFormat_PNG, ComSafeArrayAsOutParam(saScreenshot))",
 		1720, "VBoxManageControlVM.cpp" };
 	struct err e = { 0 };
-	uint64_t screen;
+	uint64_t screen = 0;
 
 	if (argc < 1 || argc > 2)
 		return fail_syntax(c, "Incorrect number of parameters");
-	if (argc == 2 && (!str_to_u64(argv[1], 0, 63, &screen) || screen))
+	if (argc == 2 && !str_to_u64(argv[1], 0, 63, &screen))
 		return fail_argument(c, "Invalid screen number '%s'", argv[1]);
-	return host_vm_screenshot(c->host, vm, argv[0], &e) ? fail_api(c, &e, &site) : 0;
+	return host_vm_screenshot(c->host, vm, (int)screen, argv[0], &e) ? fail_api(c, &e, &site) : 0;
 }
 
 /* NAME FILE|- [--removeonsuspend yes|no]: a machine that is suspended keeps its disks open here, and their keys. */
@@ -277,21 +277,31 @@ ctl_string(struct cli *c, const char *vm, int slot, int argc, char **argv)
 	return 0;
 }
 
-/* WIDTH HEIGHT BPP [DISPLAY] */
+/* WIDTH HEIGHT BPP [DISPLAY [yes|no [X Y]]] */
 static int
 ctl_video_hint(struct cli *c, const char *vm, int slot, int argc, char **argv)
 {
-	uint64_t v[4] = { 0 };
+	static const uint64_t max[] = { 16384, 16384, 32, 63, 0, 32767, 32767 };
+	struct host_display_hint hint = { .enabled = true };
+	uint64_t v[7] = { 0 };
 	struct err e = { 0 };
 
-	if (argc < 3 || argc > 4)
+	if (argc < 3 || argc == 6 || argc > 7)
 		return fail_syntax(c, "Incorrect number of parameters");
-	for (int i = 0; i < argc; i++)
-		if (!str_to_u64(argv[i], 0, i == 2 ? 32 : i == 3 ? 63 : 16384, &v[i]))
+	for (int i = 0; i < argc; i++) {
+		if (i == 4 && !strcmp(argv[i], "no"))
+			hint.enabled = false;
+		else if (i == 4 ? strcmp(argv[i], "yes") : !str_to_u64(argv[i], 0, max[i], &v[i]))
 			return fail_argument(c, "Error parsing display size '%s'", argv[i]);
-	if (host_vm_display_hint(c->host, vm, (int)v[3], (int)v[0], (int)v[1], (int)v[2], &e))
-		return fail_api(c, &e, &console);
-	return 0;
+	}
+	hint.width = (int)v[0];
+	hint.height = (int)v[1];
+	hint.bpp = (int)v[2];
+	hint.display = (int)v[3];
+	hint.placed = argc == 7;
+	hint.x = (int)v[5];
+	hint.y = (int)v[6];
+	return host_vm_display_hint(c->host, vm, &hint, &e) ? fail_api(c, &e, &console) : 0;
 }
 
 static int

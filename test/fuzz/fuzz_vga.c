@@ -28,7 +28,7 @@ build(void)
 	if (machine_open(&m, "fuzz"))
 		abort();
 	pci_add_ports(&m);
-	screen = vga_display(vga_create(&m, 2, 1 << 20, rom, sizeof(rom)));
+	screen = vga_display(vga_create(&m, 2, &(struct vga_rom){ rom, sizeof(rom) }, 1 << 20));
 }
 
 static void

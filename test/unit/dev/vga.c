@@ -26,7 +26,7 @@ setup(void **state)
 	if (machine_open(&f.m, "test"))
 		return -1;
 	pci_add_ports(&f.m);
-	f.vga = vga_create(&f.m, 2, 16 << 20, NULL, 0);
+	f.vga = vga_create(&f.m, 2, &(struct vga_rom){ 0 }, 16 << 20);
 	f.src = vga_display(f.vga);
 	*state = &f;
 	return 0;
