@@ -16,6 +16,7 @@
 
 #include "block/block.h"
 #include "host/inv.h"
+#include "host/unattended.h"
 
 static int
 check_name(const char *name, struct err *e)
@@ -261,6 +262,7 @@ host_vm_unregister(struct host *h, const char *id, bool delete_files, struct err
 	json_t *drop = json_array();
 	struct media_job *job = NULL;
 	struct host_vm *vm = NULL;
+	char *answers = NULL;
 
 	if (db_begin(h, e)) {
 		json_decref(drop);
@@ -275,6 +277,8 @@ host_vm_unregister(struct host *h, const char *id, bool delete_files, struct err
 	}
 	if (!delete_files && vboxfile_write(h, vm, e))
 		goto fail;
+	if (delete_files)
+		answers = host_unattended_medium(h, vm->uuid);
 	if (delete_files ? machine_drop(h, vm, drop, e)
 			 : db_run(h, e, "DELETE FROM machine WHERE uuid = ?", "s", vm->uuid))
 		goto fail;
@@ -285,15 +289,19 @@ host_vm_unregister(struct host *h, const char *id, bool delete_files, struct err
 	if (db_commit(h, e))
 		goto fail;
 	vm_forget_run_dir(h, vm->uuid);
+	if (answers)
+		host_unattended_remove(h, answers);
 	if (delete_files)
 		remove_files(vm, drop);
 	media_job_end(job);
+	free(answers);
 	json_decref(drop);
 	host_vm_free(vm);
 	return 0;
 fail:
 	db_rollback(h);
 	media_job_end(job);
+	free(answers);
 	json_decref(drop);
 	host_vm_free(vm);
 	return -1;

@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -700,6 +701,7 @@ install(struct host *h, struct host_vm *vm, const struct host_unattended *u, str
 		.machine_uuid = vm->uuid,
 		.utc = host_vm_on(vm, HK_RTCUSEUTC, 0),
 		.has_additions = u->install_additions && *u->additions_iso };
+	char *before = host_unattended_medium(h, vm->uuid);
 	uint8_t sector[512];
 	struct media_job *job = NULL;
 	int r = read_first_sector(h, first_disk(vm)->path, sector, e);
@@ -713,11 +715,14 @@ install(struct host *h, struct host_vm *vm, const struct host_unattended *u, str
 			unlink(aux);
 			r = -1;
 		}
+		if (!r && before && strcmp(before, aux) != 0)
+			host_unattended_remove(h, before);
 		media_job_end(job);
 	} else {
 		r = -1;
 	}
 	free(v.crypted);
+	free(before);
 	free(aux);
 	return r;
 }
@@ -733,6 +738,33 @@ host_unattended_install(struct host *h, const char *id, const struct host_unatte
 }
 
 /* ---- afterwards ---- */
+
+char *
+host_unattended_medium(struct host *h, const char *uuid)
+{
+	char *text = NULL, *path = NULL;
+	json_t *note;
+
+	if (host_extra_get(h, uuid, EXTRA_KEY, &text, NULL) || !text)
+		return NULL;
+	note = json_loads(text, 0, NULL);
+	if (*json_text(note, "aux"))
+		path = xstrdup(json_text(note, "aux"));
+	json_decref(note);
+	free(text);
+	return path;
+}
+
+/* The note may have come with somebody's settings file: only what looks like a medium that we made goes. */
+void
+host_unattended_remove(struct host *h, const char *path)
+{
+	struct stat st;
+
+	host_medium_close(h, HOST_DVD, path, false, NULL);
+	if (str_ends(path, "aux.iso") && !lstat(path, &st) && S_ISREG(st.st_mode) && (st.st_mode & 0777) == 0600)
+		unlink(path);
+}
 
 /* The drive that has the disc; NULL: the disc is not where it was put. */
 static const struct host_attachment *
@@ -783,8 +815,7 @@ settle(struct host *h, const char *uuid, json_t *note)
 	if (vm && is_done(h, vm, note)) {
 		json_array_foreach(discs, i, disc) all &= take_out(h, vm, disc);
 		if (all) {
-			host_medium_close(h, HOST_DVD, aux, false, NULL);
-			unlink(aux);
+			host_unattended_remove(h, aux);
 			host_extra_set(h, uuid, EXTRA_KEY, NULL, NULL);
 		}
 	}

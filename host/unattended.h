@@ -55,5 +55,11 @@ void host_unattended_release(struct host_unattended *u);
  * time.
  */
 void host_unattended_settle(struct host *h);
+/*
+ * A machine that goes takes its answer medium with it: where it is (to be freed; NULL: there is none), to be asked while
+ * there is a machine, and its removal, for which no machine may have it in a drive.
+ */
+char *host_unattended_medium(struct host *h, const char *uuid);
+void host_unattended_remove(struct host *h, const char *path);
 
 #endif

@@ -318,3 +318,35 @@ iface eth0 inet dhcp'
 	VBoxManage showvminfo m --machinereadable | grep -qxF '"IDE-1-0"="emptydrive"'
 	[ -z "$(VBoxManage getextradata m Lodge/Unattended | grep -v 'No value')" ]
 }
+
+@test "a machine that is removed before its installation is over takes the answers with it" {
+	debian
+	for base in "" "$PWD/elsewhere-"; do
+		machine
+		vbm unattended install m --iso deb.iso ${base:+--auxiliary-base-path "$base"}
+		succeeds
+		aux=$(mr m IDE-0-0)
+		[[ -f $aux && ( -z $base || $aux == "$base"aux.iso ) ]]
+		grep -qF "$aux" <(VBoxManage list dvds)
+		VBoxManage unregistervm m --delete 2>/dev/null
+		[ ! -e "$aux" ]
+		! grep -qF aux.iso <(VBoxManage list dvds)
+		[ ! -e "$HOME/VirtualBox VMs/m" ]
+	done
+	[ -f deb.iso ]
+}
+
+@test "answers that are made anew elsewhere leave none behind, and a machine that is only let go keeps them" {
+	debian
+	machine
+	VBoxManage unattended install m --iso deb.iso >/dev/null
+	first=$(mr m IDE-0-0)
+	VBoxManage unattended install m --iso deb.iso --auxiliary-base-path "$PWD/again-" >/dev/null
+	[[ ! -e $first && -f again-aux.iso ]]
+	settings=$(mr m CfgFile)
+	VBoxManage unregistervm m
+	[ -f again-aux.iso ]
+	VBoxManage registervm "$settings"
+	VBoxManage unregistervm m --delete 2>/dev/null
+	[ ! -e again-aux.iso ]
+}
