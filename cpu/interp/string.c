@@ -191,13 +191,24 @@ count_of(struct interp_cpu *i, const struct op *op)
 
 /*
  * Before the first run of MOVS and STOS. With 32-bit addresses in 64-bit mode, processors with fast string operations
- * clear the upper halves of their pointers even if the first element faults; those of the others they do not.
+ * clear the upper halves of their pointers even if the first element faults or there is none; those of the others they
+ * do not.
  */
 static inline void
 narrow(struct interp_cpu *i, const struct op *op, int reg)
 {
 	if (op->flags & OP_A32 && op->flags & OP_REP)
 		GPR(reg) = (uint32_t)GPR(reg);
+}
+
+/* Has it no element? Of a count in ECX the rest of RCX is cleared then, too, by any of them. */
+static inline bool
+is_empty(struct interp_cpu *i, const struct op *op)
+{
+	if (likely(count_of(i, op)))
+		return false;
+	narrow(i, op, RCX);
+	return true;
 }
 
 /*
@@ -248,10 +259,10 @@ HANDLER(movs)
 	struct block *next;
 	bool out;
 
-	if (!count_of(i, op))
-		NEXT;
 	narrow(i, op, RSI);
 	narrow(i, op, RDI);
+	if (is_empty(i, op))
+		NEXT;
 	do {
 		n = run_limit(i, count_of(i, op));
 		open_span(i, op, op->seg, RSI, X86_READ, &n, &s);
@@ -290,9 +301,9 @@ HANDLER(stos)
 	struct block *next;
 	bool out;
 
-	if (!count_of(i, op))
-		NEXT;
 	narrow(i, op, RDI);
+	if (is_empty(i, op))
+		NEXT;
 	do {
 		n = run_limit(i, count_of(i, op));
 		open_span(i, op, SEG_ES, RDI, X86_WRITE, &n, &d);
@@ -315,7 +326,7 @@ HANDLER(lods)
 	struct span s;
 	struct block *next;
 
-	if (!count_of(i, op))
+	if (is_empty(i, op))
 		NEXT;
 	do {
 		n = run_limit(i, count_of(i, op));
@@ -373,7 +384,7 @@ HANDLER(scas)
 	struct span d;
 	struct block *next;
 
-	if (!count_of(i, op))
+	if (is_empty(i, op))
 		NEXT;
 	do {
 		n = run_limit(i, count_of(i, op));
@@ -402,7 +413,7 @@ HANDLER(cmps)
 	struct span s, d;
 	struct block *next;
 
-	if (!count_of(i, op))
+	if (is_empty(i, op))
 		NEXT;
 	do {
 		n = run_limit(i, count_of(i, op));

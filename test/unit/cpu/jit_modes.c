@@ -613,6 +613,35 @@ real_mode_with_odd_segments(void **state)
 	assert_int_equal(get32(f, 0x70000 + 0xe) & 0xffff, 1);
 }
 
+/* 32-bit addresses in 64-bit code, and no element: what is left of the registers, as processors do it. */
+#define EMPTY(text)                                                                                                    \
+	"	mov rsi, 0x5a5a5a5a00200000\n"                                                                               \
+	"	mov rdi, 0x5a5a5a5a00200100\n"                                                                               \
+	"	mov rcx, 0x5a5a5a5a00000000\n"                                                                               \
+	"	" text "\n"                                                                                            \
+	"	shr rsi, 63 - 1\n"                                                                                           \
+	"	shr rdi, 63 - 1\n"                                                                                           \
+	"	lea rbx, [rbx * 4]\n"                                                                                        \
+	"	lea rbx, [rbx + rsi * 2]\n"                                                                                  \
+	"	add rbx, rdi\n"                                                                                              \
+	"	or rdx, rcx\n"
+
+GUEST(empty, 64,
+	"	xor ebx, ebx\n"
+	"	xor edx, edx\n" EMPTY(".byte 0x67; rep movsq") EMPTY(".byte 0x67; rep stosq") EMPTY(
+		".byte 0x67; rep lodsb") EMPTY(".byte 0x67; repe cmpsb") EMPTY(".byte 0x67; repne scasd") "	hlt\n");
+
+static void
+string_instructions_without_elements_and_with_32_bit_addresses(void **state)
+{
+	struct mini *f = *state;
+
+	RUN(f, empty);
+	/* MOVS: neither pointer keeps its upper half; STOS: RSI; the others: both */
+	assert_int_equal(REG(f, RBX), ((((0 * 4 + 2) * 4) + 3) * 4 + 3) * 4 + 3);
+	assert_int_equal(REG(f, RDX), 0);
+}
+
 /* What goes beyond the limit faults: a word at 0xffff, code that runs off the end. */
 GUEST(limits, 16,
 	"	mov ax, 0x4000\n"
@@ -760,6 +789,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(task_switches_by_call_jump_and_interrupt),
 	TEST(virtual_8086_mode),
 	TEST(real_mode_with_odd_segments),
+	TEST(string_instructions_without_elements_and_with_32_bit_addresses),
 	TEST(the_ends_of_segments_in_real_mode),
 	TEST(sixteen_bit_code_at_an_odd_base),
 	TEST(segments_that_expand_down),
