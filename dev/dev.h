@@ -113,6 +113,11 @@ struct device *i8254_create(struct machine *m, struct irq irq0);
  */
 struct mc146818;
 struct mc146818 *mc146818_create(struct machine *m, struct irq irq8, bool local_time, int64_t offset_s);
+/*
+ * When the host's time of day has moved against the virtual time by more than `slack_ns` since this was last so (in the
+ * process that saved the machine, maybe), the date moves as far. Returns how far, ns; 0: not.
+ */
+int64_t mc146818_follow(struct mc146818 *r, uint64_t slack_ns);
 void mc146818_cmos_set(struct mc146818 *r, uint8_t index, uint8_t value);
 uint8_t mc146818_cmos_get(struct mc146818 *r, uint8_t index);
 
@@ -223,7 +228,9 @@ struct props;
 struct vmmdev_wires {
 	struct share *share;
 	struct props *props;
-	uint64_t ram, vram; /* bytes, of the machine */
+	uint64_t ram, vram;	/* bytes, of the machine */
+	bool no_time;		/* the guest does not get the host's time of day ... */
+	int64_t time_offset_ms; /* ... which is shown with this added */
 };
 struct vmmdev;
 struct vmmdev *vmmdev_create(struct machine *m, int slot, const struct vmmdev_wires *w, struct err *e);

@@ -6,6 +6,10 @@
  * While the clock runs its date is a sum: an epoch + virtual time. While it is stopped (SET in register B, or a
  * divider that does not run) the time registers are memory, as on the chip, and the sum is made anew when it starts.
  *
+ * The date follows the host's: when that has moved against the virtual time (the machine was saved or paused, the host's
+ * clock was set), the date moves as far (mc146818_follow()), so that what the guest has set it to beside the host's
+ * stays.
+ *
  * Nothing ticks. The flags PF, AF and UF are brought up to date from the time since they were last looked at
  * (update_flags()), and a timer is armed only for the next event that is enabled and only while no interrupt is
  * pending: as long as the guest has not read register C, further events change nothing it could see.
@@ -63,9 +67,10 @@ struct mc146818 {
 	struct device dev;
 	struct irq irq8;
 	struct vtimer event;
-	int64_t epoch_s;   /* the clock's date is epoch_s seconds since 1970, in its own time zone, */
-	uint64_t epoch_ns; /* plus epoch_ns (below a second), plus the virtual time */
-	uint64_t seen;	   /* virtual time up to which the flags are right */
+	int64_t host_base_ns; /* the host's time of day less the virtual time, as of when they were last looked at */
+	int64_t epoch_s;      /* the clock's date is epoch_s seconds since 1970, in its own time zone, */
+	uint64_t epoch_ns;    /* plus epoch_ns (below a second), plus the virtual time */
+	uint64_t seen;	      /* virtual time up to which the flags are right */
 	uint8_t index, index_high;
 	uint8_t cmos[256];
 };
@@ -431,9 +436,41 @@ mc146818_cmos_get(struct mc146818 *r, uint8_t index)
 	return r->cmos[index];
 }
 
+static int64_t
+host_base(struct mc146818 *r)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (int64_t)ts.tv_sec * (int64_t)NS + ts.tv_nsec - (int64_t)clock_now(&r->dev.m->clock);
+}
+
+int64_t
+mc146818_follow(struct mc146818 *r, uint64_t slack_ns)
+{
+	int64_t base = host_base(r), moved, fraction;
+	uint64_t now;
+
+	if (__builtin_sub_overflow(base, r->host_base_ns, &moved))
+		moved = 0; /* a saved state of nobody's making */
+	else if ((uint64_t)(moved < 0 ? -moved : moved) <= slack_ns)
+		return 0;
+	r->host_base_ns = base;
+	if (!running(r))
+		return moved;
+	now = clock_now(&r->dev.m->clock);
+	update_flags(r, now);
+	fraction = (int64_t)fraction_at(r, now) + moved % (int64_t)NS;
+	set_date(r, now, seconds_at(r, now) + moved / (int64_t)NS + floor_div(fraction, (int64_t)NS),
+		(uint64_t)((fraction % (int64_t)NS + (int64_t)NS) % (int64_t)NS));
+	arm(r, now);
+	return moved;
+}
+
 /* ---- the device ---- */
 
 static const struct field fields[] = {
+	FIELD(struct mc146818, host_base_ns),
 	FIELD(struct mc146818, epoch_s),
 	FIELD(struct mc146818, epoch_ns),
 	FIELD(struct mc146818, seen),
@@ -488,6 +525,7 @@ mc146818_create(struct machine *m, struct irq irq8, bool local_time, int64_t off
 	r->irq8 = irq8;
 	vtimer_init(&r->event, &m->clock, expired, r);
 	clock_gettime(CLOCK_REALTIME, &ts);
+	r->host_base_ns = host_base(r);
 	if (local_time && localtime_r(&ts.tv_sec, &tm))
 		offset_s += tm.tm_gmtoff;
 	set_date(r, clock_now(&m->clock), ts.tv_sec + offset_s, (uint64_t)ts.tv_nsec);

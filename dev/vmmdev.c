@@ -93,6 +93,8 @@ struct vmmdev {
 	uint32_t facility[FACILITIES], facility_status[FACILITIES];
 	uint32_t stats[19];
 	uint64_t session;
+	bool no_time;
+	int64_t time_offset_ms;
 	uint64_t last_beat; /* virtual time, 0: no heartbeat was asked for */
 	uint8_t beating;
 	uint32_t hint_width, hint_height, hint_bpp, hint_display; /* the display that somebody wants */
@@ -496,8 +498,10 @@ host_time(struct vmmdev *d, uint8_t *r)
 {
 	struct timespec t;
 
+	if (d->no_time)
+		return SHARE_NOT_SUPPORTED;
 	clock_gettime(CLOCK_REALTIME, &t);
-	put_le64(r + 24, (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000);
+	put_le64(r + 24, (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000 + (uint64_t)d->time_offset_ms);
 	return SHARE_OK;
 }
 
@@ -1084,6 +1088,8 @@ vmmdev_create(struct machine *m, int slot, const struct vmmdev_wires *w, struct 
 	d->props = w->props;
 	d->ram = w->ram;
 	d->vram = w->vram;
+	d->no_time = w->no_time;
+	d->time_offset_ms = w->time_offset_ms;
 	d->spins = sysconf(_SC_NPROCESSORS_ONLN) > 1;
 	pthread_mutex_init(&d->ended_lock, NULL);
 	p->vendor = 0x80ee;

@@ -290,6 +290,19 @@ add_state(struct host *h, const struct host_vm *vm, json_t *doc, struct err *e)
 }
 
 /* VirtualBox's guest device is always there. */
+/* The guest is not to get the host's time of day. */
+static bool
+time_is_kept(struct host *h, const struct host_vm *vm)
+{
+	char *value = NULL;
+	bool yes;
+
+	host_extra_get(h, vm->uuid, HOST_TIME_KEY, &value, NULL);
+	yes = value && !strcmp(value, "1");
+	free(value);
+	return yes;
+}
+
 static int
 add_guest_device(struct host *h, const struct host_vm *vm, json_t *doc, struct err *e)
 {
@@ -297,6 +310,7 @@ add_guest_device(struct host *h, const struct host_vm *vm, json_t *doc, struct e
 
 	if (!props)
 		return -1;
+	json_object_set_new(doc, "host_time", json_boolean(!time_is_kept(h, vm)));
 	json_object_set_new(doc, "guest_device", json_true());
 	json_object_set_new(doc, "shares", vm_shares_config(h, vm));
 	json_object_set_new(doc, "properties", props);

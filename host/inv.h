@@ -107,6 +107,7 @@ char *vm_rule_text(const struct nat_rule *r); /* "name,tcp,ip,port,ip,port" */
 /* ---- share.c ---- */
 
 #define SHARE_SYMLINKS_KEY "VBoxInternal2/SharedFoldersEnableSymlinksCreate/"
+#define HOST_TIME_KEY "VBoxInternal/Devices/VMMDev/0/Config/GetHostTimeDisabled"
 int vm_share_insert(struct host_vm *vm, const struct host_share *s, struct err *e); /* copies */
 void vm_shares_free(struct host_vm *vm);
 int vm_shares_load(struct host *h, struct host_vm *vm, int64_t row, struct err *e);

@@ -337,7 +337,12 @@ make_virtio_balloon(struct pc *p, struct pc_device *d, struct err *e)
 static int
 make_vmmdev(struct pc *p, struct pc_device *d, struct err *e)
 {
-	struct vmmdev_wires w = { .share = d->share, .props = d->props, .ram = p->c->ram, .vram = d->vram };
+	struct vmmdev_wires w = { .share = d->share,
+		.props = d->props,
+		.ram = p->c->ram,
+		.vram = d->vram,
+		.no_time = d->no_host_time,
+		.time_offset_ms = d->time_offset_ms };
 
 	p->guest_device = vmmdev_create(&p->m, d->slot, &w, e);
 	d->made = p->guest_device;

@@ -74,10 +74,12 @@ struct pc_device {
 	void *port_opaque;
 	struct share *share; /* of a vmmdev, as `props`: the caller's */
 	struct props *props;
-	bool not_bootable;     /* firmware does not try it */
-	int boot_priority;     /* among adapters: 1 first, 4 last but for 0 */
-	bool tablet, keyboard; /* of an xhci: an absolute pointer, a keyboard */
-	struct audio *audio;   /* of an ac97 or hda; stays the caller's */
+	bool no_host_time;	/* of a vmmdev: the guest does not get the host's time of day ... */
+	int64_t time_offset_ms; /* ... which it is told with this added */
+	bool not_bootable;	/* firmware does not try it */
+	int boot_priority;	/* among adapters: 1 first, 4 last but for 0 */
+	bool tablet, keyboard;	/* of an xhci: an absolute pointer, a keyboard */
+	struct audio *audio;	/* of an ac97 or hda; stays the caller's */
 	/* filled in by pc_build(): */
 	void *made; /* the device's object */
 	int pci_slot, pci_function;
@@ -164,6 +166,8 @@ struct vga *pc_vga(struct pc *p); /* NULL: there is none */
 
 /* VirtualBox's guest device, dev/dev.h; NULL: there is none. */
 struct vmmdev *pc_guest_device(struct pc *p);
+/* The RTC, as mc146818_follow(); machine lock held. */
+int64_t pc_follow_host_time(struct pc *p, uint64_t slack_ns);
 
 /* The name of row n of the catalogue of devices; NULL behind the last. */
 const char *pc_device_type(int n);

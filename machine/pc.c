@@ -407,6 +407,12 @@ pc_input(struct pc *p)
 	};
 }
 
+int64_t
+pc_follow_host_time(struct pc *p, uint64_t slack_ns)
+{
+	return mc146818_follow(p->rtc, slack_ns);
+}
+
 struct vmmdev *
 pc_guest_device(struct pc *p)
 {

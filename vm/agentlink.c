@@ -89,6 +89,7 @@ vm_agent_open(struct vm *v, struct err *e)
 	v->logins = logins_create();
 	machine_lock(v->m);
 	vm_agent_info_start(v);
+	vm_timesync_start(v);
 	machine_unlock(v->m);
 	return 0;
 }
@@ -97,6 +98,7 @@ void
 vm_agent_close(struct vm *v)
 {
 	machine_lock(v->m);
+	vm_timesync_stop(v);
 	vm_agent_info_stop(v);
 	agent_destroy(v->agent);
 	v->agent = NULL;

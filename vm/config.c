@@ -803,6 +803,7 @@ static const struct key config_keys[] = {
 	KEY(struct vm_config, "cpu_model", cpu_model, K_STRING, 1, 31),
 	KEY(struct vm_config, "hpet", hpet, K_BOOL, 0, 0),
 	KEY(struct vm_config, "rtc_utc", rtc_utc, K_BOOL, 0, 0),
+	KEY(struct vm_config, "host_time", host_time, K_BOOL, 0, 0),
 	KEY(struct vm_config, "rtc_offset_ms", rtc_offset_ms, K_I64, INT64_MIN / 2, INT64_MAX / 2),
 	KEY(struct vm_config, "sandbox", sandbox, K_BOOL, 0, 0),
 	KEY(struct vm_config, "user", user, K_STRING, 0, 63),
@@ -850,7 +851,7 @@ vm_config_new(const char *name)
 	c->cpus = 1;
 	c->engine = xstrdup("auto");
 	c->cpu_model = xstrdup("host");
-	c->hpet = c->rtc_utc = c->sandbox = true;
+	c->hpet = c->rtc_utc = c->host_time = c->sandbox = true;
 	c->cpu_cap = 100;
 	c->user = xstrdup("");
 	c->log = xstrdup("");

@@ -130,7 +130,7 @@ struct vm_config {
 	uint64_t memory_mib;
 	int cpus;
 	char *engine, *cpu_model;
-	bool hpet, rtc_utc, sandbox, boot_menu;
+	bool hpet, rtc_utc, host_time, sandbox, boot_menu;
 	enum vm_triple_fault triple_fault;
 	int64_t rtc_offset_ms;
 	int cpu_cap; /* percent of a host CPU that each virtual one may use */

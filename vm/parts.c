@@ -416,6 +416,8 @@ vm_list_devices(struct vm *v, struct err *e)
 		d->share = vm_share_of(v);
 		d->props = vm_props(v);
 		d->vram = v->c->vga_mib << 20;
+		d->no_host_time = !v->c->host_time;
+		d->time_offset_ms = v->c->rtc_offset_ms;
 	}
 	list_nics(v);
 	for (int i = 0; i < v->c->controller_count; i++)

@@ -101,6 +101,7 @@ struct vm {
 	struct rfb *rfb;
 	struct agent *agent;		/* agentlink.c */
 	struct agent_info *agent_info;	/* agentinfo.c */
+	struct timesync *timesync;	/* timesync.c */
 	struct pc_device *agent_device; /* NULL: none */
 	json_t *sessions;		/* in the guest, as clients told */
 	struct logins *logins;
@@ -292,6 +293,11 @@ void vm_agent_resumed(struct vm *v);
 void vm_agent_info_start(struct vm *v);
 void vm_agent_info_stop(struct vm *v);
 void vm_agent_info_opened(struct vm *v, bool open);
+/* ---- timesync.c: machine lock held ---- */
+void vm_timesync_start(struct vm *v);
+void vm_timesync_stop(struct vm *v);
+/* The machine runs (again), or an agent has come: the time is looked at now. */
+void vm_timesync_check(struct vm *v);
 /* ---- automount.c: machine lock held ---- */
 struct vm_share;
 void vm_automount(struct vm *v);

@@ -278,6 +278,7 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *   "hpet": true,                       : true
  *   "rtc_utc": true,                    false: the RTC shows local time : true
  *   "rtc_offset_ms": 0,                 added to the RTC : 0
+ *   "host_time": true,                  false: what stands still while the machine does is not made up for : true
  *   "sandbox": true,                    false for debugging only : true
  *   "user": "lodge",                    when started as root: become this user before the first guest instruction : ""
  *   "log": "/…/VBox.log",               as --log : stderr with --foreground, else none

@@ -145,6 +145,8 @@ vm_set_state(struct vm *v, enum vm_state s)
 	timestamp(v->since);
 	log_info(v->c->name, "%s%s%s", vm_state_text(s), v->outcome.reason[0] ? ": " : "", v->outcome.reason);
 	vm_status_write(v);
-	if (s == VM_RUNNING)
+	if (s == VM_RUNNING) {
 		vm_agent_resumed(v);
+		vm_timesync_check(v);
+	}
 }

@@ -297,3 +297,43 @@ mem_free() { # in KiB
 	gctl run "${as_joe[@]}" -- /bin/echo again
 	[ "$output" = again ]
 }
+
+clock_is() { # WHAT SECONDS: how far the guest's WHAT is behind the host's time is at most SECONDS
+	local behind
+	case $1 in
+	clock) behind=$(in_guest_says 'date +%s') ;;
+	rtc) behind=$(in_guest_says 'cat /sys/class/rtc/rtc0/since_epoch') ;;
+	esac
+	behind=$(($(date +%s) - behind))
+	echo "the guest's $1 is $behind s behind"
+	[ "${behind#-}" -le "$2" ]
+}
+
+in_guest_says() { # COMMAND of the guest's shell
+	VBoxManage guestcontrol box run --username root --password lodge -- /bin/sh -c "$1"
+}
+
+@test "after a pause and after a saved state the guest has the host's time again, in its clock and its RTC" {
+	clock_is clock 1
+	VBoxManage controlvm box pause
+	sleep 3
+	VBoxManage controlvm box resume
+	wait_for 5 clock_is clock 1
+	clock_is rtc 1
+	VBoxManage controlvm box savestate 2>/dev/null
+	sleep 3
+	VBoxManage startvm box >/dev/null
+	wait_for 5 clock_is clock 1
+	clock_is rtc 1
+}
+
+@test "a guest that is not to get the host's time stays behind, and its RTC with it" {
+	VBoxManage setextradata box VBoxInternal/Devices/VMMDev/0/Config/GetHostTimeDisabled 1
+	VBoxManage controlvm box savestate 2>/dev/null
+	sleep 4
+	VBoxManage startvm box >/dev/null
+	in_guest_says true
+	sleep 1
+	run ! clock_is clock 3
+	run ! clock_is rtc 3
+}

@@ -102,6 +102,21 @@ it's" && $stderr == err ]] || { echo "$status $output $stderr"; return 1; }
 	wait_for 60 VBoxManage guestcontrol deb run "${as_joe[@]}" -- /bin/true
 }
 
+@test "a saved state that is resumed later has the host's time, which QEMU's agent sets" {
+	VBoxManage controlvm deb savestate 2>/dev/null
+	sleep 5
+	VBoxManage startvm deb >/dev/null
+	wait_for 10 time_is_right
+	behind=$(($(date +%s) - $(in_guest cat /sys/class/rtc/rtc0/since_epoch)))
+	[ "${behind#-}" -le 2 ]
+}
+
+time_is_right() {
+	local behind=$(($(date +%s) - $(in_guest date +%s)))
+	echo "the guest is $behind s behind"
+	[ "${behind#-}" -le 1 ]
+}
+
 @test "updateadditions puts our agent in its place, and all of that works with it" {
 	run VBoxManage guestcontrol deb updateadditions
 	echo "$output"

@@ -256,6 +256,33 @@ no_sequence_of_port_accesses_hurts(void **state)
 	}
 }
 
+/* Virtual time that goes by while the host's does not: what a host that set its clock back looks like. */
+static void
+the_date_follows_the_hosts_when_that_moves_against_virtual_time(void **state)
+{
+	int64_t moved;
+
+	mc146818_follow(rtc, 0);
+	board_run(&b, SECOND);
+	assert_int_equal(mc146818_follow(rtc, 5 * SECOND), 0);
+	assert_int_equal(get(0), 0x59);
+	board_run(&b, 36000 * SECOND);
+	assert_int_equal(get(4), 0x09);
+	moved = mc146818_follow(rtc, 5 * SECOND);
+	assert_in_range(-moved, 36000 * SECOND, 36002 * SECOND);
+	/* Beside the host's, as the guest has set it: the leap day is back. */
+	assert_int_equal(get(7), 0x29);
+	assert_int_equal(get(4), 0x23);
+	assert_int_equal(mc146818_follow(rtc, 5 * SECOND), 0);
+	/* The time that a stopped clock shows is the guest's own affair. */
+	set(11, 0x82);
+	set(2, 0x30);
+	board_run(&b, 36000 * SECOND);
+	assert_true(mc146818_follow(rtc, 0) < 0);
+	assert_int_equal(get(2), 0x30);
+	assert_int_equal(get(4), 0x23);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int
@@ -273,6 +300,7 @@ main(void)
 		T(the_alarm_matches_hour_minute_and_second),
 		T(dont_care_alarms_match_every_second_and_impossible_ones_never),
 		T(the_update_interrupt_comes_every_second),
+		T(the_date_follows_the_hosts_when_that_moves_against_virtual_time),
 		T(memory_survives_reset_and_the_upper_bank_has_its_own_ports),
 		T(no_sequence_of_port_accesses_hurts),
 	};

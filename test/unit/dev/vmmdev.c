@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <semaphore.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -60,7 +61,7 @@ open_all(void **state)
 	share = share_open(&o, NULL);
 	f.fd = open(top, O_PATH | O_DIRECTORY);
 	assert_int_equal(share_folder_add(share, &f, NULL), 0);
-	w = (struct vmmdev_wires){ share, props, RAM_SIZE, 1 << 20 };
+	w = (struct vmmdev_wires){ share, props, RAM_SIZE, 1 << 20, *state != NULL, -86400000 };
 	dev = vmmdev_create(&b.m, 4, &w, NULL);
 	assert_non_null(dev);
 	pci_config_write(&b.m.pci, DEVFN, 0x10, PORT, 4);
@@ -347,11 +348,29 @@ test_a_call_that_waits_survives_saving(void **state)
 	assert_int_equal(le32(r + 28), 0);
 }
 
+static void
+test_the_hosts_time_has_the_machines_offset_or_is_refused(void **state)
+{
+	uint8_t *r = head(32, 10);
+	uint64_t now = (uint64_t)time(NULL) - 86400;
+
+	assert_int_equal(send(), 0);
+	assert_in_range(le64(r + 24) / 1000, now, now + 1);
+	close_all(state);
+	*state = share; /* open_all() takes it for a wish */
+	open_all(state);
+	*state = NULL;
+	head(32, 10);
+	assert_int_equal(send(), SHARE_NOT_SUPPORTED);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_requests, open_all, close_all),
+		cmocka_unit_test_setup_teardown(
+			test_the_hosts_time_has_the_machines_offset_or_is_refused, open_all, close_all),
 		cmocka_unit_test_setup_teardown(test_the_balloon_takes_what_was_asked_for, open_all, close_all),
 		cmocka_unit_test_setup_teardown(
 			test_events_raise_the_interrupt_until_they_are_acknowledged, open_all, close_all),
