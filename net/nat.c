@@ -611,6 +611,7 @@ fill_config(SlirpConfig *c, const struct nat_options *o, struct err *e)
 		.if_mtu = LARGE_MTU,
 		.if_mru = LARGE_MTU,
 		.disable_host_loopback = !o->localhost_reachable,
+		.disable_dhcp = o->no_dhcp,
 	};
 	return 0;
 }

@@ -144,6 +144,7 @@ struct nat_options {
 	bool localhost_reachable; /* guest may reach services on the host's loopback through .2 */
 	bool ipv6;		  /* besides IPv4: ::2 is the host, ::3 DNS */
 	const uint8_t *prefix6;	  /* the first 8 bytes of its addresses; NULL: fd17:625c:f037:<2+adapter>::/64 */
+	bool no_dhcp;		  /* somebody else gives out addresses */
 	bool isolated;		  /* DHCP, TFTP and the rules work; nothing else leaves */
 	uint32_t router, dns;	  /* other hosts of the network than .2 and .3 (host order); 0: those */
 	struct nat_rule rules[NAT_RULES_MAX];

@@ -237,6 +237,7 @@ open_slirp(struct uplink *u, struct err *e)
 	static const uint8_t mac[6] = { 0x52, 0x55, 0, 0, 0, 0 };
 	char network[32];
 	struct nat_options o = { .network = network,
+		.no_dhcp = true, /* not even for who asks it alone: it would answer to all */
 		.localhost_reachable = n->c.localhost_reachable || n->c.localhost_reachable6,
 		.ipv6 = n->c.ipv6 && n->c.kind == KIND_NATNETWORK,
 		.prefix6 = n->c.ipv6 ? n->c.prefix6.s6_addr : NULL,

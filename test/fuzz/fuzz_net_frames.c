@@ -55,7 +55,8 @@ cut(const uint8_t *frame, size_t len)
 	struct net_tcp t;
 
 	if (len > NET_FRAME_WIRE && !net_tcp_find(frame, len, &t) && len >= 34 && frame[12] == 8 && !frame[13] &&
-		14u + (frame[16] << 8 | frame[17]) <= len && (frame[14] & 15) >= 5)
+		14u + (frame[16] << 8 | frame[17]) <= len && (frame[14] & 15) >= 5 &&
+		(frame[16] << 8 | frame[17]) >= (frame[14] & 15) * 4)
 		net_cut_ipv4(frame, len, scratch, emit, NULL);
 	if (!net_tcp_find(frame, len, &t))
 		return;
