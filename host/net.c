@@ -116,6 +116,8 @@ check_hostonlyif(json_t *doc, struct err *e)
 	struct in6_addr a6;
 	uint32_t v;
 
+	if (*ip && json_is_true(json_object_get(doc, "dhcp")))
+		return err_set(e, ERR_INVALID, "An address that DHCP gives cannot be %s as well", ip);
 	if (*ip && !ipv4(ip, &v))
 		return err_set(e, ERR_INVALID, "'%s' is not an IPv4 address", ip);
 	if (*ip && !mask_ok(mask, &v))
@@ -336,13 +338,34 @@ id_of(struct host *h, enum host_net kind, const char *name)
 	}
 }
 
+/* Where the host's interface has its address by DHCP, that has to be within the ranges as one that is said. */
+static int
+check_host_dhcp(struct host *h, enum host_net kind, const char *name, json_t *doc, struct err *e)
+{
+	bool is_server = kind == HOST_NET_DHCP && str_starts(name, HOSTONLY_PREFIX);
+	json_t *other;
+	char *server;
+	int r = 0;
+
+	if (!is_server && kind != HOST_NET_HOSTONLYIF)
+		return 0;
+	server = xasprintf(HOSTONLY_PREFIX "%s", name);
+	other = is_server ? host_net_get(h, HOST_NET_HOSTONLYIF, name + strlen(HOSTONLY_PREFIX), NULL)
+			  : host_net_get(h, HOST_NET_DHCP, server, NULL);
+	if (other && json_is_true(json_object_get(is_server ? other : doc, "dhcp")))
+		r = host_hostonly_allowed(AF_INET, json_text(is_server ? doc : other, "lower"), e);
+	json_decref(other);
+	free(server);
+	return r;
+}
+
 int
 host_net_set(struct host *h, enum host_net kind, const char *name, json_t *doc, struct err *e)
 {
 	char *id;
 	int r;
 
-	if (check_doc(kind, name, doc, e) || db_begin(h, e))
+	if (check_doc(kind, name, doc, e) || check_host_dhcp(h, kind, name, doc, e) || db_begin(h, e))
 		return -1;
 	if (make_table(h, e) || store(h, kind, name, doc, e) ||
 		(kind == HOST_NET_NAT && store_nat_dhcp(h, name, doc, e)) || db_commit(h, e)) {

@@ -5,7 +5,7 @@
  * A network is a document in the inventory, a JSON object under its kind and name:
  *
  *	HOST_NET_HOSTONLYIF	"vboxnet0"	{"mac":"0a0027000000", "ip":"192.168.56.1", "mask":"255.255.255.0",
- *						 "ip6":"", "len6":0}
+ *						 "ip6":"", "len6":0, "dhcp":false}
  *	HOST_NET_HOSTONLYNET	"lab"		{"mask", "lower", "upper", "enabled":true, "id":UUID}
  *	HOST_NET_NAT		"NatNetwork"	{"network":"10.0.2.0/24", "enabled":true, "dhcp":true, "ipv6":false,
  *						 "prefix6":"fd17:...::/64", "default6":false,

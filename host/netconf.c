@@ -78,7 +78,6 @@ host_net_id(const struct host_vm *vm, int nic)
 	return NULL;
 }
 
-#define HOSTONLY_PREFIX "HostInterfaceNetworking-"
 #define HOSTONLYNET_PREFIX "hostonly-"
 
 char *
@@ -236,6 +235,7 @@ hostonly_config(struct host *h, json_t *c, const char *name, struct err *e)
 	json_t *doc = host_net_get(h, HOST_NET_HOSTONLYIF, name, e);
 	char *server = xasprintf(HOSTONLY_PREFIX "%s", name);
 	const char *ip = json_text(doc, "ip"), *ip6 = json_text(doc, "ip6");
+	bool dhcp = json_is_true(json_object_get(doc, "dhcp"));
 
 	if (!doc) {
 		free(server);
@@ -245,7 +245,9 @@ hostonly_config(struct host *h, json_t *c, const char *name, struct err *e)
 	json_object_set_new(c, "uplink", json_string("host"));
 	json_object_set_new(c, "interface", json_string(name));
 	json_object_set_new(c, "mac", json_string(json_text(doc, "mac")));
-	if (*ip) {
+	if (dhcp) {
+		json_object_set_new(c, "host_dhcp", json_true());
+	} else if (*ip) {
 		json_object_set_new(c, "network", network_json(ipv4_of(ip), ipv4_of(json_text(doc, "mask"))));
 		json_object_set_new(c, "gateway", json_string(ip));
 	}

@@ -5,6 +5,9 @@
 
 #include "host/net.h"
 
+/* What VirtualBox calls the network of a host-only interface, and its DHCP server, begins so. */
+#define HOSTONLY_PREFIX "HostInterfaceNetworking-"
+
 /* A network's documents have changed: write its configuration anew and, if it runs, have it read that. */
 int net_tell(struct host *h, const char *id, struct err *e);
 /* Remove the directory of a network that does not run. */

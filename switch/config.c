@@ -359,14 +359,15 @@ get_config(json_t *o, struct net_config *c, struct err *e)
 	char mac[16] = "";
 
 	if (check_members(o,
-		    "version name kind network gateway prefix6 default6 uplink interface mac address6 domain forwards "
+		    "version name kind network gateway host_dhcp prefix6 default6 uplink interface mac address6 domain "
+		    "forwards "
 		    "localhost_reachable localhost_reachable6 tftp bootfile guard linger dhcp ",
 		    e) ||
 		get_number(o, "version", SWITCH_CONFIG_VERSION, SWITCH_CONFIG_VERSION, &version, e) ||
 		get_text(o, "name", c->name, sizeof(c->name), e) ||
 		get_word(o, "kind", kinds, ARRAY_LEN(kinds), &kind, e) || get_network(o, c, e) ||
 		get_ipv4(o, "gateway", &c->gateway, e) || get_prefix6(o, c, e) ||
-		get_bool(o, "default6", &c->default6, e) ||
+		get_bool(o, "default6", &c->default6, e) || get_bool(o, "host_dhcp", &c->host_dhcp, e) ||
 		get_word(o, "uplink", uplinks, ARRAY_LEN(uplinks), &uplink, e) ||
 		get_text(o, "interface", c->interface, sizeof(c->interface), e) ||
 		get_text(o, "mac", mac, sizeof(mac), e) ||

@@ -869,3 +869,19 @@ dhcp_input(struct dhcp *d, const uint8_t *frame, size_t len, int64_t now, uint8_
 		return 0;
 	}
 }
+
+uint32_t
+dhcp_take(struct dhcp *d, const uint8_t mac[6], int64_t now, uint32_t *seconds)
+{
+	const struct dhcp_scope *scopes[DHCP_SCOPES_MAX];
+	struct request q = { .mac = mac };
+	struct dhcp_lease *l = lease_for(d, &q, now);
+
+	if (!l)
+		return 0;
+	l->state = DHCP_ACKED;
+	l->issued = now;
+	l->time = *seconds = lease_time(scopes, scopes_of(d, &q, scopes, DHCP_SCOPES_MAX), NULL);
+	d->changed = true;
+	return l->ip;
+}

@@ -89,6 +89,12 @@ void dhcp_reconfigure(struct dhcp *d, const struct dhcp_config *c);
  */
 size_t dhcp_input(struct dhcp *d, const uint8_t *frame, size_t len, int64_t now, uint8_t *out);
 
+/*
+ * The address of `mac`, of which the caller says that it takes it, for *seconds from now on, as if it had asked; 0: there
+ * is none left.
+ */
+uint32_t dhcp_take(struct dhcp *d, const uint8_t mac[6], int64_t now, uint32_t *seconds);
+
 /* Put back what was saved; what does not fit the configuration any more is dropped. */
 void dhcp_restore(struct dhcp *d, const struct dhcp_lease *l);
 /* The lease of `mac` that is in force, or NULL. */

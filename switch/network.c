@@ -34,14 +34,42 @@ net_linger(struct network *n, int s)
 		loop_timer_arm(&n->linger, loop_now() + (uint64_t)s * 1000000000u);
 }
 
+/* The TAP's addresses, where they are others now. */
+static int
+change_addresses(struct network *n, const struct net_config *old, struct err *e)
+{
+	char request[NETHELPER_MESSAGE_MAX], name[16];
+	uint32_t ip = n->c.gateway;
+
+	if (n->tap_fd < 0 || n->c.uplink != UPLINK_HOST || n->helper < 0)
+		return 0;
+	if (old->gateway == n->c.gateway && old->prefix == n->c.prefix && !strcmp(old->address6, n->c.address6))
+		return 0;
+	if (ip)
+		snprintf(request, sizeof(request), "address %u.%u.%u.%u/%u %s", ip >> 24, ip >> 16 & 255, ip >> 8 & 255,
+			ip & 255, n->c.prefix, *n->c.address6 ? n->c.address6 : "-");
+	else
+		snprintf(request, sizeof(request), "address - %s", *n->c.address6 ? n->c.address6 : "-");
+	return helper_ask(n->helper, request, name, e) < 0 ? -1 : 0;
+}
+
+/* The keeper has made a TAP with the addresses of the configuration; one that DHCP gives is known only now. */
+static int
+host_address(struct network *n, struct err *e)
+{
+	if (n->c.host_dhcp && change_addresses(n, &(struct net_config){ 0 }, e))
+		log_error("switch", "%s", e->text);
+	return 0;
+}
+
 static int
 open_parts(struct network *n, struct err *e)
 {
 	n->dir_fd = open(n->dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (n->dir_fd < 0)
 		return err_sys(e, ERR_FILE, errno, "Cannot open '%s'", n->dir);
-	return station_open(n, e) || uplink_open(n, e) || control_open(n, e) || ports_open(n, e) ||
-	       switch_sandbox(n->dir, n->c.tftp, e);
+	return station_open(n, e) || host_address(n, e) || uplink_open(n, e) || control_open(n, e) ||
+	       ports_open(n, e) || switch_sandbox(n->dir, n->c.tftp, e);
 }
 
 static void
@@ -77,6 +105,7 @@ network_run(const char *dir, const struct inherited *i, int ready, struct err *e
 	pthread_mutex_init(&n->lock, NULL);
 	n->loop = loop_open(&n->lock);
 	loop_timer_init(&n->linger, n->loop, nobody_left, n);
+	loop_timer_init(&n->host_lease, n->loop, hostlease_renew, n);
 	/* The interface is there as long as it is not removed, used or not. */
 	n->held = n->tap_fd >= 0 && n->c.kind == KIND_HOSTONLY;
 	net_linger(n, MAX(n->c.linger, EXPECT_S)); /* the machine it was started for takes its time */
@@ -100,25 +129,6 @@ network_run(const char *dir, const struct inherited *i, int ready, struct err *e
 	return r;
 }
 
-/* The TAP's addresses, where they are others now. */
-static int
-change_addresses(struct network *n, const struct net_config *old, struct err *e)
-{
-	char request[NETHELPER_MESSAGE_MAX], name[16];
-	uint32_t ip = n->c.gateway;
-
-	if (n->tap_fd < 0 || n->c.uplink != UPLINK_HOST || n->helper < 0)
-		return 0;
-	if (old->gateway == n->c.gateway && old->prefix == n->c.prefix && !strcmp(old->address6, n->c.address6))
-		return 0;
-	if (ip)
-		snprintf(request, sizeof(request), "address %u.%u.%u.%u/%u %s", ip >> 24, ip >> 16 & 255, ip >> 8 & 255,
-			ip & 255, n->c.prefix, *n->c.address6 ? n->c.address6 : "-");
-	else
-		snprintf(request, sizeof(request), "address - %s", *n->c.address6 ? n->c.address6 : "-");
-	return helper_ask(n->helper, request, name, e) < 0 ? -1 : 0;
-}
-
 int
 network_reload(struct network *n, struct err *e)
 {
@@ -128,15 +138,15 @@ network_reload(struct network *n, struct err *e)
 	if (config_read(n->dir, &fresh, e))
 		return -1;
 	n->c = fresh;
+	station_reload(n); /* first: the gateway may be what its DHCP server says */
 	r = change_addresses(n, &old, e);
-	if (old.gateway != fresh.gateway || old.network != fresh.network || old.prefix != fresh.prefix ||
+	if (old.gateway != n->c.gateway || old.network != fresh.network || old.prefix != fresh.prefix ||
 		old.localhost_reachable != fresh.localhost_reachable ||
 		old.localhost_reachable6 != fresh.localhost_reachable6 || old.forward_count != fresh.forward_count ||
 		memcmp(old.forwards, fresh.forwards, sizeof(old.forwards)) || old.ipv6 != fresh.ipv6 ||
 		memcmp(&old.prefix6, &fresh.prefix6, sizeof(old.prefix6)) || strcmp(old.tftp, fresh.tftp) ||
 		old.uplink != fresh.uplink)
 		uplink_reload(n);
-	station_reload(n);
 	ports_reload(n);
 	if (!n->port_count)
 		net_linger(n, n->c.linger);

@@ -36,6 +36,7 @@ struct net_config {
 	uint32_t network, netmask, gateway; /* host order; 0: none */
 	unsigned prefix;
 	bool ipv6, default6;
+	bool host_dhcp; /* the gateway is what our DHCP server gives to `mac` */
 	struct in6_addr prefix6;
 	unsigned prefix6_len;
 	char address6[64]; /* "fd00::1/64" of the TAP, or "" */
@@ -119,7 +120,7 @@ struct network {
 	size_t later_len;
 	uint64_t later_dropped;
 	bool held; /* stays when nobody is plugged in */
-	struct loop_timer linger;
+	struct loop_timer linger, host_lease;
 	struct station *station;
 	struct uplink *uplink;
 	struct control *control;
@@ -181,6 +182,12 @@ void hosts6_note(struct network *n, const uint8_t ip[16], const uint8_t mac[6]);
 /* The address of `mac` that its name stands for; false: none is known. */
 bool hosts6_find(const struct network *n, const uint8_t mac[6], uint8_t out[16]);
 const uint8_t *hosts6_owner(const struct network *n, const uint8_t ip[16]); /* NULL: nobody */
+
+/* ---- hostlease.c ---- */
+
+/* Where the host's interface has its address by DHCP: it becomes the network's gateway. */
+void hostlease_take(struct network *n);
+void hostlease_renew(void *network);
 
 /* ---- resolver.c: questions of machines to the host's name servers ---- */
 

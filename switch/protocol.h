@@ -67,6 +67,7 @@
  *  "kind":"natnetwork",		natnetwork hostonly hostonlynet intnet bridged : intnet
  *  "network":"10.0.2.0/24",		: none; then there is no IPv4 of the switch's own
  *  "gateway":"10.0.2.1",		the host's side: NAT's router, the host's address on a host-only network
+ *  "host_dhcp":false,			uplink host: the gateway's address is the one that DHCP gives to `mac`
  *  "prefix6":"fd17:625c:f037:2::/64",	routers' advertisements for it : none
  *  "default6":false,			advertise a default route
  *  "uplink":"nat",			none nat host bridge : none. host: TAP `interface` with `gateway`, in user mode

@@ -689,6 +689,15 @@ configure(struct station *s)
 		loop_timer_cancel(&s->ra);
 }
 
+/* What it is has to be guarded. */
+static void
+take_host_lease(struct station *s)
+{
+	hostlease_take(s->n);
+	if (s->n->c.host_dhcp)
+		configure(s);
+}
+
 int
 station_open(struct network *n, struct err *e)
 {
@@ -709,6 +718,7 @@ station_open(struct network *n, struct err *e)
 	configure(s);
 	if (s->serving)
 		leases_load(n->dir, &s->dhcp);
+	take_host_lease(s);
 	return 0;
 }
 
@@ -725,6 +735,7 @@ station_reload(struct network *n)
 	configure(s);
 	if (s->serving && !served)
 		leases_load(n->dir, &s->dhcp);
+	take_host_lease(s);
 	save_leases(s);
 }
 

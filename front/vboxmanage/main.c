@@ -162,6 +162,7 @@ static const struct verb verbs[] = {
 	{ "hostonlyif", cmd_hostonlyif,
 		"create\n"
 		"remove INTERFACE\n"
+		"ipconfig INTERFACE --dhcp\n"
 		"ipconfig INTERFACE --ip ADDRESS [--netmask MASK]\n"
 		"ipconfig INTERFACE --ipv6 ADDRESS [--netmasklengthv6 LENGTH]",
 		"ipconfig vboxnet0 --ip 192.168.56.1", false },

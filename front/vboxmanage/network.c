@@ -111,6 +111,7 @@ hostonlyif_ipconfig(struct cli *c, int argc, char **argv)
 	struct err e = { 0 };
 	json_t *doc;
 	int id, status = 0;
+	bool dhcp = false;
 
 	while ((id = args_next(&a)) != ARG_END) {
 		if (id == ARG_BAD)
@@ -120,7 +121,7 @@ hostonlyif_ipconfig(struct cli *c, int argc, char **argv)
 		if (id == ARG_WORD)
 			name = a.text;
 		else if (id == IF_DHCP)
-			return fail_plain(c, "A host-only interface cannot get its address by DHCP here");
+			dhcp = true;
 		else if (id == IF_IP)
 			ip = a.text;
 		else if (id == IF_MASK)
@@ -132,7 +133,11 @@ hostonlyif_ipconfig(struct cli *c, int argc, char **argv)
 	}
 	if (!name)
 		return fail_syntax(c, "No interface name was specified");
-	if (!ip && !ip6)
+	if (dhcp && (ip || mask || ip6 || len6))
+		return fail_syntax(c,
+			"You can not use --dhcp with static ip configuration parameters: --ip, --netmask, --ipv6 and "
+			"--netmasklengthv6.");
+	if (!dhcp && !ip && !ip6)
 		return fail_syntax(c, "Neither --dhcp nor --ip nor --ipv6 was specified");
 	if ((ip && ip6) || (mask && !ip) || (len6 && !ip6))
 		return fail_syntax(c, "You can not use static ip and dhcp, or IPv4 and IPv6, at the same time");
@@ -141,7 +146,11 @@ hostonlyif_ipconfig(struct cli *c, int argc, char **argv)
 	doc = find_interface(c, name, &status);
 	if (!doc)
 		return status;
-	if (ip) {
+	if (dhcp || ip)
+		json_object_set_new(doc, "dhcp", json_boolean(dhcp));
+	if (dhcp) {
+		json_object_set_new(doc, "ip", json_string(""));
+	} else if (ip) {
 		json_object_set_new(doc, "ip", json_string(strcmp(ip, "0.0.0.0") ? ip : ""));
 		json_object_set_new(doc, "mask", json_string(mask ? mask : "255.255.255.0"));
 	} else {
@@ -183,7 +192,7 @@ cmd_hostonlyif(struct cli *c, int argc, char **argv)
 
 /* VirtualBox makes a UUID of an interface's name and MAC address; a script only compares it. */
 static void
-print_netif(const struct host_netif *n, const char *status)
+print_netif(const struct host_netif *n, bool dhcp, const char *status)
 {
 	unsigned char name[16] = { 0 };
 
@@ -192,8 +201,8 @@ print_netif(const struct host_netif *n, const char *status)
 	printf("GUID:            %02x%02x%02x%02x-%02x%02x-4%x%02x-8000-%.2s%.2s%.2s%.2s%.2s%.2s\n", name[3], name[2],
 		name[1], name[0], name[5], name[4], name[7] & 15u, name[6], n->mac, n->mac + 3, n->mac + 6, n->mac + 9,
 		n->mac + 12, n->mac + 15);
-	printf("DHCP:            Disabled\nIPAddress:       %s\nNetworkMask:     %s\nIPV6Address:     %s\n", n->ip,
-		n->mask, n->ip6);
+	printf("DHCP:            %s\nIPAddress:       %s\nNetworkMask:     %s\nIPV6Address:     %s\n",
+		dhcp ? "Enabled" : "Disabled", n->ip, n->mask, n->ip6);
 	printf("IPV6NetworkMaskPrefixLength: %u\nHardwareAddress: %s\n", n->prefix6, n->mac);
 	printf("MediumType:      Ethernet\nWireless:        %s\nStatus:          %s\n", n->wireless ? "Yes" : "No",
 		status);
@@ -212,9 +221,29 @@ list_bridgedifs(struct cli *c, bool full)
 		return fail_api(c, &e, &host_site);
 	for (size_t i = 0; i < count; i++)
 		if (!str_starts(list[i].name, "vboxnet") && !str_starts(list[i].name, "lodge"))
-			print_netif(&list[i], list[i].up ? "Up" : "Down");
+			print_netif(&list[i], false, list[i].up ? "Up" : "Down");
 	free(list);
 	return 0;
+}
+
+/* What the network's DHCP server gave to the interface itself, if it did. */
+static void
+leased_address(struct cli *c, const char *name, const char *id, const char *mac, struct host_netif *n)
+{
+	char *server = xasprintf("HostInterfaceNetworking-%s", name);
+	json_t *doc = host_net_get(c->host, HOST_NET_DHCP, server, NULL), *leases = host_net_leases(c->host, id), *v;
+	size_t i;
+
+	json_array_foreach(leases, i, v)
+	{
+		if (!doc || strcmp(doc_text(v, "mac"), mac) != 0 || strcmp(doc_text(v, "state"), "acked") != 0)
+			continue;
+		snprintf(n->ip, sizeof(n->ip), "%s", doc_text(v, "ip"));
+		snprintf(n->mask, sizeof(n->mask), "%s", doc_text(doc, "mask"));
+	}
+	json_decref(leases);
+	json_decref(doc);
+	free(server);
 }
 
 int
@@ -231,6 +260,7 @@ list_hostonlyifs(struct cli *c, bool full)
 		struct host_netif n = { 0 };
 		const char *m = doc_text(doc, "mac");
 		char *id = host_net_id_of("hostonly", name);
+		bool dhcp = doc_on(doc, "dhcp");
 
 		snprintf(n.name, sizeof(n.name), "%s", name);
 		snprintf(n.ip, sizeof(n.ip), "%s", *doc_text(doc, "ip") ? doc_text(doc, "ip") : "0.0.0.0");
@@ -238,7 +268,9 @@ list_hostonlyifs(struct cli *c, bool full)
 		snprintf(n.ip6, sizeof(n.ip6), "%s", doc_text(doc, "ip6"));
 		n.prefix6 = (unsigned)json_integer_value(json_object_get(doc, "len6"));
 		snprintf(n.mac, sizeof(n.mac), "%.2s:%.2s:%.2s:%.2s:%.2s:%.2s", m, m + 2, m + 4, m + 6, m + 8, m + 10);
-		print_netif(&n, host_net_running(c->host, id) ? "Up" : "Down");
+		if (dhcp)
+			leased_address(c, name, id, m, &n);
+		print_netif(&n, dhcp, host_net_running(c->host, id) ? "Up" : "Down");
 		free(id);
 	}
 	json_decref(all);

@@ -71,10 +71,52 @@ teardown() {
 	[[ -e /etc/vbox/networks.conf ]] || fails_with 1 "E_ACCESSDENIED (0x80070005)"
 	vbm hostonlyif ipconfig vboxnet0 --ip 192.168.60.300
 	fails_with 1 "is not an IPv4 address"
-	vbm hostonlyif ipconfig vboxnet0 --dhcp
-	fails_with 1 "cannot get its address by DHCP"
+	vbm hostonlyif ipconfig vboxnet0 --dhcp --ip 192.168.60.1
+	fails_with 2 "You can not use --dhcp with static ip configuration parameters"
 	vbm hostonlyif ipconfig vboxnet0
 	fails_with 2 "Neither --dhcp nor --ip nor --ipv6 was specified"
+}
+
+host_address() { # of vboxnet0, as its switch's own namespace has it
+	nsenter -t "$(cut -d' ' -f1 "$LODGE_HOME/net/hostonly-vboxnet0/lock")" -n ip -4 -o addr show dev vboxnet0 | awk '{ print $4 }'
+}
+has_address() { [[ $(host_address) == "$1" ]]; }
+
+@test "hostonlyif ipconfig --dhcp: the interface has its address from the network's DHCP server" {
+	VBoxManage hostonlyif create
+	has_address 192.168.56.1/24
+	vbm hostonlyif ipconfig vboxnet0 --dhcp
+	says ""
+	has_address "" # there is no server yet
+	vbm list hostonlyifs
+	has_line "DHCP:            Enabled"
+	has_line "IPAddress:       0.0.0.0"
+	VBoxManage dhcpserver add --ifname vboxnet0 --ip 192.168.57.2 --netmask 255.255.255.0 --lowerip 192.168.57.10 \
+		--upperip 192.168.57.20 --enable
+	has_address 192.168.57.10/24
+	vbm list hostonlyifs
+	has_line "IPAddress:       192.168.57.10"
+	has_line "NetworkMask:     255.255.255.0"
+	vbm dhcpserver findlease --interface vboxnet0 --mac-address 0a:00:27:00:00:00
+	[[ $output == *"IP Address:  192.168.57.10"*"State:       acked"* ]]
+	VBoxManage dhcpserver modify --ifname vboxnet0 --mac-address 0a:00:27:00:00:00 --fixed-address 192.168.57.77
+	has_address 192.168.57.77/24
+	before=$(<"$LODGE_HOME/net/hostonly-vboxnet0/lock")
+	kill -9 "${before#* }" # the next switch takes the same again
+	for ((i = 0; i < 100; i++)); do
+		[[ $(<"$LODGE_HOME/net/hostonly-vboxnet0/lock") == "$before" ]] || break
+		sleep 0.1
+	done
+	has_address 192.168.57.77/24
+	[[ -e /etc/vbox/networks.conf ]] || {
+		vbm dhcpserver modify --ifname vboxnet0 --ip 10.1.1.2 --lowerip 10.1.1.3 --upperip 10.1.1.9
+		fails_with 1 "not within the ranges"
+	}
+	vbm hostonlyif ipconfig vboxnet0 --ip 192.168.56.1
+	says ""
+	has_address 192.168.56.1/24
+	vbm list hostonlyifs
+	has_line "DHCP:            Disabled"
 }
 
 @test "dhcpserver add, modify and remove, and the list as clients parse it" {
