@@ -8,7 +8,8 @@ TCG, pair by pair on the same host.
 Needs OUT/demo.iso.vmlinuz and .initrd (tools/make-iso) and OUT/cache; the modules that the initial RAM disk lacks are
 taken from the kernel's package. The tree: N files of 0.2 to 20 KiB, 6 KiB in the mean, 40 a directory. Reading: tar
 into memory. Writing: tar out of memory into another directory, then sync. Times are the guest's (CLOCK_MONOTONIC),
-which both machines keep in step with the host's. What is said last are medians.
+which both machines keep in step with the host's. "cpu" is
+the processor time of the whole run on the host, boot and all. What is said last are medians.
 """
 import argparse
 import base64
@@ -16,6 +17,7 @@ import glob
 import os
 import random
 import re
+import resource
 import shutil
 import statistics
 import subprocess
@@ -81,12 +83,14 @@ def run(kind, out, work, share):
                "-initrd", f"{work}/initrd", "-append", append, "-serial", f"file:{log}", "-display", "none",
                "-no-reboot", "-nic", "none", "-virtfs",
                f"local,path={share},mount_tag=src,security_model=none,multidevs=remap"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(cmd, check=False, timeout=600, stdin=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     text = open(log, errors="replace").read()
-    times = {}
+    times = {"cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
     for word, a, b in re.findall(r"BENCH-(\w+) ([\d.]+) ([\d.]+)", text):
         times[word.lower()] = float(b) - float(a)
-    if len(times) != 3:
+    if len(times) != 4:
         sys.exit(f"{kind}: the guest did not finish; its console is\n{text[-2000:]}")
     shutil.rmtree(f"{share}/new")
     return times
@@ -109,12 +113,12 @@ def main():
         for n in range(o.pairs):
             for kind in kinds:
                 t = run(kind, o.out, work, share)
-                print(f"pair {n + 1} {kind:5}: " + ", ".join(f"{w} {t[w]:.2f} s" for w in ("read", "write", "stat")) +
+                print(f"pair {n + 1} {kind:5}: " + ", ".join(f"{w} {t[w]:.2f} s" for w in ("read", "write", "stat", "cpu")) +
                       f", load {os.getloadavg()[0]:.1f}", flush=True)
                 for w, s in t.items():
                     times.setdefault((kind, w), []).append(s)
         if len(kinds) == 2:
-            for w in ("read", "write", "stat"):
+            for w in ("read", "write", "stat", "cpu"):
                 ours, theirs = (statistics.median(times[kind, w]) for kind in kinds)
                 print(f"{w:5}: vboxsf {ours:.2f} s, 9p under TCG {theirs:.2f} s, {theirs / ours:.2f} times as fast")
     finally:

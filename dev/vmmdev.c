@@ -25,8 +25,10 @@
  * guest goes on without an interrupt, as after any other request. Otherwise its status says "in progress" and it is
  * completed on the loop, with the event HGCM.
  *
- *	PENDING --- the worker is done ---> DONE      the CPU completes it
- *	PENDING --- the CPU gives up -----> ASYNC --- the worker is done ---> DONE, on `ended`: the loop completes it
+ *	PENDING  --- the worker is done ----> DONE      the CPU completes it
+ *	PENDING  --- not over at once ------> ASLEEP    the CPU sleeps, so that the worker has a processor to run on
+ *	ASLEEP   --- the worker is done ----> DONE      it wakes the CPU, which completes it
+ *	.., ASLEEP - the CPU gives up ------> ASYNC --- the worker is done ---> DONE, on `ended`: the loop completes it
  *
  * A CPU is inside its port access all that time, so the machine can neither be reset nor stopped. A call that the guest
  * cancels is forgotten: nothing is written to its memory any more.
@@ -34,11 +36,13 @@
  * Saving: nothing is in flight but calls that wait for a change (guest properties); their addresses are in `waiting`,
  * and they are made again after loading. What guests have open is share/'s, as bytes in `shared`.
  */
+#include <linux/futex.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -56,7 +60,8 @@
 #define CALLS_MAX 128
 #define CALL_BYTES_MAX (64u << 20)
 #define WAITING_MAX 64
-#define SPIN_NS 80000
+#define SPIN_NS 20000
+#define SLEEP_NS 1000000
 #define IN_PROGRESS 2903 /* VINF_HGCM_ASYNC_EXECUTE */
 #define OS_LINUX 0x53000u
 #define BALLOON_PAGES 256 /* a MiB at a time */
@@ -64,7 +69,7 @@
 /* Events. */
 enum { EVENT_HGCM = 2, EVENT_DISPLAY = 4, EVENT_RESTORED = 16, EVENT_BALLOON = 64, EVENTS = 0x7ff };
 
-enum { CALL_PENDING, CALL_ASYNC, CALL_DONE };
+enum { CALL_PENDING, CALL_ASLEEP, CALL_ASYNC, CALL_DONE };
 
 struct call {
 	struct share_call c;
@@ -369,13 +374,27 @@ call_ended(struct share_call *c)
 	struct call *k = container_of(c, struct call, c);
 	struct vmmdev *d = k->d;
 
-	if (atomic_exchange(&k->state, CALL_DONE) != CALL_ASYNC)
+	int was = atomic_exchange(&k->state, CALL_DONE);
+
+	if (was == CALL_ASLEEP) /* the call may be gone by now: nobody else's sleep is harmed by the wake-up */
+		syscall(SYS_futex, &k->state, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+	if (was != CALL_ASYNC)
 		return;
 	pthread_mutex_lock(&d->ended_lock);
 	k->next_ended = d->ended;
 	d->ended = k;
 	pthread_mutex_unlock(&d->ended_lock);
 	loop_post(d->pci.dev.m->loop, complete_ended, d);
+}
+
+static void
+sleep_a_moment(struct call *k)
+{
+	struct timespec t = { .tv_nsec = SLEEP_NS };
+	int pending = CALL_PENDING;
+
+	if (atomic_compare_exchange_strong(&k->state, &pending, CALL_ASLEEP))
+		syscall(SYS_futex, &k->state, FUTEX_WAIT_PRIVATE, CALL_ASLEEP, &t, NULL, 0);
 }
 
 /* Without the machine lock: is it over soon? */
@@ -390,6 +409,7 @@ wait_a_moment(struct call *k)
 	while (atomic_load_explicit(&k->state, memory_order_acquire) != CALL_DONE && loop_now() < end)
 		for (int i = 0; i < 16; i++)
 			__builtin_ia32_pause();
+	sleep_a_moment(k);
 	machine_lock(m);
 }
 
@@ -398,7 +418,7 @@ static int
 make_call(struct vmmdev *d, gpa_t at, uint8_t *request, uint32_t size, bool spin)
 {
 	struct call *k = xcalloc(1, sizeof(*k));
-	int r, pending = CALL_PENDING;
+	int r;
 
 	k->d = d;
 	k->at = at;
@@ -418,8 +438,9 @@ make_call(struct vmmdev *d, gpa_t at, uint8_t *request, uint32_t size, bool spin
 	share_submit(d->share, &k->c);
 	if (spin && d->spins && atomic_load(&k->state) == CALL_PENDING && k->c.folder)
 		wait_a_moment(k);
-	if (atomic_compare_exchange_strong(&k->state, &pending, CALL_ASYNC))
-		return IN_PROGRESS;
+	for (int s = atomic_load(&k->state); s != CALL_DONE;)
+		if (atomic_compare_exchange_weak(&k->state, &s, CALL_ASYNC))
+			return IN_PROGRESS;
 	complete(k);
 	return SHARE_OK;
 }

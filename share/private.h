@@ -43,6 +43,7 @@ struct folder {
 	struct share_call *queue, **queue_tail;
 	atomic_int waiting; /* calls in the queue */
 	atomic_int spinning;
+	uint32_t spin_ns, misses; /* how long a thread spins; how often in a row in vain. Of the thread that spins */
 	bool stop;
 	pthread_t threads[SHARE_THREADS];
 	int thread_count;

@@ -27,6 +27,7 @@
 #include "share/private.h"
 
 #define SPIN_NS 40000
+#define SPIN_TRY_AGAIN 32
 
 int
 share_status(int errnum)
@@ -104,18 +105,27 @@ now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* Look at the queue a little longer; one thread at a time. */
+/*
+ * Look at the queue a little longer; one thread at a time. Where that is in vain, because the guest takes its time or
+ * others have the processors, it becomes shorter, so that it does not take from the guest what it waits for; now and
+ * then the whole time is tried again.
+ */
 static void
 spin(struct folder *f)
 {
+	bool hit = false;
 	uint64_t end;
 
 	if (atomic_exchange(&f->spinning, 1))
 		return;
-	end = now_ns() + SPIN_NS;
-	while (!atomic_load_explicit(&f->waiting, memory_order_relaxed) && now_ns() < end)
+	if (!f->spin_ns || f->misses % SPIN_TRY_AGAIN == SPIN_TRY_AGAIN - 1)
+		f->spin_ns = SPIN_NS;
+	end = now_ns() + f->spin_ns;
+	while (!(hit = atomic_load_explicit(&f->waiting, memory_order_relaxed)) && now_ns() < end)
 		for (int i = 0; i < 16; i++)
 			__builtin_ia32_pause();
+	f->spin_ns = hit ? SPIN_NS : MAX(f->spin_ns / 2, 1000u);
+	f->misses = hit ? 0 : f->misses + 1;
 	atomic_store(&f->spinning, 0);
 }
 
