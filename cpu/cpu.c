@@ -407,22 +407,12 @@ vcpu_room(size_t size)
 static struct vcpu *
 vcpu_memory(size_t size)
 {
-	size_t room = vcpu_room(size), before;
-	uint8_t *p = mmap(NULL, room + LARGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *p = calloc(1, vcpu_room(size) + LARGE_PAGE);
+	struct vcpu *v = p ? (struct vcpu *)(void *)(p + (-(uintptr_t)p & (LARGE_PAGE - 1))) : NULL;
 
-	if (p == MAP_FAILED)
-		return NULL;
-	before = -(uintptr_t)p & (LARGE_PAGE - 1);
-	if (before)
-		munmap(p, before);
-	munmap(p + before + room, LARGE_PAGE - before);
-	return (struct vcpu *)(void *)(p + before);
-}
-
-static void
-vcpu_memory_free(struct vcpu *v)
-{
-	munmap(v, vcpu_room(v->engine->vcpu_size));
+	if (v)
+		v->memory = p;
+	return v;
 }
 
 void
@@ -453,7 +443,7 @@ open_one(struct cpus *c, int i, struct err *e)
 	c->m->intc.cpu[i] = (struct cpu_port){ .opaque = v, .signal = port_signal };
 	if (c->engine->open(v, e)) {
 		pthread_cond_destroy(&v->wake);
-		vcpu_memory_free(v);
+		free(v->memory);
 		c->cpu[i] = NULL;
 		return -1;
 	}
@@ -565,7 +555,7 @@ cpus_close(struct cpus *c)
 		c->m->intc.cpu[i] = (struct cpu_port){ 0 };
 		c->engine->close(v);
 		pthread_cond_destroy(&v->wake);
-		vcpu_memory_free(v);
+		free(v->memory);
 		c->cpu[i] = NULL;
 	}
 	if (c->engine->close_machine)

@@ -90,6 +90,7 @@ struct vcpu {
 	enum vcpu_run_state run_state;
 	bool bsp;
 	uint8_t sipi_vector; /* valid with REQ_SIPI */
+	void *memory;	     /* to be freed: it begins somewhere before this */
 	struct machine *m;
 	struct cpus *cpus;
 	const struct cpu_engine *engine;
