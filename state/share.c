@@ -177,7 +177,7 @@ all_zero(const uint8_t *p, uint64_t n)
 	return !p[0] && !memcmp(p, p + 1, n - 1);
 }
 
-/* The page is not there, and so is zeroes: looking at it would only make it be there. */
+/* The page is not there, and so is zeroes: looking at it would only make it be there. Not so of pages of a layer. */
 static bool
 absent(const uint64_t *entry, uint64_t at)
 {
@@ -247,7 +247,7 @@ fill_some(void *opaque)
 static int
 write_layer(const struct state_share *s, struct layer *l, const struct mem *mem)
 {
-	struct fill f = { .mem = mem, .l = l, .pagemap = s->pagemap, .total = total_size(mem) };
+	struct fill f = { .mem = mem, .l = l, .pagemap = s->layers ? -1 : s->pagemap, .total = total_size(mem) };
 	pthread_t t[STATE_THREADS_MAX];
 	unsigned count = state_threads(), made = 0;
 	uint8_t number[16];

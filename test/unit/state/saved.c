@@ -264,7 +264,7 @@ live_trip(struct fixture *f, int uffd)
 	disturb(f, &a);
 	w.r = &a;
 	pthread_create(&t, NULL, write_memory, &w);
-	l = state_live_open(fd, pc_machine(a.pc), pc_cpus(a.pc), uffd, &e);
+	l = state_live_open(fd, pc_machine(a.pc), pc_cpus(a.pc), uffd, NULL, &e);
 	if (!l)
 		fail_msg("%s", e.text);
 	/* It stands still: nothing writes. */
@@ -322,6 +322,35 @@ without_userfaultfd_memory_is_written_in_rounds(void **state)
 }
 
 /* ---- copies ---- */
+
+/* What lies between two pages that were written goes into the next layer with them, and was not looked at since. */
+static void
+a_machine_that_is_shared_again_keeps_what_it_did_not_touch_between(void **state)
+{
+	struct fixture *f = *state;
+	struct rig a;
+	struct state_share *s = state_share_open();
+	uint8_t *then = malloc(RAM);
+	struct err e = { 0 };
+	struct ram *ram;
+
+	assert_int_equal(rig_open(&a, f->dir, &usual, NULL, &e), 0);
+	disturb(f, &a);
+	for (ram = pc_machine(a.pc)->mem.rams; ram->size != RAM;)
+		ram = ram->next;
+	for (uint64_t i = 0; i < RAM / 8; i++)
+		put_le64(ram->host + i * 8, i * 0x9e3779b97f4a7c15u | 1);
+	memcpy(then, ram->host, RAM);
+	for (int round = 0; round < 9; round++) { /* more than there may be layers */
+		assert_int_equal(state_share(s, pc_machine(a.pc), &e), 0);
+		for (uint64_t page = (uint64_t)round; page < RAM / 4096; page += 5)
+			ram->host[page * 4096] = then[page * 4096] = (uint8_t)(round + 1);
+	}
+	assert_memory_equal(ram->host, then, RAM);
+	state_share_close(s);
+	rig_close(&a);
+	free(then);
+}
 
 static void
 a_copy_shares_memory_and_neither_sees_what_the_other_writes(void **state)
@@ -546,6 +575,7 @@ main(void)
 		T(memory_is_that_of_the_moment_though_the_guest_writes_on),
 		T(without_userfaultfd_memory_is_written_in_rounds),
 		T(a_copy_shares_memory_and_neither_sees_what_the_other_writes),
+		T(a_machine_that_is_shared_again_keeps_what_it_did_not_touch_between),
 		T(a_state_of_another_machine_is_refused_with_what_differs),
 		T(a_guest_that_was_told_of_more_features_than_there_are_is_refused),
 		T(a_file_with_one_bit_changed_is_refused_wherever_it_is),
