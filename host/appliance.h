@@ -84,7 +84,7 @@ int host_appliance_change(
 
 struct host_import {
 	bool keep_all_macs, keep_nat_macs, to_vdi;
-	const struct host_media_progress *progress;
+	const struct host_progress *progress;
 	/* What could not be taken over as it is, a sentence each. */
 	void (*note)(void *opaque, const char *sentence);
 	void *opaque;
@@ -104,7 +104,7 @@ struct host_export {
 	bool no_macs, no_macs_but_nat;
 	const struct host_export_system *system;
 	int systems;
-	const struct host_media_progress *progress;
+	const struct host_progress *progress;
 	void (*note)(void *opaque, const char *sentence);
 	void *opaque;
 };

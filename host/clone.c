@@ -165,7 +165,7 @@ static void
 tell(void *opaque, int percent)
 {
 	struct cloning *k = opaque;
-	const struct host_media_progress *p = k->c->progress;
+	const struct host_progress *p = k->c->progress;
 
 	if (p && p->percent && k->copies)
 		p->percent(p->opaque, (k->done * 100 + percent) / k->copies);
@@ -174,7 +174,7 @@ tell(void *opaque, int percent)
 static bool
 is_stopped(void *opaque)
 {
-	const struct host_media_progress *p = ((struct cloning *)opaque)->c->progress;
+	const struct host_progress *p = ((struct cloning *)opaque)->c->progress;
 
 	return p && p->stopped && p->stopped(p->opaque);
 }

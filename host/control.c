@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -151,24 +152,49 @@ not_running(const char *name, struct err *e)
 	return err_set(e, ERR_VM_STATE, "Machine '%s' is not currently running.", name);
 }
 
+static bool
+is_stopped(const struct host_progress *p)
+{
+	return p && p->stopped && p->stopped(p->opaque);
+}
+
+/*
+ * Until something can be read. Meanwhile the machine's process is told, over another connection, that who
+ * asked wants no more: it answers the request all the same.
+ */
+static void
+wait_readable(int fd, struct host *h, const struct host_vm *vm, const struct host_progress *p)
+{
+	struct pollfd w = { .fd = fd, .events = POLLIN };
+
+	do
+		if (is_stopped(p))
+			json_decref(vm_call(h, vm, "cancel", json_object(), NULL));
+	while (p && p->stopped && poll(&w, 1, 100) <= 0);
+}
+
 /* The answer, after what may come before it of how far the machine's process is. */
 static json_t *
-receive_answer(int fd, const struct host_progress *p, struct received *got)
+receive_answer(int fd, struct host *h, const struct host_vm *vm, const struct host_progress *p, struct received *got)
 {
 	json_t *o, *percent;
 
-	while ((o = receive_message(fd, got)) && (percent = json_object_get(o, "progress"))) {
-		if (p && p->at)
-			p->at(p->opaque, (int)json_integer_value(percent));
+	for (;;) {
+		wait_readable(fd, h, vm, p);
+		o = receive_message(fd, got);
+		percent = json_object_get(o, "progress");
+		if (!percent)
+			return o;
+		if (p && p->percent)
+			p->percent(p->opaque, (int)json_integer_value(percent));
 		json_decref(o);
 	}
-	return o;
 }
 
 /* Over a connection there is; its result, or NULL and *e. `params` is taken over. */
 static json_t *
-ask(int fd, const struct host_vm *vm, const char *method, json_t *params, int pass, const struct host_progress *p,
-	struct received *got, struct err *e)
+ask(int fd, struct host *h, const struct host_vm *vm, const char *method, json_t *params, int pass,
+	const struct host_progress *p, struct received *got, struct err *e)
 {
 	json_t *request = json_pack("{s:i, s:s, s:o}", "id", 1, "method", method, "params", params);
 	json_t *answer = NULL, *result = NULL;
@@ -180,7 +206,7 @@ ask(int fd, const struct host_vm *vm, const char *method, json_t *params, int pa
 		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &forever, sizeof(forever));
 	}
 	if (!r)
-		answer = receive_answer(fd, p, got);
+		answer = receive_answer(fd, h, vm, p, got);
 	json_decref(request);
 	if (!answer)
 		err_set(e, ERR_VM, "The process of machine '%s' did not answer '%s'", vm->name, method);
@@ -208,7 +234,7 @@ vm_line_call(int fd, const struct host_vm *vm, const char *method, json_t *param
 	struct timeval limit = { .tv_sec = (time_t)(ms / 1000) + CALL_S };
 
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	return ask(fd, vm, method, params, -1, NULL, NULL, e);
+	return ask(fd, NULL, vm, method, params, -1, NULL, NULL, e);
 }
 
 static json_t *
@@ -222,7 +248,7 @@ call(struct host *h, const struct host_vm *vm, const char *method, json_t *param
 		json_decref(params);
 		return NULL;
 	}
-	result = ask(fd, vm, method, params, pass, p, got, e);
+	result = ask(fd, h, vm, method, params, pass, p, got, e);
 	close(fd);
 	return result;
 }
@@ -241,11 +267,11 @@ vm_call_long(struct host *h, const struct host_vm *vm, const char *method, json_
 }
 
 json_t *
-vm_call_fds(struct host *h, const struct host_vm *vm, const char *method, json_t *params, int fds[8], int *fd_count,
-	struct err *e)
+vm_call_fds(struct host *h, const struct host_vm *vm, const char *method, json_t *params, const struct host_progress *p,
+	int fds[8], int *fd_count, struct err *e)
 {
 	struct received got = { .count = 0 };
-	json_t *answer = call(h, vm, method, params, -1, NULL, &got, e);
+	json_t *answer = call(h, vm, method, params, -1, p, &got, e);
 
 	memcpy(fds, got.fds, sizeof(got.fds));
 	*fd_count = got.count;

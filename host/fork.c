@@ -7,6 +7,9 @@
  * disks (overlays on the same images) of its own; its process is given the descriptors of the memory. Its guest goes on
  * where the other was, with a new generation ID; names of hosts inside are left to it.
  *
+ * When it is stopped, the copies that run already are switched off and go, and then the machine's overlays, into what is
+ * behind them: while that lasts the work is noted as one that has not changed the inventory yet.
+ *
  * What two machines cannot both have is changed: ports of the host that are forwarded become free ones, serial ports go
  * to files of their own or are not connected.
  */
@@ -43,6 +46,7 @@ struct forking {
 	int count;
 	int fds[8], fd_count;
 	char engine[16];
+	const struct host_progress *progress;
 };
 
 /* ---- what a copy is ---- */
@@ -180,6 +184,17 @@ plan_copies(struct forking *f, const char *prefix, struct err *e)
 
 /* ---- carrying it out ---- */
 
+static int
+check_stopped(const struct forking *f, struct err *e)
+{
+	const struct host_progress *p = f->progress;
+
+	return p && p->stopped && p->stopped(p->opaque)
+		       ? err_set(e, ERR_FAILED, "The fork of machine '%s' was cancelled; it goes on as before",
+				 f->from->name)
+		       : 0;
+}
+
 static json_t *
 all_paths(const struct forking *f)
 {
@@ -223,6 +238,8 @@ make_images(struct forking *f, struct err *e)
 		for (int i = 0; i < f->disks; i++)
 			if (overlay_create(&f->copy[k].o[i], e))
 				return -1;
+		if (check_stopped(f, e))
+			return -1;
 	}
 	return 0;
 }
@@ -251,8 +268,8 @@ store_own(struct forking *f, struct work *w, json_t *files, struct err *e)
 static int
 stop_and_share(struct forking *f, double *stopped_ms, struct err *e)
 {
-	json_t *answer =
-		vm_call_fds(f->h, f->from, "fork", overlays_request(f->own, f->disks, ""), f->fds, &f->fd_count, e);
+	json_t *answer = vm_call_fds(
+		f->h, f->from, "fork", overlays_request(f->own, f->disks, ""), f->progress, f->fds, &f->fd_count, e);
 
 	if (!answer)
 		return -1;
@@ -269,14 +286,63 @@ start_copies(struct forking *f, struct host_forked *out, struct err *e)
 	for (int k = 0; k < f->count && !r; k++) {
 		int64_t start = now_ns();
 
+		r = check_stopped(f, e);
+		if (r)
+			break;
 		r = vm_start_copy(f->h, f->copy[k].vm->uuid, f->engine, f->fds, f->fd_count, e);
 		out[k].name = xstrdup(f->copy[k].vm->name);
 		snprintf(out[k].uuid, sizeof(out[k].uuid), "%s", f->copy[k].vm->uuid);
 		out[k].ms = (double)(now_ns() - start) / 1e6;
 		if (r)
 			err_wrap(e, "Could not start the copy '%s'", f->copy[k].vm->name);
+		else if (f->progress && f->progress->percent)
+			f->progress->percent(f->progress->opaque, 100 * (k + 1) / f->count);
 	}
 	return r;
+}
+
+/* ---- taking it back ---- */
+
+static void
+remove_copies(struct forking *f, struct host_forked *out)
+{
+	for (int k = 0; k < f->count; k++) {
+		const char *uuid = f->copy[k].vm->uuid;
+
+		if (vm_process_alive(f->h, uuid))
+			host_vm_control(f->h, uuid, HOST_POWEROFF_NOW, NULL);
+		host_vm_unregister(f->h, uuid, true, NULL);
+		free(out[k].name);
+		out[k].name = NULL;
+	}
+}
+
+/* The machine's overlays go. `stored`: the inventory knows of them. */
+static void
+remove_own(struct forking *f, struct work *w, json_t *files, bool stored)
+{
+	struct err e = { 0 };
+	json_t *answer;
+
+	if (stored && work_note(w, files, &e))
+		return;
+	answer = vm_call_long(f->h, f->from, "overlay.remove", overlays_request(f->own, f->disks, ""), NULL, &e);
+	json_decref(answer);
+	snapshot_recover_fork(f->h, f->from->uuid, files);
+}
+
+/* False: it was not stopped. Else *e says so. */
+static bool
+take_back(struct forking *f, struct work *w, json_t *files, bool stored, struct host_forked *out, struct err *e)
+{
+	if (!check_stopped(f, e))
+		return false;
+	if (stored)
+		remove_copies(f, out);
+	work_remove_files(json_object_get(files, "created"));
+	work_remove_folders(json_object_get(files, "folders"));
+	remove_own(f, w, files, stored);
+	return true;
 }
 
 static void
@@ -309,10 +375,10 @@ check(struct forking *f, struct err *e)
 }
 
 int
-host_vm_fork(struct host *h, const char *id, const char *prefix, int count, struct host_forked *out, double *stopped_ms,
-	struct err *e)
+host_vm_fork(struct host *h, const char *id, const char *prefix, int count, const struct host_progress *p,
+	struct host_forked *out, double *stopped_ms, struct err *e)
 {
-	struct forking f = { .h = h, .count = count };
+	struct forking f = { .h = h, .count = count, .progress = p };
 	json_t *files = NULL, *created = NULL;
 	struct work w;
 	int r = -1;
@@ -335,11 +401,15 @@ host_vm_fork(struct host *h, const char *id, const char *prefix, int count, stru
 	r = stop_and_share(&f, stopped_ms, e);
 	if (!r && (make_images(&f, e) || store_own(&f, &w, files, e))) {
 		/* The machine has its new overlays all the same. */
-		snapshot_recover_fork(h, f.from->uuid, files);
-		work_remove_files(created);
+		if (!take_back(&f, &w, files, false, out, e)) {
+			snapshot_recover_fork(h, f.from->uuid, files);
+			work_remove_files(created);
+		}
 		r = -1;
 	} else if (!r) {
 		r = start_copies(&f, out, e);
+		if (r)
+			take_back(&f, &w, files, true, out, e);
 	}
 	work_end(&w);
 out:

@@ -249,10 +249,18 @@ int host_vm_register(struct host *h, const char *cfg_file, char uuid[37], struct
  * in the folder stay, and so does the folder then. */
 int host_vm_unregister(struct host *h, const char *id, bool delete_files, struct err *e);
 
+/*
+ * Of what takes long; each member may be NULL. `stopped` is asked now and then whether to give up: then all is as before,
+ * and the call fails.
+ */
+struct host_progress {
+	void (*percent)(void *opaque, int percent);
+	bool (*stopped)(void *opaque);
+	void *opaque;
+};
+
 /* The machine's folder with all in it goes below `folder` (NULL: where new machines go). It does not run. */
-struct host_media_progress;
-int host_vm_move(
-	struct host *h, const char *id, const char *folder, const struct host_media_progress *p, struct err *e);
+int host_vm_move(struct host *h, const char *id, const char *folder, const struct host_progress *p, struct err *e);
 
 struct host_change {
 	enum host_key key;
@@ -348,20 +356,13 @@ struct host_medium_create {
 int host_medium_create(struct host *h, const struct host_medium_create *c, char uuid[37], struct err *e);
 int host_medium_close(struct host *h, enum host_device type, const char *id, bool delete_file, struct err *e);
 
-/* Progress of work on media. `stopped` is asked now and then whether to give up; the work is undone then. */
-struct host_media_progress {
-	void (*percent)(void *opaque, int percent);
-	bool (*stopped)(void *opaque);
-	void *opaque;
-};
-
 struct host_medium_clone {
 	const char *from, *to; /* UUID or path; `to` a UUID or path of a medium that exists with `existing` */
 	enum host_device type;
 	const char *format;   /* NULL: the source's */
 	const char *password; /* of an encrypted one; the copy has the same key and password. NULL: none */
 	bool fixed, split, stream, existing;
-	const struct host_media_progress *progress;
+	const struct host_progress *progress;
 };
 /* *format (free() it) and uuid: of what was made. */
 int host_medium_clone(struct host *h, const struct host_medium_clone *c, char uuid[37], char **format, struct err *e);
@@ -373,7 +374,7 @@ struct host_convert {
 	uint64_t size; /* of what comes from fd */
 	const char *to, *format, *uuid;
 	bool fixed, split, stream;
-	const struct host_media_progress *progress;
+	const struct host_progress *progress;
 };
 int host_convert_raw(const struct host_convert *c, struct err *e);
 
@@ -382,12 +383,12 @@ int host_medium_set_autoreset(struct host *h, const char *id, bool on, struct er
 int host_medium_set_description(struct host *h, enum host_device type, const char *id, const char *text, struct err *e);
 /* password: of an encrypted disk; NULL: none. Without it an encrypted one is refused where its data has to be read. */
 int host_medium_resize(struct host *h, const char *id, uint64_t size, const char *password,
-	const struct host_media_progress *p, struct err *e);
+	const struct host_progress *p, struct err *e);
 int host_medium_compact(
-	struct host *h, const char *id, const char *password, const struct host_media_progress *p, struct err *e);
+	struct host *h, const char *id, const char *password, const struct host_progress *p, struct err *e);
 /* Move the files; `to` is a path or a directory. uuid: of what was moved. */
 int host_medium_move(struct host *h, enum host_device type, const char *id, const char *to,
-	const struct host_media_progress *p, char uuid[37], struct err *e);
+	const struct host_progress *p, char uuid[37], struct err *e);
 /* The files were moved already: say where. */
 int host_medium_set_location(struct host *h, enum host_device type, const char *id, const char *to, struct err *e);
 /* value NULL: remove it. */
@@ -402,7 +403,7 @@ int host_image_set_uuid(const char *path, const char *uuid, struct err *e);
  */
 struct host_medium_encrypt {
 	const char *id, *password, *fresh, *cipher, *password_id;
-	const struct host_media_progress *progress;
+	const struct host_progress *progress;
 };
 int host_medium_encrypt(struct host *h, const struct host_medium_encrypt *c, struct err *e);
 /* 0: it is the password; ERR_PASSWORD: it is not. */
@@ -460,12 +461,6 @@ void host_shares_free(struct host_share *list, int count);
 
 /* ------------------------------------------------------------------ running machines */
 
-/* How far a long operation is, in percent; may be NULL. */
-struct host_progress {
-	void (*at)(void *opaque, int percent);
-	void *opaque;
-};
-
 /*
  * Operations that make or remove files are written down before they begin, and what a killed one left is put right by
  * whoever opens the inventory next: finished where everything needed is there, else undone. Called by front ends after
@@ -473,7 +468,7 @@ struct host_progress {
  */
 void host_recover(struct host *h, void (*say)(void *opaque, const char *sentence), void *opaque);
 
-/* Write the running machine down and end it. On failure it goes on. */
+/* Write the running machine down and end it. On failure, and when it is stopped, it goes on. */
 int host_vm_save_state(struct host *h, const char *id, const struct host_progress *p, struct err *e);
 /* Throw a saved state away: the machine is powered off then. */
 int host_vm_discard_state(struct host *h, const char *id, struct err *e);
@@ -485,7 +480,7 @@ int host_vm_adopt_state(struct host *h, const char *id, const char *path, struct
  * on where it was. p, or NULL: once p->stopped() says so a machine that does not report soon is given up; that it runs
  * is never undone. The processes that start have a session of their own: Ctrl-C does not reach them.
  */
-int host_vm_start(struct host *h, const char *id, const struct host_media_progress *p, struct err *e);
+int host_vm_start(struct host *h, const char *id, const struct host_progress *p, struct err *e);
 /* Returns 0 when the machine's process has ended, however it did, or -EINTR when a signal was handled first. */
 int host_vm_wait_end(struct host *h, const char *id, struct err *e);
 
@@ -583,7 +578,7 @@ struct host_clone {
 	enum host_clone_mode mode;
 	bool link; /* disks read through to those of the snapshot */
 	bool registered, keep_all_macs, keep_nat_macs, keep_disk_names, keep_hwuuids;
-	const struct host_media_progress *progress; /* stopped, nothing is left of the clone */
+	const struct host_progress *progress; /* stopped, nothing is left of the clone */
 };
 /* *name (free() it) and uuid: what was made. */
 int host_vm_clone(
@@ -616,8 +611,8 @@ struct host_forked {
 	double ms; /* that starting it took */
 };
 /* `count` running copies of a running machine, named "PREFIX-1" and on (NULL: its name). out: room for `count`. */
-int host_vm_fork(struct host *h, const char *id, const char *prefix, int count, struct host_forked *out,
-	double *stopped_ms, struct err *e);
+int host_vm_fork(struct host *h, const char *id, const char *prefix, int count, const struct host_progress *p,
+	struct host_forked *out, double *stopped_ms, struct err *e);
 
 /* ------------------------------------------------------------------ inside the guest of a running machine */
 

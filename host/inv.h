@@ -249,6 +249,8 @@ int work_done(struct work *w, json_t *files, struct err *e);
 void work_end(struct work *w);
 /* The files of such a list, those that are there. */
 void work_remove_files(json_t *list);
+/* Those that are empty. */
+void work_remove_folders(json_t *folders);
 
 /* ---- snapshot.c ---- */
 

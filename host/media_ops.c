@@ -20,7 +20,7 @@
 #include "host/chain.h"
 
 static struct block_progress
-progress_of(const struct host_media_progress *p)
+progress_of(const struct host_progress *p)
 {
 	return p ? (struct block_progress){ p->percent, p->stopped, p->opaque } : (struct block_progress){ 0 };
 }
@@ -618,8 +618,8 @@ rebuild(struct host *h, const char *what, const struct host_medium *m, uint64_t 
 }
 
 int
-host_medium_resize(struct host *h, const char *id, uint64_t size, const char *password,
-	const struct host_media_progress *p, struct err *e)
+host_medium_resize(struct host *h, const char *id, uint64_t size, const char *password, const struct host_progress *p,
+	struct err *e)
 {
 	struct host_medium *m = idle_medium(h, HOST_DISK, id, e);
 	struct block_progress progress = progress_of(p);
@@ -648,8 +648,7 @@ host_medium_resize(struct host *h, const char *id, uint64_t size, const char *pa
 }
 
 int
-host_medium_compact(
-	struct host *h, const char *id, const char *password, const struct host_media_progress *p, struct err *e)
+host_medium_compact(struct host *h, const char *id, const char *password, const struct host_progress *p, struct err *e)
 {
 	struct host_medium *m = idle_medium(h, HOST_DISK, id, e);
 	struct block *b = m ? open_medium(h, m, 0, e) : NULL;
@@ -789,8 +788,8 @@ move_target(const struct host_medium *m, const char *to)
 }
 
 int
-host_medium_move(struct host *h, enum host_device type, const char *id, const char *to,
-	const struct host_media_progress *p, char uuid[37], struct err *e)
+host_medium_move(struct host *h, enum host_device type, const char *id, const char *to, const struct host_progress *p,
+	char uuid[37], struct err *e)
 {
 	struct host_medium *m = idle_medium(h, type, id, e);
 	char *path = m ? move_target(m, to) : NULL, **names = NULL;

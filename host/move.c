@@ -25,7 +25,7 @@
 
 struct moving {
 	struct host *h;
-	const struct host_media_progress *progress;
+	const struct host_progress *progress;
 	uint64_t all, done; /* bytes of files */
 	bool copied;
 };
@@ -317,7 +317,7 @@ check_target(const struct host_vm *vm, const char *to, struct err *e)
 }
 
 int
-host_vm_move(struct host *h, const char *id, const char *folder, const struct host_media_progress *p, struct err *e)
+host_vm_move(struct host *h, const char *id, const char *folder, const struct host_progress *p, struct err *e)
 {
 	struct host_vm *vm = host_vm_load(h, id, e);
 	struct moving m = { .h = h, .progress = p };

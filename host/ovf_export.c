@@ -196,7 +196,7 @@ static void
 disk_at(void *opaque, int percent)
 {
 	struct export *m = opaque;
-	const struct host_media_progress *p = m->x->progress;
+	const struct host_progress *p = m->x->progress;
 
 	/* An .ova is written once more: that is its last tenth. */
 	if (p && p->percent)
@@ -206,7 +206,7 @@ disk_at(void *opaque, int percent)
 static bool
 disk_stopped(void *opaque)
 {
-	const struct host_media_progress *p = ((struct export *)opaque)->x->progress;
+	const struct host_progress *p = ((struct export *)opaque)->x->progress;
 
 	return p && p->stopped && p->stopped(p->opaque);
 }

@@ -358,7 +358,7 @@ static void
 share_at(void *opaque, int percent)
 {
 	struct share *s = opaque;
-	const struct host_media_progress *p = s->m->how->progress;
+	const struct host_progress *p = s->m->how->progress;
 	int all = MAX(s->m->disks, 1) * 100;
 
 	if (p && p->percent)
@@ -368,7 +368,7 @@ share_at(void *opaque, int percent)
 static bool
 share_stopped(void *opaque)
 {
-	const struct host_media_progress *p = ((struct share *)opaque)->m->how->progress;
+	const struct host_progress *p = ((struct share *)opaque)->m->how->progress;
 
 	return p && p->stopped && p->stopped(p->opaque);
 }

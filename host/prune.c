@@ -35,8 +35,8 @@ step_percent(void *opaque, int percent)
 {
 	struct prune *p = opaque;
 
-	if (p->progress && p->progress->at)
-		p->progress->at(p->progress->opaque, (p->disk * 100 + percent) / (p->disks ? p->disks : 1));
+	if (p->progress && p->progress->percent)
+		p->progress->percent(p->progress->opaque, (p->disk * 100 + percent) / (p->disks ? p->disks : 1));
 }
 
 /* ---- where an image is in use ---- */
@@ -208,7 +208,7 @@ static int
 merge_down_live(struct prune *p, const struct medium_row *c, const struct medium_row *parent,
 	const struct host_controller *ctl, const struct host_attachment *at, struct err *e)
 {
-	struct host_progress progress = { step_percent, p };
+	struct host_progress progress = { .percent = step_percent, .opaque = p };
 	bool top = !strcmp(at->medium, c->uuid), gone = false;
 	json_t *place = place_json(ctl, at, c->path, "down");
 	int r = call_machine(p, "merge.start", json_incref(place), &progress, e);
@@ -251,7 +251,7 @@ merge_down(struct prune *p, const struct medium_row *c, const struct medium_row 
 static int
 merge_up(struct prune *p, const struct medium_row *c, const struct medium_row *parent, struct err *e)
 {
-	struct host_progress progress = { step_percent, p };
+	struct host_progress progress = { .percent = step_percent, .opaque = p };
 	struct block_progress bp = { .percent = step_percent, .opaque = p };
 	const struct host_controller *ctl;
 	const struct host_attachment *at;

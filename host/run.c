@@ -408,7 +408,7 @@ spawn(const char *program, char *const argv[], int at, const char *log, const in
  * short once p->stopped() says so.
  */
 static int
-read_line(int fd, const struct host_media_progress *p, char *line, size_t size)
+read_line(int fd, const struct host_progress *p, char *line, size_t size)
 {
 	int64_t deadline = now_ns() + START_TIMEOUT_MS * 1000000ll;
 	bool stopped = false;
@@ -443,7 +443,7 @@ read_line(int fd, const struct host_media_progress *p, char *line, size_t size)
 }
 
 static int
-wait_ready(int fd, pid_t pid, const char *log, const struct host_media_progress *p, struct err *e)
+wait_ready(int fd, pid_t pid, const char *log, const struct host_progress *p, struct err *e)
 {
 	char line[8192];
 	json_t *o = NULL;
@@ -471,7 +471,7 @@ wait_ready(int fd, pid_t pid, const char *log, const struct host_media_progress 
 
 static int
 run_program(struct host *h, const struct host_vm *vm, const char *config, const int *fds, int fd_count,
-	const struct host_media_progress *p, struct err *e)
+	const struct host_progress *p, struct err *e)
 {
 	char number[16];
 	char *program = peer_program("lodge-vm"), *dir = vm_run_dir(h, vm->uuid), *log = fresh_log(vm);
@@ -579,7 +579,7 @@ forget_state(struct host *h, const struct host_vm *vm)
 }
 
 static int
-start_locked(struct host *h, const char *uuid, const struct host_media_progress *p, struct err *e)
+start_locked(struct host *h, const char *uuid, const struct host_progress *p, struct err *e)
 {
 	struct host_vm *vm = load_settled(h, uuid, e);
 	char *config = run_file(h, uuid, FILE_CONFIG);
@@ -607,7 +607,7 @@ start_locked(struct host *h, const char *uuid, const struct host_media_progress 
 }
 
 int
-host_vm_start(struct host *h, const char *id, const struct host_media_progress *p, struct err *e)
+host_vm_start(struct host *h, const char *id, const struct host_progress *p, struct err *e)
 {
 	struct host_vm *vm = host_vm_load(h, id, e);
 	char *dir;

@@ -26,8 +26,8 @@ int vm_line_open(struct host *h, const struct host_vm *vm, struct err *e);
 /* As vm_call(), over such a connection. `ms`: what the request itself may take. */
 json_t *vm_line_call(int fd, const struct host_vm *vm, const char *method, json_t *params, uint64_t ms, struct err *e);
 /* As vm_call_long(); descriptors that come with the answer, at most 8, are the caller's to close. */
-json_t *vm_call_fds(struct host *h, const struct host_vm *vm, const char *method, json_t *params, int fds[8],
-	int *fd_count, struct err *e);
+json_t *vm_call_fds(struct host *h, const struct host_vm *vm, const char *method, json_t *params,
+	const struct host_progress *p, int fds[8], int *fd_count, struct err *e);
 /* The guest properties that a machine begins with; NULL and *e. (guestprop.c) */
 json_t *guestprop_config(struct host *h, const struct host_vm *vm, struct err *e);
 /* A saved machine's hardware has to stay as its guest knows it. */

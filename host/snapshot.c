@@ -257,9 +257,26 @@ overlays_request(const struct overlay *o, int count, const char *state_file)
 
 	for (int i = 0; i < count; i++)
 		json_array_append_new(disks,
-			json_pack("{s:s, s:i, s:i, s:s, s:s, s:s}", "controller", o[i].controller, "port", o[i].port,
-				"device", o[i].device, "path", o[i].path, "format", o[i].format, "uuid", o[i].uuid));
+			json_pack("{s:s, s:i, s:i, s:s, s:s, s:s, s:s, s:s}", "controller", o[i].controller, "port",
+				o[i].port, "device", o[i].device, "path", o[i].path, "format", o[i].format, "uuid",
+				o[i].uuid, "parent", o[i].parent_path, "parent_format", o[i].parent_format));
 	return json_pack("{s:s?, s:o}", "path", state_file[0] ? state_file : NULL, "disks", disks);
+}
+
+/* Images of a machine that is off, unless somebody stops that. */
+static int
+create_overlays(const struct overlay *o, int count, const struct host_progress *p, const char *what, struct err *e)
+{
+	int r = 0;
+
+	for (int i = 0; i < count && !r; i++) {
+		r = overlay_create(&o[i], e);
+		if (p && p->percent)
+			p->percent(p->opaque, 99 * (i + 1) / count);
+	}
+	return r || !p || !p->stopped || !p->stopped(p->opaque)
+		       ? r
+		       : err_set(e, ERR_FAILED, "%s was cancelled; the machine is as before", what);
 }
 
 /* Make the images, here or in the machine's process. */
@@ -269,13 +286,9 @@ make_images(struct host *h, const struct host_vm *vm, const struct host_snapshot
 {
 	static const struct host_progress silent;
 	json_t *answer;
-	int r = 0;
 
-	if (!host_state_live(vm->state)) {
-		for (int i = 0; i < count && !r; i++)
-			r = overlay_create(&o[i], e);
-		return r;
-	}
+	if (!host_state_live(vm->state))
+		return create_overlays(o, count, t->progress, "Taking the snapshot", e);
 	answer = vm_call_long(
 		h, vm, "snapshot.take", overlays_request(o, count, state_file), t->progress ? t->progress : &silent, e);
 	if (!answer)
@@ -450,6 +463,16 @@ snapshot_wait_for_process(struct host *h, const char *uuid)
 	host_vm_free(vm);
 }
 
+static bool
+is_medium(struct host *h, const char *uuid)
+{
+	sqlite3_stmt *s = db_query(h, NULL, "SELECT 1 FROM medium WHERE uuid = ?", "s", uuid);
+	bool is = s && db_step(h, s, NULL) > 0;
+
+	sqlite3_finalize(s);
+	return is;
+}
+
 /* The machine's own overlays of an interrupted fork: attached when they are there, for the guest writes to them. */
 static int
 take_over(struct host *h, const char *uuid, struct overlay *o, int count)
@@ -462,8 +485,33 @@ take_over(struct host *h, const char *uuid, struct overlay *o, int count)
 		vm = host_vm_load(h, uuid, &e);
 	r = r || !vm;
 	for (int i = 0; i < count && !r; i++)
-		r = overlay_register(h, &o[i], &e) || overlay_attach(vm, &o[i]);
+		if (!is_medium(h, o[i].uuid))
+			r = overlay_register(h, &o[i], &e) || overlay_attach(vm, &o[i]);
 	r = r || vm_store(h, vm, &e) || vboxfile_write(h, vm, &e) || db_commit(h, &e);
+	if (r)
+		db_rollback(h);
+	host_vm_free(vm);
+	return r ? -1 : 0;
+}
+
+/* The opposite, of one whose overlays are gone: attached is what was behind them. */
+static int
+give_back(struct host *h, const char *uuid, const struct overlay *o, int count)
+{
+	struct host_vm *vm = NULL;
+	struct err e = { 0 };
+	int r = db_begin(h, &e);
+
+	for (int i = 0; i < count && !r; i++)
+		r = db_run(h, &e,
+			"UPDATE attachment SET medium = (SELECT parent FROM medium WHERE uuid = ?1)"
+			" WHERE medium = (SELECT id FROM medium WHERE uuid = ?1)",
+			"s", o[i].uuid);
+	for (int i = 0; i < count && !r; i++)
+		r = db_run(h, &e, "DELETE FROM medium WHERE uuid = ?", "s", o[i].uuid);
+	if (!r)
+		vm = host_vm_load(h, uuid, &e);
+	r = r || !vm || vboxfile_write(h, vm, &e) || db_commit(h, &e);
 	if (r)
 		db_rollback(h);
 	host_vm_free(vm);
@@ -477,6 +525,9 @@ snapshot_recover_fork(struct host *h, const char *uuid, json_t *files)
 	struct overlay *o = read_overlays(files, &count);
 
 	snapshot_wait_for_process(h, uuid);
+	for (int i = 0; i < count; i++)
+		if (access(o[i].path, F_OK))
+			give_back(h, uuid, &o[i], 1);
 	for (int i = 0; i < count; i++)
 		there += !access(o[i].path, F_OK);
 	if (!there || there < count || take_over(h, uuid, o, count))
@@ -796,9 +847,7 @@ host_snapshot_restore(
 	if (work_begin(h, vm, "restore", files, &w, e))
 		goto out;
 	lock = vm_take_start_lock(h, vm->uuid);
-	r = lock < 0 ? vm_busy(vm, e) : 0;
-	for (int i = 0; i < count && !r; i++)
-		r = overlay_create(&o[i], e);
+	r = lock < 0 ? vm_busy(vm, e) : create_overlays(o, count, p, "Restoring the snapshot", e);
 	if (!r)
 		r = db_begin(h, e) || restore_into(h, vm, &s, o, count, old, trash, e) || work_done(&w, files, e) ||
 				    db_commit(h, e)

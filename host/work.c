@@ -110,8 +110,8 @@ work_remove_files(json_t *list)
 	}
 }
 
-static void
-remove_empty(json_t *folders)
+void
+work_remove_folders(json_t *folders)
 {
 	json_t *v;
 	size_t i;
@@ -164,7 +164,7 @@ put_right(struct host *h, const char *uuid, const char *what, bool done, json_t 
 	if (!strcmp(what, "save") && finish_save(h, uuid))
 		return "was finished";
 	work_remove_files(json_object_get(files, "created"));
-	remove_empty(json_object_get(files, "folders"));
+	work_remove_folders(json_object_get(files, "folders"));
 	return "was undone";
 }
 

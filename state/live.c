@@ -53,7 +53,7 @@ struct state_live {
 	_Atomic uint8_t *done;
 	uint8_t *changed; /* rounds: chunks to be written */
 	_Atomic uint64_t next;
-	const struct state_progress *progress;
+	const struct state_progress *progress, *stop;
 
 	pthread_mutex_t lock; /* the rest */
 	struct copy *copies;
@@ -229,7 +229,7 @@ note_result(struct state_live *l, int r)
 static void
 write_chunk(struct state_live *l, struct state_packer *p, uint64_t n, const uint8_t *data, uint32_t len)
 {
-	int r = l->result ? 0 : state_pack(p, &l->map, n, data, len);
+	int r = l->result ? 0 : state_stopped(l->stop) ? -ECANCELED : state_pack(p, &l->map, n, data, len);
 
 	if (r > 0)
 		r = state_put(&l->w, p, n, atomic_fetch_add(&l->w.end, (uint64_t)r));
@@ -404,13 +404,14 @@ open_protection(struct state_live *l, int uffd)
 }
 
 struct state_live *
-state_live_open(int fd, struct machine *m, struct cpus *c, int uffd, struct err *e)
+state_live_open(int fd, struct machine *m, struct cpus *c, int uffd, const struct state_progress *stop, struct err *e)
 {
 	struct state_live *l = xcalloc(1, sizeof(*l));
 	int r = 0;
 
 	l->m = m;
 	l->c = c;
+	l->stop = stop;
 	l->uffd = l->stop_fd = l->percent = -1;
 	pthread_mutex_init(&l->lock, NULL);
 	if (state_map_init(&l->map, &m->mem, e)) {

@@ -68,6 +68,13 @@ int state_put(struct state_writer *w, struct state_packer *p, uint64_t n, uint64
 /* Table, description, header; then it is complete. */
 int state_writer_finish(struct state_writer *w, const struct str *description, struct err *e);
 
+/* Is it to be given up? */
+static inline bool
+state_stopped(const struct state_progress *p)
+{
+	return p && p->stopped && p->stopped(p->opaque);
+}
+
 struct state_file {
 	int fd;
 	char *path;

@@ -74,6 +74,10 @@ save_some(void *opaque)
 		uint32_t len;
 		const uint8_t *at = state_chunk_at(&s->map, n, &len);
 
+		if (state_stopped(s->progress)) {
+			fail(s, -ECANCELED);
+			break;
+		}
 		if (!place(s, n, state_pack(&p, &s->map, n, at, len), &offset))
 			break;
 		r = state_put(&s->w, &p, n, offset);

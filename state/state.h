@@ -31,10 +31,12 @@
 
 struct state_file;
 
-/* Called now and then with 0-100, by one thread at a time; may be NULL. */
+/* Called now and then with 0-100, by one thread at a time; may be NULL. `stopped` is asked, by any thread, whether to give
+ * up, and may be NULL. */
 struct state_progress {
 	void (*at)(void *opaque, int percent);
 	void *opaque;
+	bool (*stopped)(void *opaque);
 };
 
 /* What a state took. */
@@ -82,9 +84,11 @@ struct state_live;
 
 /*
  * Phase 1, while the machine runs: with `uffd`, make memory ready for write protection; without, write it once or
- * several times, noting what the guest changes meanwhile. NULL and *e. Without the machine lock, not from a CPU.
+ * several times, noting what the guest changes meanwhile. Of `stop` only `stopped` is asked, here and in phase 3. NULL
+ * and *e. Without the machine lock, not from a CPU.
  */
-struct state_live *state_live_open(int fd, struct machine *m, struct cpus *c, int uffd, struct err *e);
+struct state_live *state_live_open(
+	int fd, struct machine *m, struct cpus *c, int uffd, const struct state_progress *stop, struct err *e);
 /* Phase 2, while it stands still: describe it, and fix memory at this moment. */
 int state_live_begin(struct state_live *l, struct err *e);
 /* Phase 3, while it runs again: write what is left. On 0 the file is on stable storage. */

@@ -300,6 +300,9 @@ act_on_request(struct vm *v, struct vm_job *j)
 	case JOB_FORK:
 		result = do_fork(v, j, &e);
 		break;
+	case JOB_UNFORK:
+		result = vm_unfork(v, j->params, &e);
+		break;
 	case JOB_SNAPSHOT:
 		result = vm_is_full(v, &e) ? NULL : vm_snapshot(v, j->params, &j->asker, &e);
 		break;

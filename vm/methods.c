@@ -172,6 +172,7 @@ METHOD(savestate)
 {
 	const char *path;
 
+	c->v->cancel = false;
 	return get_string(c, "path", &path) ? later_with(c, JOB_SAVE) : METHOD_FAILED;
 }
 
@@ -182,12 +183,25 @@ METHOD(barrier)
 
 METHOD(fork)
 {
+	c->v->cancel = false;
 	return later_with(c, JOB_FORK);
 }
 
 METHOD(snapshot_take)
 {
+	c->v->cancel = false;
 	return later_with(c, JOB_SNAPSHOT);
+}
+
+METHOD(cancel)
+{
+	c->v->cancel = true;
+	return done(c, NULL);
+}
+
+METHOD(overlay_remove)
+{
+	return later_with(c, JOB_UNFORK);
 }
 
 METHOD(debug)

@@ -28,6 +28,7 @@ enum vm_job_kind {
 	JOB_SAVE,
 	JOB_SNAPSHOT,
 	JOB_FORK,
+	JOB_UNFORK,
 	JOB_BARRIER,
 	JOB_FULL,
 	JOB_EJECTED,
@@ -117,6 +118,7 @@ struct vm {
 	int signal_fd; /* -1: signals are not ours */
 	sigset_t old_signals;
 	_Atomic bool stop_requested;
+	_Atomic bool cancel; /* who asked for a saved state, a snapshot or a fork wants it no more */
 	pthread_mutex_t jobs_lock;
 	struct vm_job *jobs, **jobs_tail;
 	unsigned events_queued; /* bit n: machine_event n is in `jobs`; a guest cannot queue it twice */
@@ -162,6 +164,8 @@ int vm_save(struct vm *v, const char *path, struct vm_asker *asker, struct err *
 json_t *vm_snapshot(struct vm *v, json_t *params, struct vm_asker *asker, struct err *e);
 /* "fork": its result; descriptors to go with it, to be closed: fds[0] to fds[*count - 1]. */
 json_t *vm_fork(struct vm *v, json_t *params, int fds[8], int *count, struct err *e);
+/* Take a fork's overlays off again. */
+json_t *vm_unfork(struct vm *v, json_t *params, struct err *e);
 
 /* ---- debug.c ---- */
 int vm_debug_open(struct vm *v, struct err *e);

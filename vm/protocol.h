@@ -127,6 +127,11 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *	                            -> {"stopped_ms", "ms", "memory", "written", "copied", "rounds"}   each disk gets
  *	                               an overlay (a new file), memory and devices go to the new file `path`; the
  *	                               machine stands still for stopped_ms. On an error all is as before
+ *	cancel                      -> {}        the savestate, snapshot.take or fork that is under way is to be given
+ *	                               up: it is answered with an error, and all is as before, unless it is done by then
+ *	overlay.remove {disks:[{..., parent, parent_format}]}
+ *	                            -> {}        the overlays of a fork go again, their contents into what is behind them,
+ *	                               which nobody else uses
  *	barrier                     -> {}        answered when what was asked for before is done
  *	fork {disks:[...]}          -> {"stopped_ms"}   each disk gets an overlay, as for snapshot.take; with the
  *	                               answer come descriptors (SCM_RIGHTS) for lodge-vm's --copy-fds: the state,
@@ -221,6 +226,8 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
 	X("debug", debug)                                                                                              \
 	X("savestate", savestate)                                                                                      \
 	X("snapshot.take", snapshot_take)                                                                              \
+	X("cancel", cancel)                                                                                            \
+	X("overlay.remove", overlay_remove)                                                                            \
 	X("barrier", barrier)                                                                                          \
 	X("fork", fork)                                                                                                \
 	X("merge.start", merge_start)                                                                                  \

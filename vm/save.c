@@ -145,6 +145,21 @@ tell_progress(void *opaque, int percent)
 	machine_unlock(p->v->m);
 }
 
+static bool
+is_cancelled(void *opaque)
+{
+	return ((struct vm_progress *)opaque)->v->cancel;
+}
+
+/* What failed was given up: say that. */
+static int
+check_cancelled(struct vm *v, const char *what, struct err *e)
+{
+	return v->cancel ? err_set(e, ERR_FAILED, "%s of machine '%s' was cancelled; it goes on as before", what,
+				   v->c->name)
+			 : 0;
+}
+
 static int
 create_file(const char *path, struct err *e)
 {
@@ -159,7 +174,7 @@ int
 vm_save(struct vm *v, const char *path, struct vm_asker *asker, struct err *e)
 {
 	struct vm_progress p = { v, asker };
-	struct state_progress sp = { tell_progress, &p };
+	struct state_progress sp = { tell_progress, &p, is_cancelled };
 	enum vm_state before = v->state;
 	struct state_numbers n;
 	uint64_t start = loop_now();
@@ -178,6 +193,7 @@ vm_save(struct vm *v, const char *path, struct vm_asker *asker, struct err *e)
 	vm_set_state(v, VM_SAVING);
 	machine_unlock(v->m);
 	r = stand_still(v, e) || state_save(fd, v->m, pc_cpus(v->pc), &sp, &n, e) ? -1 : 0;
+	r = check_cancelled(v, "Saving the state", e) ? -1 : r;
 	close(fd);
 	if (!r) {
 		log_info(v->c->name, "saved to '%s': %llu MiB of memory in %llu KiB, %llu ms", path,
@@ -248,17 +264,25 @@ set_image(struct vm *v, struct vm_disk *d, const char *path, const char *format)
 }
 
 /* Take the overlay off again, with what the guest wrote in between. */
-static void
-pop_overlay(struct vm *v, struct overlay *o)
+static int
+pop_overlay(struct vm *v, struct overlay *o, struct err *e)
 {
-	struct err e = { 0 };
-
-	if (block_merge_offline(o->disk->block, 0, BLOCK_MERGE_DOWN, NULL, &e)) {
-		log_error(v->c->name, "the overlay '%s' stays: %s", o->path, e.text);
-		return;
+	if (block_merge_offline(o->disk->block, 0, BLOCK_MERGE_DOWN, NULL, e)) {
+		log_error(v->c->name, "the overlay '%s' stays: %s", o->path, e->text);
+		return -1;
 	}
 	unlink(o->path);
 	set_image(v, o->disk, o->old_path, o->old_format);
+	return 0;
+}
+
+static void
+pop_overlays(struct vm *v, struct overlay *o, int count)
+{
+	struct err e = { 0 };
+
+	while (count-- > 0)
+		pop_overlay(v, &o[count], &e);
 }
 
 static int
@@ -267,8 +291,7 @@ push_overlays(struct vm *v, struct overlay *o, int count, struct err *e)
 	for (int i = 0; i < count; i++) {
 		if (!block_push_overlay(o[i].disk->block, o[i].path, o[i].format, &o[i].uuid, e))
 			continue;
-		while (i-- > 0)
-			pop_overlay(v, &o[i]);
+		pop_overlays(v, o, i);
 		return -1;
 	}
 	for (int i = 0; i < count; i++) {
@@ -318,7 +341,7 @@ vm_snapshot(struct vm *v, json_t *params, struct vm_asker *asker, struct err *e)
 	const char *path = json_string_value(json_object_get(params, "path"));
 	struct overlay *o = xcalloc(VM_DISKS_MAX, sizeof(*o));
 	struct vm_progress p = { v, asker };
-	struct state_progress sp = { tell_progress, &p };
+	struct state_progress sp = { tell_progress, &p, is_cancelled };
 	struct state_numbers n = { 0 };
 	struct state_live *l = NULL;
 	uint64_t start = loop_now(), stopped = 0;
@@ -346,7 +369,7 @@ vm_snapshot(struct vm *v, json_t *params, struct vm_asker *asker, struct err *e)
 	machine_unlock(v->m);
 	if (path) {
 		fd = create_file(path, e);
-		l = fd < 0 ? NULL : state_live_open(fd, v->m, pc_cpus(v->pc), v->uffd, e);
+		l = fd < 0 ? NULL : state_live_open(fd, v->m, pc_cpus(v->pc), v->uffd, &sp, e);
 		r = l ? 0 : -1;
 	}
 	if (!r)
@@ -356,13 +379,13 @@ vm_snapshot(struct vm *v, json_t *params, struct vm_asker *asker, struct err *e)
 		if (l)
 			r = state_live_finish(l, &sp, &n, e);
 	}
+	r = check_cancelled(v, "The snapshot", e) ? -1 : r;
 	state_live_close(l);
 	if (fd >= 0)
 		close(fd);
 	if (r && pushed) {
-		/* The memory could not be written: the machine goes on without a snapshot, on the disks it had. */
-		for (int i = count; i-- > 0;)
-			pop_overlay(v, &o[i]);
+		/* The memory could not be written, or nobody wants it any more: the machine goes on without a snapshot, on the disks it had. */
+		pop_overlays(v, o, count);
 	}
 	if (r && path)
 		unlink(path);
@@ -433,6 +456,9 @@ vm_fork(struct vm *v, json_t *params, int fds[8], int *count, struct err *e)
 	all_loaded(v);
 	state_share_prepare(v->share, v->m);
 	start = loop_now();
+	r = check_cancelled(v, "The fork", e);
+	if (r)
+		goto out;
 	r = stand_still(v, e);
 	if (!r)
 		r = state_share(v->share, v->m, e);
@@ -455,4 +481,35 @@ out:
 	}
 	free(o);
 	return r ? NULL : json_pack("{s:f}", "stopped_ms", (double)(loop_now() - start) / 1e6);
+}
+
+/* The overlay is what the guest writes to, and what was before it is known. */
+static int
+check_overlay(struct vm *v, json_t *j, struct overlay *o, struct err *e)
+{
+	const char *path = json_string_value(json_object_get(j, "parent"));
+	const char *format = json_string_value(json_object_get(j, "parent_format"));
+
+	if (!path || path[0] != '/' || !format)
+		return err_set(e, ERR_INVALID, "an element of 'disks' does not say what was before");
+	if (strcmp(attachment_of(v, o->disk)->path, o->path))
+		return err_set(e, ERR_OBJECT_STATE, "'%s' is not what the disk is written to", o->path);
+	o->old_path = (char *)(uintptr_t)path;
+	o->old_format = (char *)(uintptr_t)format;
+	return 0;
+}
+
+json_t *
+vm_unfork(struct vm *v, json_t *params, struct err *e)
+{
+	struct overlay *o = xcalloc(VM_DISKS_MAX, sizeof(*o));
+	json_t *list = json_object_get(params, "disks");
+	int count, r = read_overlays(v, list, o, &count, e);
+
+	for (int i = 0; i < count && !r; i++)
+		r = check_overlay(v, json_array_get(list, (size_t)i), &o[i], e);
+	for (int i = 0; i < count && !r; i++)
+		r = pop_overlay(v, &o[i], e);
+	free(o);
+	return r ? NULL : json_object();
 }

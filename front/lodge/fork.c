@@ -4,7 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/stop.h"
 #include "base/str.h"
 #include "front/lodge/lodge.h"
 #include "host/host.h"
@@ -37,18 +39,35 @@ print_ports(struct host *h, const char *id)
 	host_vm_free(vm);
 }
 
+static bool
+stopped(void *opaque)
+{
+	return stop_wanted();
+}
+
+static void
+show_bar(void *opaque, int percent)
+{
+	static const char full[] = "##################################################";
+
+	fprintf(stderr, "\r[%-50.*s] %3d %%%s", percent / 2, full, percent, percent == 100 ? "\n" : "");
+}
+
 static int
 run(const char *vm, const char *prefix, int count, bool verbose)
 {
 	struct err e = { 0 };
 	struct host *h = host_open(&e);
 	struct host_forked *out = xcalloc((size_t)count, sizeof(*out));
+	struct host_progress progress = { count > 1 && isatty(STDERR_FILENO) ? show_bar : NULL, stopped, NULL };
 	double stopped_ms;
 	int r = -1;
 
 	if (h) {
 		host_recover(h, say, NULL);
-		r = host_vm_fork(h, vm, prefix, count, out, &stopped_ms, &e);
+		stop_hold();
+		r = host_vm_fork(h, vm, prefix, count, &progress, out, &stopped_ms, &e);
+		stop_release();
 	}
 	for (int i = 0; i < count && out[i].name; i++) {
 		printf("%s", out[i].name);

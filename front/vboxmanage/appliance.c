@@ -354,7 +354,7 @@ apply_options(struct importing *m, int argc, char **argv)
 static int
 run_import(struct importing *m, struct host_import *how, bool dry_run, int argc, char **argv)
 {
-	struct host_media_progress p;
+	struct host_progress p;
 	struct err e = { 0 };
 	int r = apply_options(m, argc, argv);
 
@@ -611,7 +611,7 @@ cmd_export(struct cli *c, int argc, char **argv)
 		"progress.asOutParam())",
 		1564, "VBoxManageAppliance.cpp" };
 	struct exporting m = { .x = { .version = HOST_OVF_10, .note = note, .opaque = c }, .current = -1 };
-	struct host_media_progress p;
+	struct host_progress p;
 	struct err e = { 0 };
 	int r = export_line(c, &m, argc, argv);
 

@@ -66,7 +66,7 @@ cmd_clonevm(struct cli *c, int argc, char **argv)
 		{ "register", O_REGISTER, OPT_FLAG, 'r', 0 },
 	};
 	struct args a = ARGS(c, argc, argv, options);
-	struct host_media_progress progress;
+	struct host_progress progress;
 	struct host_clone k = { .progress = &progress };
 	const char *source = NULL;
 	char *name = NULL, uuid[37];

@@ -6,7 +6,6 @@
  * While it is under way SIGINT, SIGTERM and SIGHUP are kept back and asked for: whoever does the work undoes it then.
  */
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,66 +13,42 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "base/stop.h"
 #include "front/vboxmanage/vbm.h"
 
 /* ---- progress that can be stopped ---- */
 
-static void
-stop_signals(sigset_t *set)
-{
-	sigemptyset(set);
-	sigaddset(set, SIGINT);
-	sigaddset(set, SIGTERM);
-	sigaddset(set, SIGHUP);
-}
-
 static bool
 stopped(void *opaque)
 {
-	sigset_t pending;
-
-	(void)opaque;
-	sigpending(&pending);
-	return sigismember(&pending, SIGINT) || sigismember(&pending, SIGTERM) || sigismember(&pending, SIGHUP);
+	return stop_wanted();
 }
 
-struct host_media_progress
+struct host_progress
 signals_hold(void)
 {
-	sigset_t set;
-
-	stop_signals(&set);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	return (struct host_media_progress){ NULL, stopped, NULL };
+	stop_hold();
+	return (struct host_progress){ NULL, stopped, NULL };
 }
 
 void
 signals_release(void)
 {
-	struct timespec now = { 0 };
-	sigset_t set;
-
-	stop_signals(&set);
-	while (stopped(NULL) && sigtimedwait(&set, NULL, &now) > 0)
-		;
-	sigprocmask(SIG_UNBLOCK, &set, NULL);
+	stop_release();
 }
 
-struct host_media_progress
+struct host_progress
 stoppable_begin(struct cli *c)
 {
-	signals_hold();
+	stop_hold();
 	progress_begin(c);
-	return (struct host_media_progress){ progress_at, stopped, c };
+	return (struct host_progress){ progress_at, stopped, c };
 }
 
 bool
 stoppable_end(struct cli *c, const struct err *e)
 {
-	bool cancelled = e && stopped(c);
-
-	signals_release();
-	if (!cancelled) {
+	if (!stop_release() || !e) {
 		progress_end(c, e);
 		return false;
 	}
@@ -144,7 +119,7 @@ static int
 compact(struct cli *c, struct host *h, const struct change *x)
 {
 	static const struct site site = { "Medium", "Compact(pProgress.asOutParam())", 670, "VBoxManageDisk.cpp" };
-	struct host_media_progress p = stoppable_begin(c);
+	struct host_progress p = stoppable_begin(c);
 	struct err e = { 0 };
 	int r = host_medium_compact(h, x->id, x->password, &p, &e);
 
@@ -159,7 +134,7 @@ resize(struct cli *c, struct host *h, const struct change *x)
 {
 	static const struct site site = { "Medium", "Resize(cbResize, pProgress.asOutParam())", 695,
 		"VBoxManageDisk.cpp" };
-	struct host_media_progress p = stoppable_begin(c);
+	struct host_progress p = stoppable_begin(c);
 	struct err e = { 0 };
 	int r = host_medium_resize(h, x->id, x->size, x->password, &p, &e);
 
@@ -174,7 +149,7 @@ move(struct cli *c, struct host *h, const struct change *x)
 {
 	static const struct site site = { "Medium", "MoveTo(Bstr(pszNewLocation).raw(), pProgress.asOutParam())", 720,
 		"VBoxManageDisk.cpp" };
-	struct host_media_progress p = stoppable_begin(c);
+	struct host_progress p = stoppable_begin(c);
 	struct err e = { 0 };
 	char uuid[37];
 	int r = host_medium_move(h, x->type, x->id, x->move, &p, uuid, &e);
@@ -380,7 +355,7 @@ clone_medium(struct cli *c, struct host_medium_clone *k)
 		"pProgress.asOutParam())",
 		1063, "VBoxManageDisk.cpp" };
 	struct host *h = cli_host(c);
-	struct host_media_progress p;
+	struct host_progress p;
 	char uuid[37], *format = NULL;
 	struct err e = { 0 };
 	int r;
@@ -470,9 +445,8 @@ cmd_clonemedium(struct cli *c, int argc, char **argv)
 static int
 convert(struct cli *c, struct host_convert *k)
 {
-	struct host_media_progress p = signals_hold();
+	struct host_progress p = signals_hold();
 	struct err e = { 0 };
-	bool cancelled;
 	int r;
 
 	fprintf(stderr, "Converting from raw image file=\"%s\" to file=\"%s\"...\n", k->from ? k->from : "stdin",
@@ -481,9 +455,7 @@ convert(struct cli *c, struct host_convert *k)
 		(unsigned long long)k->size, (unsigned long long)((k->size + 0xfffff) >> 20));
 	k->progress = &p;
 	r = host_convert_raw(k, &e);
-	cancelled = r && stopped(NULL);
-	signals_release();
-	if (cancelled) {
+	if (stop_release() && r) {
 		fputs("CANCELED\n", stderr);
 		return 1;
 	}
@@ -624,7 +596,7 @@ encrypt(struct cli *c, struct host_medium_encrypt *k)
 		"pProgress.asOutParam())",
 		2155, "VBoxManageDisk.cpp" };
 	struct host *h = cli_host(c);
-	struct host_media_progress p;
+	struct host_progress p;
 	struct err e = { 0 };
 	int r;
 

@@ -23,7 +23,7 @@ cmd_movevm(struct cli *c, int argc, char **argv)
 	};
 	struct args a = ARGS(c, argc, argv, options);
 	const char *vm = NULL, *folder = NULL;
-	struct host_media_progress p;
+	struct host_progress p;
 	struct err e = { 0 };
 	char *shown;
 	int id, r;

@@ -90,7 +90,7 @@ out:
 int
 start_held(struct host *h, const char *id, struct err *e)
 {
-	struct host_media_progress p = signals_hold();
+	struct host_progress p = signals_hold();
 	int r = p.stopped(NULL) ? err_set(e, ERR_FAILED, "Interrupted: the machine '%s' was not started", id)
 				: host_vm_start(h, id, &p, e);
 
@@ -419,15 +419,15 @@ ctl_savestate(struct cli *c, const char *vm, int slot, int argc, char **argv)
 {
 	static const struct site site = { "Console", "SaveState(progress.asOutParam())", 480,
 		"VBoxManageControlVM.cpp" };
-	struct host_progress progress = { progress_at, c };
+	struct host_progress progress;
 	struct err e = { 0 };
 	int r;
 
 	if (argc)
 		return fail_syntax(c, "Too many parameters");
-	progress_begin(c);
+	progress = stoppable_begin(c);
 	r = host_vm_save_state(c->host, vm, &progress, &e);
-	progress_end(c, r ? &e : NULL);
+	stoppable_end(c, r ? &e : NULL);
 	return r ? fail_api(c, &e, &site) : 0;
 }
 

@@ -169,13 +169,13 @@ cmd_take(struct cli *c, const char *vm, int argc, char **argv)
 		{ "uuid", T_UUID, OPT_TEXT, 'u', 0 },
 	};
 	struct args a = ARGS(c, argc, argv, options);
-	struct host_progress progress = { progress_at, c };
+	struct host_progress progress;
 	struct host_snapshot_take t = { .progress = &progress };
 	struct host_snapshot_numbers n;
 	const char *unique = NULL;
 	struct err e = { 0 };
 	char uuid[37], *name;
-	int id;
+	int id, r;
 
 	while ((id = args_next(&a)) != ARG_END) {
 		switch (id) {
@@ -206,14 +206,12 @@ cmd_take(struct cli *c, const char *vm, int argc, char **argv)
 		return fail_syntax(c, "Missing snapshot name");
 	name = unique ? unique_name(c, vm, t.name, unique) : xstrdup(t.name);
 	t.name = name;
-	progress_begin(c);
-	if (host_snapshot_take(c->host, vm, &t, uuid, &n, &e)) {
-		free(name);
-		progress_end(c, &e);
-		return fail_api(c, &e, &site);
-	}
+	progress = stoppable_begin(c);
+	r = host_snapshot_take(c->host, vm, &t, uuid, &n, &e);
+	stoppable_end(c, r ? &e : NULL);
 	free(name);
-	progress_end(c, NULL);
+	if (r)
+		return fail_api(c, &e, &site);
 	printf("Snapshot taken. UUID: %s\n", uuid);
 	if (n.ms > 0 && c->detailed)
 		fprintf(stderr,
@@ -229,7 +227,7 @@ cmd_restore(struct cli *c, const char *vm, const char *snapshot)
 {
 	static const struct site site = { "Machine", "RestoreSnapshot(pSnapshot, pProgress.asOutParam())", 512,
 		"VBoxManageSnapshot.cpp" };
-	struct host_progress progress = { progress_at, c };
+	struct host_progress progress;
 	struct host_snapshot s;
 	struct err e = { 0 };
 	int r;
@@ -238,9 +236,9 @@ cmd_restore(struct cli *c, const char *vm, const char *snapshot)
 		return snapshot ? fail_api(c, &e, &find) : fail_plain(c, "%s", e.text);
 	printf("Restoring snapshot '%s' (%s)\n", s.name, s.uuid);
 	fflush(stdout);
-	progress_begin(c);
+	progress = stoppable_begin(c);
 	r = host_snapshot_restore(c->host, vm, s.uuid, &progress, &e);
-	progress_end(c, r ? &e : NULL);
+	stoppable_end(c, r ? &e : NULL);
 	host_snapshot_release(&s);
 	return r ? fail_api(c, &e, &site) : 0;
 }
@@ -250,7 +248,7 @@ cmd_delete(struct cli *c, const char *vm, const char *snapshot)
 {
 	static const struct site site = { "Machine", "DeleteSnapshot(bstrSnapGuid.raw(), pProgress.asOutParam())", 520,
 		"VBoxManageSnapshot.cpp" };
-	struct host_progress progress = { progress_at, c };
+	struct host_progress progress = { .percent = progress_at, .opaque = c };
 	struct host_snapshot s;
 	struct err e = { 0 };
 	int r;

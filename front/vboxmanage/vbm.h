@@ -71,12 +71,12 @@ void progress_end(struct cli *c, const struct err *e);
  * SIGINT, SIGTERM and SIGHUP wait in between, and what came is forgotten: whoever held them has said how it went.
  * `stopped` of what is returned tells whether one came.
  */
-struct host_media_progress signals_hold(void);
+struct host_progress signals_hold(void);
 void signals_release(void);
 
 /* The same with progress, for what those signals stop and undo. */
 
-struct host_media_progress stoppable_begin(struct cli *c);
+struct host_progress stoppable_begin(struct cli *c);
 /* `e`: NULL when it was done. True: it was not because of a signal, which is taken care of. */
 bool stoppable_end(struct cli *c, const struct err *e);
 

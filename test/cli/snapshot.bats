@@ -355,6 +355,44 @@ killed_during() { # SECONDS COMMAND...
 	cmp "$HOME/big.img" "$HOME/VirtualBox VMs/c/c-disk1.img"
 }
 
+# VBoxManage or lodge with Ctrl-C pressed already.
+stopped() {
+	run --separate-stderr timeout 60 python3 -c 'import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+os.kill(os.getpid(), signal.SIGINT)
+os.execvp(sys.argv[1], sys.argv[1:])' "$@"
+	echo "$* -> $status: $output; $stderr"
+}
+
+@test "Ctrl-C of a snapshot, a restore, a saved state and a fork leaves the machine as it was" {
+	with_disk web1
+	VBoxManage snapshot web1 take base 2>/dev/null
+	before() { VBoxManage showvminfo web1 --machinereadable | grep -v '^VMStateChangeTime'; VBoxManage list hdds; ls "$HOME/VirtualBox VMs" "$HOME/VirtualBox VMs/web1/Snapshots"; }
+	same() {
+		[ "$status" = 1 ]
+		[[ $stderr == *"CANCELED"*"was cancelled"* ]]
+		diff <(echo "$was") <(before)
+		[ -z "$(VBoxManage list vms 2>&1 >/dev/null)" ]
+	}
+	was=$(before)
+	stopped VBoxManage snapshot web1 take s2
+	same
+	stopped VBoxManage snapshot web1 restore base
+	same
+	VBoxManage startvm web1 --type headless >/dev/null
+	was=$(before)
+	stopped VBoxManage snapshot web1 take s2
+	same
+	stopped VBoxManage controlvm web1 savestate
+	same
+	stopped lodge fork web1 --count 2
+	[ "$status" = 1 ]
+	[[ $stderr == *"was cancelled"* ]]
+	diff <(echo "$was") <(before)
+	VBoxManage snapshot web1 take s2 2>/dev/null
+	VBoxManage controlvm web1 poweroff 2>/dev/null
+}
+
 @test "killed at any moment, deleting snapshots and cloning leave a disk what it held" {
 	make_vm web1
 	VBoxManage createmedium disk --filename "$HOME/a.qcow2" --format QCOW2 --size 24 >/dev/null 2>&1

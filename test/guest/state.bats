@@ -166,3 +166,37 @@ goes_on_under() { # ENGINE
 	up lx-1
 	[ "$(guest 'head -c 6 /dev/sda')" = common ]
 }
+
+@test "Ctrl-C at any moment of a snapshot, a saved state or a fork leaves a busy machine as it was" {
+	local what after code cut=0
+	linux lx
+	disk lx SATA sata
+	export LODGE_ENGINE=jit
+	up lx
+	guest 'head -c 30000000 /dev/urandom >/tmp/much; md5sum /tmp/much >/tmp/sum'
+	keep_busy /dev/sda
+	for what in "VBoxManage snapshot lx take s" "lodge fork lx --count 4 --name f" "VBoxManage controlvm lx savestate"; do
+		for after in 0.05 0.1 0.2 0.4; do
+			# shellcheck disable=SC2086
+			code=0 && timeout --preserve-status -s INT $after $what >"$HOME/said" 2>&1 || code=$?
+			if [ "$code" = 0 ]; then # it was faster
+				[[ $what != *fork* ]] || break 2
+				[[ $what != *take* ]] || VBoxManage snapshot lx delete s 2>/dev/null
+				[[ $what != *savestate ]] || VBoxManage startvm lx --type headless >/dev/null
+				break
+			fi
+			cut=$((cut + 1))
+			cat "$HOME/said"
+			grep -q "was cancelled; it goes on as before" "$HOME/said"
+			[ "$(VBoxManage list runningvms 2>&1 | cut -d' ' -f1)" = '"lx"' ]
+			[ "$(VBoxManage list vms | wc -l)" = 1 ]
+			[ "$(VBoxManage list hdds | grep -c ^Location)" = 1 ]
+			[ -z "$(ls "$HOME/VirtualBox VMs/lx/Snapshots")" ]
+			[ "$(ls "$HOME/VirtualBox VMs")" = lx ]
+		done
+	done
+	echo "$cut times in the middle"
+	[ "$cut" -ge 3 ]
+	guest 'md5sum -c /tmp/sum'
+	nothing_is_bad
+}
