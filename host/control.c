@@ -21,6 +21,7 @@
 
 #define CALL_S 60
 #define POWEROFF_WAIT_MS 20000
+#define ENDING_MS 2000
 
 int
 protocol_error(json_t *error, struct err *e)
@@ -237,6 +238,23 @@ vm_line_call(int fd, const struct host_vm *vm, const char *method, json_t *param
 	return ask(fd, NULL, vm, method, params, -1, NULL, NULL, e);
 }
 
+/* There is no answer because somebody else has ended the machine, in order, just now. */
+static bool
+ended_meanwhile(struct host *h, const struct host_vm *vm)
+{
+	struct host_vm *now;
+	bool ended;
+
+	for (int ms = 0; ms < ENDING_MS && vm_process_alive(h, vm->uuid); ms += 2)
+		usleep(2000);
+	if (vm_process_alive(h, vm->uuid))
+		return false;
+	now = host_vm_load(h, vm->uuid, NULL);
+	ended = !now || now->state != HOST_ABORTED;
+	host_vm_free(now);
+	return ended;
+}
+
 static json_t *
 call(struct host *h, const struct host_vm *vm, const char *method, json_t *params, int pass,
 	const struct host_progress *p, struct received *got, struct err *e)
@@ -250,6 +268,8 @@ call(struct host *h, const struct host_vm *vm, const char *method, json_t *param
 	}
 	result = ask(fd, h, vm, method, params, pass, p, got, e);
 	close(fd);
+	if (!result && e && e->code == ERR_VM && ended_meanwhile(h, vm))
+		not_running(vm->name, e);
 	return result;
 }
 

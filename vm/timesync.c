@@ -31,7 +31,7 @@ struct timesync {
 	struct vm *v;
 	struct loop_timer timer;
 	unsigned tries; /* left; 0: the guest's time is right, or nothing helps */
-	bool asking;
+	bool asking, begun;
 	int64_t asked_ns; /* when the guest was asked for its time: the time of day */
 };
 
@@ -93,6 +93,9 @@ look(void *opaque)
 	loop_timer_arm(&t->timer, loop_now() + LOOK_NS);
 	if (v->state != VM_RUNNING || !v->c->host_time)
 		return;
+	if (!t->begun && !v->c->state[0])
+		pc_follow_host_time(v->pc, 0); /* it took a moment to begin; the guest has read nothing yet */
+	t->begun = true;
 	moved = pc_follow_host_time(v->pc, SLACK_NS);
 	if (moved) {
 		log_info(v->c->name, "the guest's time was %.1f s behind the host's: the RTC is set",

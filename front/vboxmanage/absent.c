@@ -25,26 +25,28 @@ static const struct {
 
 static const struct {
 	const char *name, *why; /* name: a digit at its end on the command line counts for nothing */
+	const char *already;	/* the arguments that ask for what is the case: nothing to do */
 } absent_controls[] = {
-	{ "acpisleepbutton", "the machine has no sleep button, and no state to sleep in" },
-	{ "audioin", "no sound of the host is recorded" },
-	{ "changeuartmode", "what a serial port leads to is opened before the guest runs: use 'modifyvm --uart-mode'" },
-	{ "clipboard", "the clipboard is not shared with guests" },
-	{ "draganddrop", "nothing can be dragged into a guest or out of it" },
-	{ "plugcpu", "virtual CPUs cannot be added while a machine runs" },
-	{ "recording", "the screen cannot be recorded" },
-	{ "removeencpassword", "a machine that runs keeps the keys of its disks" },
-	{ "removeallencpasswords", "a machine that runs keeps the keys of its disks" },
-	{ "setcredentials", "nothing in a guest logs users in for others" },
-	{ "setscreenlayout", "the machine has one screen" },
-	{ "teleport", "machines cannot be teleported: save the state and adopt it on the other host" },
-	{ "unplugcpu", "virtual CPUs cannot be removed while a machine runs" },
-	{ "usbattach", "USB devices of the host cannot be given to machines" },
-	{ "usbdetach", "USB devices of the host cannot be given to machines" },
-	{ "vm-process-priority", "a machine's process runs at the priority of what started it: use 'renice'" },
-	{ "vrdeproperty", "set it before the machine starts: 'modifyvm --vrde-property'" },
-	{ "vrdevideochannelquality", "the VNC protocol has no video channel" },
-	{ "webcam", "cameras of the host cannot be given to machines" },
+	{ "acpisleepbutton", "the machine has no sleep button, and no state to sleep in", NULL },
+	{ "audioin", "no sound of the host is recorded", "off" },
+	{ "changeuartmode", "what a serial port leads to is opened before the guest runs: use 'modifyvm --uart-mode'", NULL },
+	{ "clipboard", "the clipboard is not shared with guests", "mode disabled" },
+	{ "draganddrop", "nothing can be dragged into a guest or out of it", "disabled" },
+	{ "plugcpu", "virtual CPUs cannot be added while a machine runs", NULL },
+	{ "recording", "the screen cannot be recorded", "off" },
+	{ "removeencpassword", "a machine that runs keeps the keys of its disks", NULL },
+	{ "removeallencpasswords", "a machine that runs keeps the keys of its disks", NULL },
+	{ "setcredentials", "nothing in a guest logs users in for others", NULL },
+	{ "setscreenlayout", "the machine has one screen", NULL },
+	{ "teleport", "machines cannot be teleported: save the state and adopt it on the other host", NULL },
+	{ "unplugcpu", "virtual CPUs cannot be removed while a machine runs", NULL },
+	{ "usbattach", "USB devices of the host cannot be given to machines", NULL },
+	{ "usbdetach", "USB devices of the host cannot be given to machines", NULL },
+	{ "videocap", "the screen cannot be recorded", "off" },
+	{ "vm-process-priority", "a machine's process runs at the priority of what started it: use 'renice'", "default" },
+	{ "vrdeproperty", "set it before the machine starts: 'modifyvm --vrde-property'", NULL },
+	{ "vrdevideochannelquality", "the VNC protocol has no video channel", NULL },
+	{ "webcam", "cameras of the host cannot be given to machines", "list" },
 };
 /* clang-format on */
 
@@ -57,13 +59,27 @@ absent_verb(const char *name)
 	return NULL;
 }
 
+/* The arguments are the words of `text`. */
+static bool
+are_words(int argc, char **argv, const char *text)
+{
+	for (int i = 0; text && i < argc; i++) {
+		size_t n = strlen(argv[i]);
+
+		if (strncmp(text, argv[i], n) || text[n] != (i + 1 < argc ? ' ' : 0))
+			return false;
+		text += n + 1;
+	}
+	return text && argc;
+}
+
 const char *
-absent_control(const char *word)
+absent_control(const char *word, int argc, char **argv)
 {
 	size_t n = strcspn(word, "0123456789");
 
 	for (size_t i = 0; i < ARRAY_LEN(absent_controls); i++)
 		if (n && strlen(absent_controls[i].name) == n && !strncmp(word, absent_controls[i].name, n))
-			return absent_controls[i].why;
+			return are_words(argc, argv, absent_controls[i].already) ? "" : absent_controls[i].why;
 	return NULL;
 }

@@ -549,6 +549,7 @@ cmd_controlvm(struct cli *c, int argc, char **argv)
 	const struct control *k;
 	struct host_vm *vm;
 	struct err e = { 0 };
+	const char *why;
 	int slot;
 
 	if (argc < 2)
@@ -566,7 +567,8 @@ cmd_controlvm(struct cli *c, int argc, char **argv)
 	k = find_control(argv[1], &slot);
 	if (k)
 		return k->run(c, argv[0], slot, argc - 2, argv + 2);
-	if (absent_control(argv[1]))
-		return fail_plain(c, "'%s' is not available here: %s", argv[1], absent_control(argv[1]));
+	why = absent_control(argv[1], argc - 2, argv + 2);
+	if (why)
+		return *why ? fail_plain(c, "'%s' is not available here: %s", argv[1], why) : 0;
 	return fail_syntax(c, "Invalid parameter '%s'", argv[1]);
 }

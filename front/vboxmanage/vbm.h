@@ -128,7 +128,8 @@ const char *args_peek(const struct args *a);
 
 /* ---- absent.c: why a command, or one of controlvm, is not here; NULL: VirtualBox has none of that name ---- */
 const char *absent_verb(const char *name);
-const char *absent_control(const char *word);
+/* `argv`: what stands behind it. "": nothing is to be done, for it is so already; NULL: it is not one of them. */
+const char *absent_control(const char *word, int argc, char **argv);
 
 /* ---- response.c ---- */
 /* The words of the file and behind them those given; 0, or the status to leave with. All is to be free()d. */
