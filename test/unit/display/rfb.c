@@ -28,6 +28,7 @@ struct fixture {
 	size_t keys_len;
 	int dx, dy;
 	int fd;
+	struct pointer_shape shape;
 };
 
 static bool
@@ -62,6 +63,12 @@ pointer(void *opaque, int dx, int dy, int dz, unsigned buttons)
 	f->dy += dy;
 }
 
+static const struct pointer_shape *
+shape(void *opaque)
+{
+	return &((struct fixture *)opaque)->shape;
+}
+
 static void *
 run(void *opaque)
 {
@@ -73,7 +80,7 @@ static int
 start(struct fixture *f, const char *password)
 {
 	struct rfb_options o = { .address = "127.0.0.1", .password = password, .name = "test" };
-	struct display_source src = { .opaque = f, .draw = draw };
+	struct display_source src = { .opaque = f, .draw = draw, .pointer = shape };
 	struct input_sink sink = { .opaque = f, .scancodes = keys, .pointer = pointer };
 	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	struct timeval tv = { .tv_sec = 5 };
@@ -231,6 +238,36 @@ keys_and_the_pointer_reach_the_machine(void **state)
 }
 
 static void
+a_viewer_that_can_is_sent_the_pointer(void **state)
+{
+	static const uint8_t encodings[] = { 2, 0, 0, 1, 0xff, 0xff, 0xff, 0x11 };
+	static const uint32_t pixels[] = { 0xff112233, 0, 0x80445566, 0x7f000000 };
+	struct fixture *f = *state;
+	uint8_t b[64];
+	uint32_t px;
+	unsigned x, y;
+
+	handshake(f);
+	assert_int_equal(write(f->fd, encodings, sizeof(encodings)), sizeof(encodings));
+	request(f, false);
+	assert_int_equal(read_update(f, &x, &y, &px), 3); /* none was ever shown: not a word about it */
+	pthread_mutex_lock(&f->lock);
+	f->shape = (struct pointer_shape){ 5, true, 2, 2, 1, 0, pixels };
+	pthread_mutex_unlock(&f->lock);
+	request(f, true);
+	get(f, b, 4 + 12 + 16 + 2);
+	assert_memory_equal(b, "\0\0\0\1\0\1\0\0\0\2\0\2\xff\xff\xff\x11", 16);
+	assert_memory_equal(b + 16, "\x33\x22\x11", 3);
+	assert_memory_equal(b + 32, "\x80\x80", 2); /* a bit for what is half opaque or more */
+	pthread_mutex_lock(&f->lock);
+	f->shape = (struct pointer_shape){ .serial = 6 };
+	pthread_mutex_unlock(&f->lock);
+	request(f, true);
+	get(f, b, 16);
+	assert_memory_equal(b, "\0\0\0\1\0\0\0\0\0\0\0\0\xff\xff\xff\x11", 16);
+}
+
+static void
 zrle_decodes_to_the_same_pixels(void **state)
 {
 	static const uint8_t encodings[] = { 2, 0, 0, 1, 0, 0, 0, 16 };
@@ -338,6 +375,7 @@ main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 		T(a_viewer_sees_the_whole_picture_and_then_only_the_tile_that_changed),
 		T(keys_and_the_pointer_reach_the_machine),
+		T(a_viewer_that_can_is_sent_the_pointer),
 		T(zrle_decodes_to_the_same_pixels),
 		cmocka_unit_test_setup_teardown(a_wrong_password_is_refused_with_a_reason, setup_password, teardown),
 		T(nonsense_ends_the_connection_and_nothing_else),

@@ -2,6 +2,7 @@
 /* Shared folders and guest properties as a transport uses them: calls in, status and buffers out. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,6 +15,7 @@
 #include <cmocka.h>
 
 #include "base/bytes.h"
+#include "base/rights.h"
 #include "base/str.h"
 #include "share/share.h"
 
@@ -406,6 +408,50 @@ test_a_kernel_without_openat2_shares_nothing(void **state)
 	share_close(without);
 }
 
+static int
+careless_openat2(int dirfd, const char *path, const void *how, size_t size)
+{
+	const struct open_how *h = how;
+
+	return openat(dirfd, path, (int)h->flags & ~O_NOFOLLOW, (mode_t)h->mode);
+}
+
+/* What a hole in the handling of paths would give a guest: the folder's threads have no rights outside. */
+static void
+test_the_kernel_holds_guests_inside_too(void **state)
+{
+	struct share_options o = { .confine = true, .keep_capabilities = true, .openat2 = careless_openat2 };
+	struct share *strict = s;
+	uint32_t root, result;
+	struct err e = { 0 };
+	struct wait w = { .c.function = 16 };
+	uint64_t h;
+
+	if (landlock_version() < 2) {
+		print_message("SKIPPED: this kernel has no Landlock of version 2\n");
+		skip();
+	}
+	s = share_open(&o, &e);
+	assert_non_null(s);
+	add("in", "in", false, true);
+	assert_int_equal(share_connect(s, "VBoxSharedFolders", &client), SHARE_OK);
+	assert_int_equal(call(&w), SHARE_OK);
+	root = map("in");
+	assert_int_equal(create(root, "/f", RD | MUST_EXIST, &h, &result), SHARE_OK);
+	assert_int_equal(create(root, "/esc/secret", RD | MUST_EXIST, &h, &result), SHARE_ACCESS_DENIED);
+	assert_int_equal(create(root, "/esc/secret", RD | WR | MUST_EXIST, &h, &result), SHARE_ACCESS_DENIED);
+	assert_int_equal(create(root, "/esc/new", RD | WR, &h, &result), SHARE_ACCESS_DENIED);
+	assert_int_equal(create(root, "/esc/dir", MKDIR, &h, &result), SHARE_ACCESS_DENIED);
+	assert_int_equal(create(root, "/abs/passwd", RD | MUST_EXIST, &h, &result), SHARE_ACCESS_DENIED);
+	assert_int_equal(two_names(root, 11, "/esc/secret", NULL, 1), SHARE_ACCESS_DENIED);
+	assert_true(two_names(root, 14, "/esc/secret", "/stolen", 5) < 0);
+	assert_true(two_names(root, 14, "/f", "/esc/f", 5) < 0);
+	assert_true(two_names(root, 19, "/esc/link", "x", 0) < 0);
+	share_close(s);
+	s = strict;
+	make("cd %s && [ \"$(cat out/secret)\" = secret ] && [ \"$(ls out)\" = secret ] && [ -e in/f ]", top);
+}
+
 /* ---- guest properties ---- */
 
 static void
@@ -459,6 +505,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_a_folder_that_is_gone, open_all, close_all),
 		cmocka_unit_test_setup_teardown(test_saved_handles, open_all, close_all),
 		cmocka_unit_test_setup_teardown(test_a_kernel_without_openat2_shares_nothing, open_all, close_all),
+		cmocka_unit_test_setup_teardown(test_the_kernel_holds_guests_inside_too, open_all, close_all),
 		cmocka_unit_test_setup_teardown(test_properties, open_all, close_all),
 	};
 
