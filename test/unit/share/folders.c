@@ -111,6 +111,8 @@ map(const char *name)
 
 enum { LOOKUP = 1, MKDIR = 4, MUST_BE_NEW = 0x10, MUST_EXIST = 0x100, RD = 0x1000, WR = 0x2000 };
 
+static uint32_t create_mode = 0644;
+
 static int
 create(uint32_t root, const char *path, uint32_t flags, uint64_t *handle, uint32_t *result)
 {
@@ -119,7 +121,7 @@ create(uint32_t root, const char *path, uint32_t flags, uint64_t *handle, uint32
 	int r;
 
 	put_le32(parms + 12, flags);
-	put_le32(parms + 64, 0644);
+	put_le32(parms + 64, create_mode);
 	number(&w, SHARE_U32, root);
 	text(&w, room, path);
 	buffer(&w, parms, sizeof(parms));
@@ -257,6 +259,9 @@ test_nothing_leads_out(void **state)
 		assert_true(two_names(root, 14, "/f", paths[i], 5) < 0);
 		assert_true(two_names(root, 14, paths[i], "/g", 5) < 0);
 	}
+	/* ".." is refused even where it would stay inside. */
+	assert_int_equal(create(root, "/sub/../f", RD | MUST_EXIST, &h, &result), SHARE_INVALID_NAME);
+	assert_int_equal(two_names(root, 11, "/sub/..", NULL, 2), SHARE_INVALID_NAME);
 	/* A link as the last name is not followed by who wants to see links. */
 	assert_int_equal(create(root, "/esc", RD | MUST_EXIST, &h, &result), SHARE_TOO_MANY_SYMLINKS);
 	/* Neither is a pipe opened: nobody waits for its other end. */
@@ -308,6 +313,23 @@ test_races_do_not_lead_out_either(void **state)
 	make("cd %s && [ \"$(cat out/secret)\" = secret ] && [ \"$(ls out)\" = secret ]", top);
 }
 
+/* Ask for mode and time of what is open. */
+static int
+set_mode(uint32_t root, uint64_t handle, uint32_t mode)
+{
+	struct wait w = { .c.function = 9 };
+	uint8_t info[92] = { 0 };
+
+	put_le64(info + 24, 1000000000);
+	put_le32(info + 48, mode);
+	number(&w, SHARE_U32, root);
+	number(&w, SHARE_U64, handle);
+	number(&w, SHARE_U32, 1 | 8);
+	number(&w, SHARE_U32, sizeof(info));
+	buffer(&w, info, sizeof(info));
+	return call(&w);
+}
+
 static void
 test_read_only_and_symlinks(void **state)
 {
@@ -317,6 +339,7 @@ test_read_only_and_symlinks(void **state)
 	add("ro", "in", true, true);
 	root = map("ro");
 	assert_int_equal(create(root, "/f", RD | MUST_EXIST, &h, &result), SHARE_OK);
+	assert_int_equal(set_mode(root, h, 0777), SHARE_WRITE_PROTECT);
 	assert_int_equal(create(root, "/f", RD | WR | MUST_EXIST, &h, &result), SHARE_WRITE_PROTECT);
 	assert_int_equal(create(root, "/g", RD, &h, &result), SHARE_WRITE_PROTECT);
 	assert_int_equal(create(root, "/d", MKDIR, &h, &result), SHARE_WRITE_PROTECT);
@@ -326,6 +349,23 @@ test_read_only_and_symlinks(void **state)
 	assert_int_equal(two_names(map("in"), 19, "/s", "f", 0), SHARE_WRITE_PROTECT);
 	share_folder_symlinks(s, "in", true);
 	assert_int_equal(two_names(map("in"), 19, "/s", "f", 0), SHARE_OK);
+}
+
+static void
+test_a_guest_makes_no_setuid_programs(void **state)
+{
+	uint32_t root = map("in"), result;
+	uint64_t h;
+
+	make("chmod 2755 %s/in/f", top);
+	assert_int_equal(create(root, "/f", RD | WR | MUST_EXIST, &h, &result), SHARE_OK);
+	assert_int_equal(set_mode(root, h, S_IFREG | 06700), SHARE_OK);
+	make("[ $(stat -c %%a %s/in/f) = 2700 ]", top); /* what the host has set stays */
+	create_mode = S_IFREG | 06755;
+	assert_int_equal(create(root, "/new", RD | WR | MUST_BE_NEW, &h, &result), SHARE_OK);
+	assert_int_equal(create(root, "/dir", MKDIR | MUST_BE_NEW, &h, &result), SHARE_OK);
+	create_mode = 0644;
+	make("[ $(stat -c %%a %s/in/new) = 755 ] && [ $(stat -c %%a %s/in/dir) = 755 ]", top, top);
 }
 
 static void
@@ -496,11 +536,13 @@ test_properties(void **state)
 int
 main(void)
 {
+	umask(022);
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_files, open_all, close_all),
 		cmocka_unit_test_setup_teardown(test_nothing_leads_out, open_all, close_all),
 		cmocka_unit_test_setup_teardown(test_races_do_not_lead_out_either, open_all, close_all),
 		cmocka_unit_test_setup_teardown(test_read_only_and_symlinks, open_all, close_all),
+		cmocka_unit_test_setup_teardown(test_a_guest_makes_no_setuid_programs, open_all, close_all),
 		cmocka_unit_test_setup_teardown(test_handles_have_a_limit, open_all, close_all),
 		cmocka_unit_test_setup_teardown(test_a_folder_that_is_gone, open_all, close_all),
 		cmocka_unit_test_setup_teardown(test_saved_handles, open_all, close_all),
