@@ -18,6 +18,19 @@ setup_file() {
 		VAGRANT_HOME=$FILES/vagrant vagrant version # puts the well-known key there
 	)
 	tools/make-iso "$FILES/boot.iso" "$LODGE_OUT/cache"
+	measure_boot
+}
+
+# Packer types when so much time has passed: twice what the disc takes here and now, so that nothing is typed before
+# there is a shell.
+measure_boot() {
+	local start=$SECONDS
+	timeout 200 "$LODGE_BIN/lodge" boot --memory 256 --cdrom "$FILES/boot.iso" --serial "file:$FILES/console" \
+		--display none --timeout 190 >/dev/null 2>&1 &
+	wait_for 180 grep -qas LODGE-GUEST-READY "$FILES/console"
+	kill $!
+	wait $! || true
+	export BOOT_WAIT=$(((SECONDS - start + 4) * 2))
 }
 
 setup() {
@@ -68,7 +81,7 @@ nothing_left() {
 	cat >t.json <<-END
 		{"builders": [{"type": "virtualbox-iso", "guest_os_type": "Linux26_64", "vm_name": "made by typing", $iso, $bare, $common,
 		  "communicator": "none", "disk_size": 64, "hard_drive_interface": "sata", "memory": 256, "cpus": 1,
-		  "boot_wait": "20s", "disable_shutdown": true, "shutdown_timeout": "3m", "format": "ova",
+		  "boot_wait": "${BOOT_WAIT}s", "disable_shutdown": true, "shutdown_timeout": "3m", "format": "ova",
 		  "boot_command": ["echo typed-by-packer >/dev/ttyS0<enter><wait2>poweroff -f<enter>"],
 		  "vboxmanage": [["modifyvm", "{{.Name}}", "--uart1", "0x3F8", "4", "--uartmode1", "file", "$HOME/serial"]]}]}
 	END
@@ -86,7 +99,7 @@ nothing_left() {
 	cat >t.json <<-END
 		{"builders": [{"type": "virtualbox-iso", "guest_os_type": "Linux26_64", "vm_name": "installed", $iso, $login, $common,
 		  "http_directory": "$FILES/http", "floppy_files": ["answer.txt"],
-		  "disk_size": 64, "hard_drive_interface": "sata", "memory": 256, "cpus": 1, "boot_wait": "20s",
+		  "disk_size": 64, "hard_drive_interface": "sata", "memory": 256, "cpus": 1, "boot_wait": "${BOOT_WAIT}s",
 		  "boot_command": ["dd if=/dev/fd0 bs=1k count=64 >/dev/ttyS0<enter>",
 		    "wget -qO /dev/sda http://{{.HTTPIP}}:{{.HTTPPort}}/disk.img && sync && reboot -f<enter>"],
 		  "vboxmanage": [["modifyvm", "{{.Name}}", "--uart1", "0x3F8", "4", "--uartmode1", "file", "$HOME/serial"]],
