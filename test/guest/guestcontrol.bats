@@ -57,6 +57,10 @@ fails() { # STATUS TEXT
 	[[ $status -eq $1 && $stderr == *"$2"* ]] || { echo "status $status; stdout: $output; stderr: $stderr"; return 1; }
 }
 
+in_guest_says() { # COMMAND of the guest's shell
+	VBoxManage guestcontrol box run --username root --password lodge -- /bin/sh -c "$1"
+}
+
 @test "a program runs as its user, with that user's groups, home and environment" {
 	gctl run "${as_joe[@]}" --exe /bin/sh -- sh -c 'id -un; id -Gn; pwd; echo $HOME $USER; echo to stderr >&2'
 	ok
@@ -251,6 +255,36 @@ in_guest_runs() { # TEXT
 	[ "$output" = "No active guest sessions found" ]
 }
 
+@test "after a copy whose client is killed or interrupted nothing is in the way of the next" {
+	head -c 30000000 /dev/urandom >large
+	for signal in KILL INT; do
+		VBoxManage guestcontrol box copyto "${as_joe[@]}" "$PWD/large" /home/joe/large 3>&- &
+		wait_for 20 in_guest_is 'ls -A /home/joe | grep -q .'
+		kill -s $signal $!
+		wait $! || true
+		wait_for 10 eval '[ "$(VBoxManage guestcontrol box list sessions)" = "No active guest sessions found" ]'
+		gctl run "${as_joe[@]}" -- /bin/echo next
+		[ "$output" = next ]
+		in_guest_is 'rm -rf /home/joe/large'
+	done
+	head -c 1000000 large >small
+	gctl copyto "${as_joe[@]}" "$PWD/small" /home/joe/small
+	ok
+	in_guest_is '[ $(wc -c </home/joe/small) = 1000000 ]'
+}
+
+@test "an agent that hangs is an error when its time is over, and is found again" {
+	agent=$(in_guest_says 'pidof lodge-agent | tr " " "\n" | sort -n | head -n 1')
+	VBoxManage guestcontrol box run --username root --password lodge -- /bin/sh -c "(sleep 22; kill -CONT $agent) >/dev/null 2>&1 & sleep 1; kill -STOP $agent" &
+	sleep 3
+	start=$SECONDS
+	gctl run "${as_joe[@]}" -- /bin/true
+	fails 1 "did not answer in time"
+	[[ $stderr == *"VBOX_E_TIMEOUT"* ]]
+	[ $((SECONDS - start)) -lt 30 ]
+	wait_for 60 VBoxManage guestcontrol box run "${as_joe[@]}" -- /bin/true
+}
+
 @test "a folder to be mounted by itself is, where it was asked for, and is not any more when it is removed" {
 	mkdir "$BATS_TEST_TMPDIR/auto"
 	echo from-host >"$BATS_TEST_TMPDIR/auto/file"
@@ -307,10 +341,6 @@ clock_is() { # WHAT SECONDS: how far the guest's WHAT is behind the host's time 
 	behind=$(($(date +%s) - behind))
 	echo "the guest's $1 is $behind s behind"
 	[ "${behind#-}" -le "$2" ]
-}
-
-in_guest_says() { # COMMAND of the guest's shell
-	VBoxManage guestcontrol box run --username root --password lodge -- /bin/sh -c "$1"
 }
 
 @test "after a pause and after a saved state the guest has the host's time again, in its clock and its RTC" {
