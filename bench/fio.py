@@ -252,10 +252,8 @@ class Bench:
 
 
 def markdown(doc):
-    m, n = doc["machine"], doc["noise"]
     lines = [f"Engine `{doc['engine']}`, medians of {doc['rounds']} rounds of {doc['seconds']} s a row, disks of {doc['size_mib']} MiB, "
-             f"{doc['date']}. Host: {m['cpu']}, {m['cores']} cores, Linux {m['kernel']}; load {n['load_at_start']:.1f} when the run "
-             f"began and {n['load_at_end']:.1f} when it ended.", "",
+             f"{doc['date']}. {report.host_and_load(doc)}.", "",
              "| bus, format | row | Lodge | QEMU TCG | of TCG | of raw | processor time | TCG's | of TCG | of raw |",
              "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|"]
     for r in doc["rows"]:
@@ -285,11 +283,7 @@ def parser():
 
 
 def measure(words):
-    b = Bench(parser().parse_args(words))
-    try:
-        return b.go()
-    finally:
-        b.close()
+    return report.measure(Bench(parser().parse_args(words)))
 
 
 if __name__ == "__main__":

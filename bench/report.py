@@ -113,17 +113,30 @@ class Noise:
         return {"load_at_start": self.load, "load_at_end": os.getloadavg()[0], "stolen": stolen / total if total else 0}
 
 
+def measure(bench):
+    """What go() of it gives; its machines are ended in any case."""
+    try:
+        return bench.go()
+    finally:
+        bench.close()
+
+
 # ---- Markdown ----
 
 
+def host_and_load(doc):
+    m, n = doc["machine"], doc["noise"]
+    return (f"Host: {m['cpu']}, {m['cores']} cores, {m['memory_gib']} GiB, Linux {m['kernel']}; load "
+            f"{n['load_at_start']:.1f} when the run began and {n['load_at_end']:.1f} when it ended")
+
+
 def markdown(doc):
-    g, m, n = doc["guest"], doc["machine"], doc["noise"]
+    g, n = doc["guest"], doc["noise"]
     of = f"medians of {g['rounds']}" if g["rounds"] > 1 else "one"
     lines = [
         f"Engine `{g['engine']}`, {of} round{'s' if g['rounds'] > 1 else ''}, size {g['scale']}"
         f"{' (`--quick`: small sizes, one round)' if g.get('quick') else ''}, {doc['date']}, Lodge {doc['version']}, "
-        f"{doc.get('tcg_version', 'QEMU')}. Host: {m['cpu']}, {m['cores']} cores, {m['memory_gib']} GiB, Linux {m['kernel']}; "
-        f"load {n['load_at_start']:.1f} when the run began and {n['load_at_end']:.1f} when it ended, "
+        f"{doc.get('tcg_version', 'QEMU')}. {host_and_load(doc)}, "
         f"{100 * n['stolen']:.0f} % of the processor time stolen by what is below. Guest: 1 CPU (but where 2 are named), "
         f"{g['memory_mib']} MiB.",
         "",

@@ -184,10 +184,8 @@ class Bench:
 
 
 def markdown(doc):
-    m, n = doc["machine"], doc["noise"]
-    lines = [f"Engine `{doc['engine']}`, {doc['rounds']} rounds, {doc['forks']} copies a fork, {doc['date']}. Host: {m['cpu']}, "
-             f"{m['cores']} cores, Linux {m['kernel']}; load {n['load_at_start']:.1f} when the run began and {n['load_at_end']:.1f} "
-             "when it ended.", "", "| | median | least to most | at most |", "|---|--:|--:|--:|"]
+    lines = [f"Engine `{doc['engine']}`, {doc['rounds']} rounds, {doc['forks']} copies a fork, {doc['date']}. "
+             f"{report.host_and_load(doc)}.", "", "| | median | least to most | at most |", "|---|--:|--:|--:|"]
     for r in doc["rows"]:
         lines.append(f"| {r['what']} | {report.number(r['median'])} {r['unit']} | {report.number(r['least'])} to "
                      f"{report.number(r['most'])} | {str(r['goal']) + ' ' + r['unit'] if r['goal'] else ''} |")
@@ -204,13 +202,5 @@ def parser():
     return p
 
 
-def measure(words):
-    b = Bench(parser().parse_args(words))
-    try:
-        return b.go()
-    finally:
-        b.close()
-
-
 if __name__ == "__main__":
-    measure(sys.argv[1:])
+    report.measure(Bench(parser().parse_args()))

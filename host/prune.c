@@ -14,6 +14,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "block/block.h"
@@ -331,7 +332,8 @@ prune_disk(struct prune *p, int64_t id, struct err *e)
 		return 0;
 	n = medium_children(p->h, id, &kids, e);
 	r = n < 0 ? -1 : 0;
-	if (n == 1 && medium_row_by_id(p->h, kids[0], &c, e) > 0) {
+	/* Nothing can be merged into a base that is not written to: what hangs on it stays there. */
+	if (n == 1 && (m.parent || strcasecmp(m.format, "VHDX")) && medium_row_by_id(p->h, kids[0], &c, e) > 0) {
 		bool live = open_in_machine(p, c.id, &ctl, &at);
 
 		if (!m.parent || (!live && size_on_disk(c.path) < size_on_disk(m.path))) {

@@ -355,6 +355,34 @@ killed_during() { # SECONDS COMMAND...
 	cmp "$HOME/big.img" "$HOME/VirtualBox VMs/c/c-disk1.img"
 }
 
+@test "a VHDX disk is not written to, which is said; snapshots on it can be, and deleted" {
+	truncate -s 16M r.raw
+	dd if=/dev/urandom of=r.raw bs=1M count=3 conv=notrunc status=none
+	qemu-img convert -f raw -O vhdx r.raw "$HOME/a.vhdx"
+	before=$(md5sum <"$HOME/a.vhdx")
+	make_vm web1
+	VBoxManage modifyvm web1 --memory 32
+	VBoxManage storagectl web1 --name SATA --add sata --portcount 1
+	VBoxManage storageattach web1 --storagectl SATA --port 0 --device 0 --type hdd --medium "$HOME/a.vhdx"
+	for what in "startvm web1" "modifymedium $HOME/a.vhdx --resize 32" "modifymedium $HOME/a.vhdx --compact" \
+		"internalcommands sethduuid $HOME/a.vhdx"; do
+		# shellcheck disable=SC2086
+		vbm $what
+		fails_with 1 "is a vhdx image, which can be read and not written here; clone it first"
+	done
+	vbm createmedium disk --filename b.vhdx --size 8 --format VHDX
+	fails_with 1 "Images of the format 'VHDX' cannot be created"
+	VBoxManage snapshot web1 take s1 2>/dev/null
+	VBoxManage snapshot web1 take s2 2>/dev/null
+	for s in s1 s2; do
+		vbm snapshot web1 delete $s
+		succeeds
+	done
+	VBoxManage clonemedium "$(mr web1 SATA-0-0)" c.vdi >/dev/null 2>&1
+	qemu-img compare -q c.vdi r.raw
+	[ "$(md5sum <"$HOME/a.vhdx")" = "$before" ]
+}
+
 # VBoxManage or lodge with Ctrl-C pressed already.
 stopped() {
 	run --separate-stderr timeout 60 python3 -c 'import os, signal, sys

@@ -189,7 +189,9 @@ goes_on_under() { # ENGINE
 			cat "$HOME/said"
 			# 130: it had not begun
 			[ "$code" = 130 ] || grep -q "was cancelled; it goes on as before" "$HOME/said"
-			[ "$(VBoxManage list runningvms 2>&1 | cut -d' ' -f1)" = '"lx"' ]
+			run VBoxManage list runningvms
+			echo "$what, $after, $code: $output"
+			[ "${output%% *}" = '"lx"' ]
 			[ "$(VBoxManage list vms | wc -l)" = 1 ]
 			[ "$(VBoxManage list hdds | grep -c ^Location)" = 1 ]
 			[ -z "$(ls "$HOME/VirtualBox VMs/lx/Snapshots")" ]
