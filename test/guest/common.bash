@@ -39,6 +39,36 @@ new_netns() {
 	}
 }
 
+# hostonly_netns NAME OPTION...: a network namespace $NS whose host-only interface vboxnet0 is in a network with a DHCP
+# server, which gets the options too; or why not in SKIP. hostonly_netns_end puts it away.
+hostonly_netns() {
+	new_netns "$1" || return 0
+	export NS=$1 HOME=$BATS_FILE_TMPDIR/home LODGE_HOME=$BATS_FILE_TMPDIR/lodge PATH=$LODGE_BIN:$PATH
+	mkdir -p "$HOME"
+	ns ip link set lo up
+	ns VBoxManage hostonlyif create >/dev/null
+	ns VBoxManage dhcpserver add --ifname vboxnet0 --ip 192.168.56.2 --netmask 255.255.255.0 --lowerip 192.168.56.10 \
+		--upperip 192.168.56.20 --enable "${@:2}"
+}
+
+hostonly_netns_end() {
+	[[ -n ${NS:-} ]] || return 0
+	for lock in "$LODGE_HOME"/net/*/lock; do
+		[[ ! -f $lock ]] || kill "$(cut -d' ' -f1 "$lock")" 2>/dev/null
+	done
+	ip netns pids "$NS" | xargs -r kill -9 2>/dev/null
+	ip netns del "$NS"
+}
+
+ns() { ip netns exec "$NS" "$@"; }
+
+# host_lease MEMBER: of the lease that a client on vboxnet0 has there; nothing and failure where there is none.
+host_lease() {
+	python3 -c 'import json, sys
+try: print([l for l in json.load(open(sys.argv[1])) if l["mac"] == "0a0027000000"][0][sys.argv[2]])
+except (OSError, ValueError, IndexError): sys.exit(1)' "$LODGE_HOME/net/hostonly-vboxnet0/leases.json" "$1"
+}
+
 free_port() {
 	python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }

@@ -5,38 +5,23 @@
 load ../guest/common
 
 setup_file() {
-	new_netns lodge-renew-$$ || return 0
-	export NS=lodge-renew-$$ HOME=$BATS_FILE_TMPDIR/home LODGE_HOME=$BATS_FILE_TMPDIR/lodge PATH=$LODGE_BIN:$PATH
-	mkdir -p "$HOME"
-	ns ip link set lo up
-	ns VBoxManage hostonlyif create >/dev/null
-	ns VBoxManage dhcpserver add --ifname vboxnet0 --ip 192.168.56.2 --netmask 255.255.255.0 --lowerip 192.168.56.10 \
-		--upperip 192.168.56.20 --enable --default-lease-time 60
+	hostonly_netns lodge-renew-$$ --default-lease-time 60
+	[[ -n ${NS:-} ]] || return 0
 	# shellcheck disable=SC2016
 	printf '#!/bin/sh\n[ -z "$ip$new_ip_address" ] || ip addr replace $ip$new_ip_address/24 dev vboxnet0\n' >"$BATS_FILE_TMPDIR/script"
 	chmod 755 "$BATS_FILE_TMPDIR/script"
 	: >"$BATS_FILE_TMPDIR/none"
 }
 
-teardown_file() {
-	[[ -n ${NS:-} ]] || return 0
-	for lock in "$LODGE_HOME"/net/*/lock; do
-		[[ ! -f $lock ]] || kill "$(cut -d' ' -f1 "$lock")" 2>/dev/null
-	done
-	ip netns pids "$NS" | xargs -r kill -9 2>/dev/null
-	ip netns del "$NS"
-}
+teardown_file() { hostonly_netns_end; }
 
 setup() {
 	[[ -z ${SKIP:-} ]] || skip "$SKIP"
 	ns ip addr flush dev vboxnet0 scope global
 }
 teardown() { [[ -z ${client:-} ]] || kill "$client" 2>/dev/null || true; }
-ns() { ip netns exec "$NS" "$@"; }
 issued() { # when the lease was given out or renewed; 0: there is none
-	python3 -c 'import json, sys
-try: print([l["issued"] for l in json.load(open(sys.argv[1])) if l["mac"] == "0a0027000000" and l["state"] == "acked"][0])
-except (OSError, ValueError, IndexError): print(0)' "$LODGE_HOME/net/hostonly-vboxnet0/leases.json"
+	if [[ $(host_lease state) == acked ]]; then host_lease issued; else echo 0; fi
 }
 later() { [[ $(issued) -gt $1 ]]; }
 renews() { # COMMAND...: runs it until it has renewed what it got

@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "net/net.h"
+#include "test/unit/loop.h"
 
 struct end {
 	struct net_link link;
@@ -25,12 +26,9 @@ struct end {
 	uint8_t last[NET_FRAME_MAX];
 };
 
-static char dir[64], sockets[80];
+static char sockets[80];
 static int console[2];
 static pid_t sw;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct loop *loop;
-static pthread_t thread;
 static struct end ends[2];
 
 static bool
@@ -74,44 +72,28 @@ stop_switch(void)
 	sw = 0;
 }
 
-static void *
-run_loop(void *opaque)
-{
-	loop_run(loop);
-	return NULL;
-}
-
 static int
 setup(void **state)
 {
-	strcpy(dir, "/tmp/lodge-vde-XXXXXX");
-	if (!mkdtemp(dir))
+	if (make_dir("lodge-vde"))
 		return -1;
 	snprintf(sockets, sizeof(sockets), "%s/vde.ctl", dir);
 	memset(ends, 0, sizeof(ends));
 	log_set_level(LOG_ERROR);
-	loop = loop_open(&lock);
-	return pthread_create(&thread, NULL, run_loop, NULL);
+	return begin_loop();
 }
 
 static int
 teardown(void **state)
 {
-	char *rm = xasprintf("rm -rf %s", dir);
-
 	pthread_mutex_lock(&lock);
 	for (int i = 0; i < 2; i++)
 		net_link_close(&ends[i].link);
 	pthread_mutex_unlock(&lock);
-	loop_stop(loop);
-	pthread_join(thread, NULL);
-	loop_close(loop);
+	end_loop();
 	if (sw)
 		stop_switch();
-	if (system(rm))
-		return -1;
-	free(rm);
-	return 0;
+	return remove_dir();
 }
 
 static int

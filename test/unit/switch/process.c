@@ -20,6 +20,7 @@
 
 #include "base/log.h"
 #include "switch/process.h"
+#include "test/unit/loop.h"
 
 #define TOKEN "0123456789abcdef0123456789abcdef"
 
@@ -33,12 +34,8 @@ struct guest {
 	unsigned mss;	/* of the last, if it was a large one */
 };
 
-static char dir[64];
 static pid_t keeper;
 static int switch_pid;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct loop *loop;
-static pthread_t thread;
 static struct guest guests[3];
 
 static void
@@ -90,8 +87,7 @@ start_network(const char *config)
 {
 	char *line;
 
-	strcpy(dir, "/tmp/lodge-switch-XXXXXX");
-	assert_non_null(mkdtemp(dir));
+	assert_int_equal(make_dir("lodge-switch"), 0);
 	write_file("config.json", config);
 	char *ports = xasprintf("%s/ports", dir);
 	mkdir(ports, 0700);
@@ -105,45 +101,29 @@ start_network(const char *config)
 		fail_msg("the switch did not start: %s", line);
 }
 
-static void *
-run_loop(void *opaque)
-{
-	loop_run(loop);
-	return NULL;
-}
-
 static int
 setup(void **state)
 {
 	memset(guests, 0, sizeof(guests));
-	loop = loop_open(&lock);
-	pthread_create(&thread, NULL, run_loop, NULL);
-	return 0;
+	return begin_loop();
 }
 
 static int
 teardown(void **state)
 {
-	char *rm;
 	int status;
 
 	pthread_mutex_lock(&lock);
 	for (int i = 0; i < 3; i++)
 		net_link_close(&guests[i].link);
 	pthread_mutex_unlock(&lock);
-	loop_stop(loop);
-	pthread_join(thread, NULL);
-	loop_close(loop);
+	end_loop();
 	if (keeper) {
 		kill(keeper, SIGTERM);
 		waitpid(keeper, &status, 0);
 		keeper = 0;
 	}
-	rm = xasprintf("rm -rf %s", dir);
-	if (system(rm))
-		return -1;
-	free(rm);
-	return 0;
+	return remove_dir();
 }
 
 static bool
@@ -299,8 +279,7 @@ a_configuration_that_makes_no_sense_is_told_when_it_starts(void **state)
 	pid_t pid;
 	int status;
 
-	strcpy(dir, "/tmp/lodge-switch-XXXXXX");
-	assert_non_null(mkdtemp(dir));
+	assert_int_equal(make_dir("lodge-switch"), 0);
 	write_file("config.json", "{\"version\":1,\"name\":\"lab\",\"colour\":\"red\"}");
 	log_set_level(LOG_ERROR - 1);
 	assert_non_null(strstr(start_keeper(&pid), "'colour' is not known"));
