@@ -25,6 +25,9 @@ setup_file() {
 	echo outside >"$BATS_FILE_TMPDIR/www/index.html"
 	outside busybox httpd -p 80 -h "$BATS_FILE_TMPDIR/www"
 	host busybox httpd -p 80 -h "$BATS_FILE_TMPDIR/www"
+	printf '#!/bin/sh\nprintf "\\0\\3\\0\\1outside"\n' >"$BATS_FILE_TMPDIR/block" # one block of TFTP for who asks
+	chmod 755 "$BATS_FILE_TMPDIR/block"
+	outside socat UDP4-RECVFROM:7069,fork EXEC:"$BATS_FILE_TMPDIR/block" 3>&- &
 	for vm in a b; do
 		host VBoxManage createvm --name $vm --ostype Linux26_64 --register >/dev/null
 		host VBoxManage modifyvm $vm --memory 128 --boot1 dvd --nic1 null --uart1 0x3f8 4 \
@@ -94,6 +97,27 @@ reach() {
 from() {
 	expect "$1" "$2 to $3, ICMP" "$2" busybox ping -c 1 -W 2 "$3"
 	expect "$1" "$2 to $3, TCP" "$2" timeout 4 curl -s "http://$3/"
+	expect "$1" "$2 to $3, UDP" bash -c "ip netns exec $([[ $2 == host ]] && echo "$HOST" || echo "$OUT") \
+		busybox traceroute -n -m 1 -q 1 -w 2 $3 2>&1 | grep -q '1  *$3 .*ms'"
+}
+# The same with IPv6, multicast and broadcast, to guest a, which has fe80::a and this address of IPv4.
+from6() { # yes|no host|outside INTERFACE ADDRESS
+	expect "$1" "$2 to a, IPv6" "$2" busybox ping6 -c 2 -W 2 "fe80::a%$3"
+	expect "$1" "$2 to a, multicast" bash -c "ip netns exec $([[ $2 == host ]] && echo "$HOST" || echo "$OUT") \
+		busybox ping6 -c 2 -W 2 ff02::1%$3 2>&1 | grep -q 'from fe80::a'"
+	expect "$1" "$2 to a, broadcast" "$2" busybox arping -c 2 -w 3 -I "$3" "$4"
+}
+# And from guest a to the interface of a host.
+to6() { # yes|no host|outside INTERFACE ADDRESS
+	local ll
+	ll=$("$2" ip -6 -o addr show dev "$3" scope link | sed -n 's/.*inet6 \([0-9a-f:]*\).*/\1/p')
+	[[ -n $ll ]]
+	expect "$1" "a to $2, IPv6" guest a 20 "ping6 -c 2 -W 2 $ll%eth0"
+	expect "$1" "a to $2, multicast" guest a 20 "ping6 -c 2 -W 2 ff02::1%eth0 2>&1 | grep -q 'from $ll'"
+	expect "$1" "a to $2, broadcast" guest a 20 "arping -c 2 -w 3 -I eth0 $4"
+}
+udp_out() { # yes|no: from guest a through a NAT
+	expect "$1" "a to outside, UDP" guest a 20 'cd /tmp; rm -f x; timeout 5 tftp -g -r x 10.66.0.200 7069; grep -q outside x'
 }
 # IPv6 and multicast: link-local addresses, and the group of all nodes
 reach6() { # yes|no
@@ -113,6 +137,8 @@ peer() { guest a 10 "echo $1 >/tmp/peer"; }
 	reach no a 10.66.0.2
 	reach no a 10.66.0.100
 	reach6 no
+	from no host 10.66.0.1
+	from no outside 10.66.0.1
 }
 
 @test "intnet: machines reach each other, and nobody else" {
@@ -127,6 +153,9 @@ peer() { guest a 10 "echo $1 >/tmp/peer"; }
 	reach no a 10.66.0.200
 	from no host 10.66.0.1
 	from no outside 10.66.0.1
+	from6 no host w0 10.66.0.1
+	to6 no host w0 10.66.0.100
+	to6 no outside w1 10.66.0.200
 	run host lodge connect a 80
 	[[ $status == 1 && $output == *"no side in this network"* ]]
 }
@@ -180,6 +209,10 @@ peer() { guest a 10 "echo $1 >/tmp/peer"; }
 	reach6 yes
 	from yes host 192.168.56.3
 	from yes host 192.168.56.4
+	from6 yes host vboxnet0 192.168.56.3
+	to6 yes host vboxnet0 192.168.56.1
+	from6 no outside w1 192.168.56.3
+	to6 no outside w1 10.66.0.200
 	guest a 10 'ip route replace default via 192.168.56.1'
 	reach no a 10.66.0.200 noudp
 	from no outside 192.168.56.3
@@ -239,6 +272,11 @@ peer() { guest a 10 "echo $1 >/tmp/peer"; }
 	kill $!
 	guest a 10 'ip route replace default via 192.168.57.1'
 	expect no "a to outside, TCP" guest a 20 "timeout 4 wget -qO- http://10.66.0.200/"
+	expect no "a to outside, ICMP" guest a 20 "ping -c 1 -W 2 10.66.0.200"
+	udp_out no
+	expect no "a to the host, TCP" guest a 20 "timeout 4 wget -qO- http://192.168.57.1/"
+	expect no "a to the host's other address, TCP" guest a 20 "timeout 4 wget -qO- http://10.66.0.100/"
+	from no outside 192.168.57.3
 	host ip link del vboxnet1
 }
 
@@ -253,7 +291,11 @@ peer() { guest a 10 "echo $1 >/tmp/peer"; }
 	reach yes a 192.168.60.1
 	reach6 yes
 	from yes host 192.168.60.3
+	from6 yes host vboxnet128 192.168.60.3
+	to6 yes host vboxnet128 192.168.60.1
 	from no outside 192.168.60.3
+	guest a 10 'ip route replace default via 192.168.60.1'
+	reach no a 10.66.0.200 noudp
 	host VBoxManage controlvm a nic1 null
 	host VBoxManage controlvm b nic1 null
 	host VBoxManage hostonlynet remove --name hn
@@ -284,7 +326,10 @@ peer() { guest a 10 "echo $1 >/tmp/peer"; }
 	reach yes a 10.66.0.200 noudp
 	reach6 yes
 	expect yes "the name of b" guest a 20 'nslookup b | grep -q 10.9.0.5'
+	udp_out yes
+	reach yes a 10.66.0.100 noudp # the host, as whoever is outside reaches it
 	expect no "the host's loopback" guest a 20 "timeout 4 wget -qO- http://10.9.0.2/"
+	from6 no host w0 10.9.0.4
 	from no host 10.9.0.4
 	from no outside 10.9.0.4
 	run host timeout 5 curl -s "http://127.0.0.1:$port/"
@@ -331,11 +376,42 @@ peer() { guest a 10 "echo $1 >/tmp/peer"; }
 	host VBoxManage natnetwork remove --netname n6
 }
 
+@test "natnetwork: an IPv6 prefix of one's own, its default route where that is wanted, and names over IPv6" {
+	host VBoxManage natnetwork add --netname p6 --network 10.13.0.0/24 --ipv6 on --ipv6-prefix fd00:13::/64
+	plug natnetwork p6
+	for vm in a b; do guest $vm 20 'ip -6 addr flush dev eth0; for k in ra dad; do echo 1 >/proc/sys/net/ipv6/conf/eth0/accept_$k; done;
+		ip link set eth0 down; ip link set eth0 up'; done
+	address6() { guest "$1" 20 'ip -6 addr show dev eth0 scope global' | sed -n 's/.*inet6 \(fd00:13::*[0-9a-f:]*\).*/\1/p' | head -n 1; }
+	has_address6() { [[ -n $(address6 "$1") ]]; }
+	wait_for 30 has_address6 a
+	wait_for 30 has_address6 b
+	expect no "a default route" guest a 10 'ip -6 route | grep -q ^default'
+	b=$(address6 b)
+	expect yes "b by its address of the prefix" guest a 20 "ping6 -c 2 -W 2 $b"
+	expect yes "b's IPv6 address, asked for over IPv6" wait_for 20 guest a 20 "nslookup -type=aaaa b fd00:13::3 2>&1 | grep -q $b"
+	host VBoxManage natnetwork modify --netname p6 --ipv6-default on
+	guest a 10 'ip link set eth0 down; ip link set eth0 up'
+	expect yes "a default route" wait_for 20 guest a 10 'ip -6 route | grep -q ^default'
+	host VBoxManage controlvm a nic1 null
+	host VBoxManage controlvm b nic1 null
+	host VBoxManage natnetwork remove --netname p6
+}
+
 @test "nat: each machine reaches outside and not the other" {
 	plug nat
 	[[ $(dhcp a) == 10.0.2.15 ]]
 	peer 10.0.2.15
 	reach yes a 10.66.0.200 noudp
+	udp_out yes
+	reach yes a 10.66.0.100 noudp
+	expect yes "the host's loopback" guest a 20 "timeout 4 wget -qO- http://10.0.2.2/"
+	port=$(free_port)
+	host VBoxManage controlvm a natpf1 "web,tcp,,$port,,80"
+	expect yes "outside to a, TCP, by a rule" outside timeout 5 curl -s "http://10.66.0.100:$port/"
+	host VBoxManage controlvm a natpf1 delete web
+	expect no "outside to a, without the rule" outside timeout 5 curl -s "http://10.66.0.100:$port/"
+	reach6 no
+	from6 no host w0 10.0.2.15
 	guest a 10 'ip addr flush dev eth0; ip addr add 10.0.2.16/24 dev eth0'
 	expect no "a to b" guest a 20 'ping -c 1 -W 2 10.0.2.15'
 	from no host 10.0.2.15
@@ -351,6 +427,10 @@ peer() { guest a 10 "echo $1 >/tmp/peer"; }
 	reach6 yes
 	from yes outside 10.66.0.1
 	from yes outside 10.66.0.2
+	from6 yes outside w1 10.66.0.1
+	to6 yes outside w1 10.66.0.200
+	from no host 10.66.0.1
+	from6 no host w0 10.66.0.1
 	expect no "a to the host on its own interface" guest a 20 'ping -c 1 -W 2 10.66.0.100'
 	host VBoxManage controlvm a nic1 null
 	host VBoxManage controlvm b nic1 null
@@ -372,6 +452,10 @@ peer() { guest a 10 "echo $1 >/tmp/peer"; }
 	reach6 yes
 	from yes host 10.66.0.1
 	from yes outside 10.66.0.1
+	from6 yes host br0 10.66.0.1
+	to6 yes host br0 10.66.0.100
+	from6 yes outside w1 10.66.0.1
+	to6 yes outside w1 10.66.0.200
 	host VBoxManage controlvm a nic1 null
 	host VBoxManage controlvm b nic1 null
 	wait_for 15 bash -c "! ip netns exec $HOST ip -o link | grep -qE ': lodge[0-9]+:'" # the TAP goes with the network
@@ -391,6 +475,10 @@ peer() { guest a 10 "echo $1 >/tmp/peer"; }
 	reach yes a 10.66.0.2
 	reach6 yes
 	reach no a 10.66.0.100
+	reach no a 10.66.0.200
+	from no host 10.66.0.1
+	from no outside 10.66.0.1
+	to6 no outside w1 10.66.0.200
 }
 
 @test "generic: machines in a VDE switch reach each other" {
@@ -404,6 +492,10 @@ peer() { guest a 10 "echo $1 >/tmp/peer"; }
 	reach yes a 10.66.0.2
 	reach6 yes
 	reach no a 10.66.0.100
+	reach no a 10.66.0.200
+	from no host 10.66.0.1
+	from no outside 10.66.0.1
+	to6 no outside w1 10.66.0.200
 	kill "$(<"$BATS_FILE_TMPDIR/vde.pid")"
 }
 
