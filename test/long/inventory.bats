@@ -52,12 +52,13 @@ inventory() { # ansible-inventory's answer for FILE, through jq FILTER
 	cat >Vagrantfile <<-'END'
 		Vagrant.configure("2") do |config|
 		  config.vm.box = "lodge/debian"
+		  config.vm.boot_timeout = 600
 		  config.vm.synced_folder ".", "/vagrant", disabled: true
 		end
 	END
-	timeout 500 /usr/bin/python3 - <<-'END'
+	timeout 900 /usr/bin/python3 - <<-'END'
 		import subprocess, vagrant
-		v = vagrant.Vagrant()
+		v = vagrant.Vagrant(quiet_stdout=False, quiet_stderr=False)
 		assert [s.state for s in v.status()] == [v.NOT_CREATED], v.status()
 		assert [b.name for b in v.box_list()] == ["lodge/debian"], v.box_list()
 		v.up()
