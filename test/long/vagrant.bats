@@ -219,6 +219,35 @@ state() {
 	[ "$(state)" = "not_created " ]
 }
 
+@test "the synced folder is vboxsf in the guest, and both sides see what the other writes; of two vagrants at once one is told so" {
+	project shared <<-'END'
+		Vagrant.configure("2") do |config|
+		  config.vm.box = "lodge/debian"
+		  config.vm.boot_timeout = 600
+		end
+	END
+	v up
+	[ "$(state)" = "running " ]
+	[ "$(guest "findmnt -n -o FSTYPE,SOURCE /vagrant" | xargs)" = "vboxsf vagrant" ]
+	echo "from the host" >here
+	[ "$(guest "cat /vagrant/here")" = "from the host" ]
+	guest "cd /vagrant && echo 'from the guest' >there && sed -i s/host/guest/ here && mkdir -p d && mv there d/there"
+	[ "$(cat here)" = "from the guest" ]
+	[ "$(cat d/there)" = "from the guest" ]
+	echo longer, from the host, again >here
+	rm d/there
+	[ "$(guest "cat /vagrant/here; ls -A /vagrant/d | wc -l; stat -c %U /vagrant/here" | xargs)" = "longer, from the host, again 0 vagrant" ]
+	# Two at once: one has the machine, the other says so, and neither stays.
+	vagrant reload >one 2>&1 3>&- &
+	sleep 3
+	run timeout 300 vagrant halt
+	[ "$status" != 0 ] && grep -q "another process is already executing" <<<"$output"
+	wait $!
+	[ "$(state)" = "running " ]
+	v destroy -f
+	[ -z "$(VBoxManage list vms | grep shared)" ]
+}
+
 @test "the course's Vagrantfiles run" {
 	mkdir -p "$BATS_FILE_TMPDIR/course"
 	cp -r "$ROOT/test/course/vagrant/." "$BATS_FILE_TMPDIR/course"
