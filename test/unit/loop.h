@@ -7,6 +7,7 @@
 #define TEST_UNIT_LOOP_H
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
