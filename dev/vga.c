@@ -177,6 +177,26 @@ cell(struct vga *v, uint32_t index)
 	return v->vram->host + (index & (v->vram_size - 1));
 }
 
+/* Who copies memory while the machine runs has to see what comes in through the window, too. */
+static void
+set_cell(struct vga *v, uint32_t index, uint8_t value)
+{
+	uint32_t page = (index & (v->vram_size - 1)) >> PAGE_SHIFT;
+
+	*cell(v, index) = value;
+	if (v->vram->flags[page])
+		mem_page_written(v->vram, page);
+}
+
+static void
+clear(struct vga *v, uint64_t len)
+{
+	memset(v->vram->host, 0, len);
+	for (uint64_t page = 0; page < (len + PAGE_MASK) >> PAGE_SHIFT; page++)
+		if (v->vram->flags[page])
+			mem_page_written(v->vram, page);
+}
+
 static uint8_t
 window_read8(struct vga *v, uint64_t addr)
 {
@@ -245,20 +265,20 @@ window_write8(struct vga *v, uint64_t addr, uint8_t value)
 		return;
 	if (v->seq[SEQ_MODE] & SEQ_MODE_CHAIN4) {
 		if (planes >> (off & 3) & 1)
-			*cell(v, off) = value;
+			set_cell(v, off, value);
 		return;
 	}
 	if (v->gfx[GFX_MODE] & GFX_MODE_ODDEVEN) {
 		for (unsigned p = off & 1; p < 4; p += 2)
 			if (planes >> p & 1)
-				*cell(v, (off & ~1u) * 4 + p) = value;
+				set_cell(v, (off & ~1u) * 4 + p, value);
 		return;
 	}
 	for (unsigned p = 0; p < 4; p++) {
 		uint8_t x = plane_value(v, p, value, &mask);
 
 		if (planes >> p & 1)
-			*cell(v, off * 4 + p) = (uint8_t)((x & mask) | (v->latch[p] & ~mask));
+			set_cell(v, off * 4 + p, (uint8_t)((x & mask) | (v->latch[p] & ~mask)));
 	}
 }
 
@@ -327,7 +347,7 @@ vbe_enable(struct vga *v, uint16_t value)
 	if (v->vbe[VBE_BPP] != 4)
 		v->seq[SEQ_MODE] |= SEQ_MODE_CHAIN4;
 	if (!(value & VBE_NOCLEARMEM))
-		memset(v->vram->host, 0, MIN((uint64_t)v->vbe[VBE_YRES] * vbe_bytes_per_line(v), v->vram_size));
+		clear(v, MIN((uint64_t)v->vbe[VBE_YRES] * vbe_bytes_per_line(v), v->vram_size));
 }
 
 static bool
@@ -1220,7 +1240,7 @@ vga_reset(struct device *d)
 	v->vbe[VBE_XRES] = 640;
 	v->vbe[VBE_YRES] = 480;
 	v->vbe[VBE_BPP] = 8;
-	memset(v->vram->host, 0, v->vram_size);
+	clear(v, v->vram_size);
 }
 
 static void

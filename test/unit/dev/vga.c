@@ -173,6 +173,35 @@ write_mode_2_and_the_bit_mask_draw_one_planar_pixel(void **state)
 	assert_int_equal(f->s.pixels[640 + 3], 0);
 }
 
+/* Whoever copies a running machine's memory goes by its log (bus/mem.h). */
+static void
+what_comes_in_through_the_window_is_logged(void **state)
+{
+	struct fixture *f = *state;
+	struct ram *vram = f->m.mem.rams;
+	uint64_t logged = 0;
+
+	while (vram && strcmp(vram->name, "vga") != 0)
+		vram = vram->next;
+	assert_non_null(vram);
+	text_mode(f);
+	mem_log_start(vram, 0, vram->size);
+	mem_store(&f->m.mem, 0xb8000, 0x0741, 2);
+	for (uint64_t page = 0; page < vram->size >> PAGE_SHIFT; page++)
+		logged += vram->dirty[page];
+	assert_int_equal(logged, 1);
+	mem_log_start(vram, 0, vram->size);
+	vbe(f, 4, 0x41);
+	vbe(f, 1, 64);
+	vbe(f, 2, 64);
+	vbe(f, 3, 32);
+	vbe(f, 4, 0);
+	mem_log_start(vram, 0, vram->size);
+	vbe(f, 4, 0x41);
+	assert_int_equal(vram->dirty[0], 1);
+	assert_int_equal(vram->dirty[3], 1);
+}
+
 static void
 no_register_contents_make_drawing_leave_the_video_memory(void **state)
 {
@@ -204,6 +233,7 @@ main(void)
 		T(the_text_screen_reads_as_lines),
 		T(a_vbe_mode_shows_the_linear_frame_buffer),
 		T(write_mode_2_and_the_bit_mask_draw_one_planar_pixel),
+		T(what_comes_in_through_the_window_is_logged),
 		T(no_register_contents_make_drawing_leave_the_video_memory),
 	};
 
