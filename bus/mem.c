@@ -12,6 +12,7 @@
 #include "bus/mem.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/membarrier.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +33,20 @@ mem_open(struct mem *m)
 	return 0;
 }
 
+static void
+ram_free(struct ram *r)
+{
+	if (r->host != MAP_FAILED)
+		munmap(r->host, r->size);
+	if (r->fd >= 0)
+		close(r->fd);
+	free((void *)r->flags);
+	free((void *)r->gens);
+	free(r->dirty);
+	free(r->large);
+	free(r);
+}
+
 void
 mem_close(struct mem *m)
 {
@@ -39,18 +54,70 @@ mem_close(struct mem *m)
 
 	while ((r = m->rams)) {
 		m->rams = r->next;
-		munmap(r->host, r->size);
-		free((void *)r->flags);
-		free((void *)r->gens);
-		free(r->dirty);
-		free(r);
+		ram_free(r);
 	}
 	m->regions = NULL;
 	m->count = 0;
 }
 
-struct ram *
-ram_create(struct mem *m, const char *name, uint64_t size)
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
+#define LARGE_PAGE (2ull << 20)
+
+/* At an address where large pages can be mapped. */
+static uint8_t *
+map_file(int fd, uint64_t size)
+{
+	uint8_t *p = mmap(NULL, size + LARGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint64_t before = -(uintptr_t)p & (LARGE_PAGE - 1);
+
+	if (p == MAP_FAILED)
+		return NULL;
+	if (before)
+		munmap(p, before);
+	munmap(p + before + size, LARGE_PAGE - before);
+	if (mmap(p + before, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) != MAP_FAILED)
+		return p + before;
+	munmap(p + before, size);
+	return NULL;
+}
+
+/* Most hosts give files in memory large pages only where they are asked to at once, and not all can be asked. */
+static int
+memory_file(uint64_t size, uint8_t **host)
+{
+	int fd = memfd_create("lodge-ram", MFD_CLOEXEC);
+
+	if (fd < 0)
+		return -1;
+	*host = ftruncate(fd, (off_t)size) ? NULL : map_file(fd, size);
+	if (*host)
+		*(volatile uint8_t *)*host = 0; /* where there is nothing at all, nothing is made large */
+	if (*host && (size < LARGE_PAGE || !madvise(*host, LARGE_PAGE, MADV_COLLAPSE)))
+		return fd;
+	if (*host)
+		munmap(*host, size);
+	*host = NULL;
+	close(fd);
+	return -1;
+}
+
+void
+ram_make_large(struct ram *r, uint64_t page)
+{
+	uint64_t n = page >> 9;
+
+	if (r->large[n] || r->mem->no_alias)
+		return;
+	r->large[n] = 1;
+	(void)*(volatile uint8_t *)(r->host + (page << PAGE_SHIFT));
+	if ((n + 1) * LARGE_PAGE <= r->size)
+		madvise(r->host + n * LARGE_PAGE, LARGE_PAGE, MADV_COLLAPSE);
+}
+
+static struct ram *
+create(struct mem *m, const char *name, uint64_t size, bool file)
 {
 	uint64_t pages = size >> PAGE_SHIFT;
 	struct ram *r;
@@ -62,17 +129,15 @@ ram_create(struct mem *m, const char *name, uint64_t size)
 		return NULL;
 	r->name = name;
 	r->size = size;
-	r->host = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	r->fd = file ? memory_file(size, &r->host) : -1;
+	if (r->fd < 0)
+		r->host = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	r->large = r->fd < 0 ? NULL : calloc((pages >> 9) + 1, 1);
 	r->flags = calloc(pages, sizeof(*r->flags));
 	r->gens = calloc(pages, sizeof(*r->gens));
 	r->dirty = calloc(pages, 1);
-	if (r->host == MAP_FAILED || !r->flags || !r->gens || !r->dirty) {
-		if (r->host != MAP_FAILED)
-			munmap(r->host, size);
-		free((void *)r->flags);
-		free((void *)r->gens);
-		free(r->dirty);
-		free(r);
+	if (r->host == MAP_FAILED || !r->flags || !r->gens || !r->dirty || (r->fd >= 0 && !r->large)) {
+		ram_free(r);
 		return NULL;
 	}
 	madvise(r->host, size, MADV_HUGEPAGE);
@@ -81,6 +146,73 @@ ram_create(struct mem *m, const char *name, uint64_t size)
 	r->next = m->rams;
 	m->rams = r;
 	return r;
+}
+
+struct ram *
+ram_create(struct mem *m, const char *name, uint64_t size)
+{
+	return create(m, name, size, false);
+}
+
+struct ram *
+ram_create_file(struct mem *m, const char *name, uint64_t size)
+{
+	return create(m, name, size, true);
+}
+
+void
+mem_alias_stop(struct mem *m)
+{
+	m->no_alias++;
+	for (struct mem_listener *l = m->listeners; l; l = l->next)
+		if (l->unalias)
+			l->unalias(l->opaque);
+}
+
+void
+mem_alias_go(struct mem *m)
+{
+	m->no_alias--;
+}
+
+void
+ram_forget_file(struct ram *r)
+{
+	int fd = r->fd;
+
+	if (fd < 0)
+		return;
+	mem_alias_stop(r->mem);
+	r->fd = -1;
+	mem_alias_go(r->mem);
+	close(fd);
+}
+
+static const struct ram *
+file_of(const struct mem *m, const void *at)
+{
+	for (const struct ram *r = m->rams; r; r = r->next)
+		if ((uintptr_t)at - (uintptr_t)r->host < r->size)
+			return r->fd < 0 ? NULL : r;
+	return NULL;
+}
+
+int
+mem_discard(struct mem *m, void *at, uint64_t len)
+{
+	return madvise(at, len, file_of(m, at) ? MADV_REMOVE : MADV_DONTNEED) ? -errno : 0;
+}
+
+bool
+mem_untouched(const struct mem *m, const void *at, uint64_t len)
+{
+	const struct ram *r = file_of(m, at);
+	off_t from = r ? (off_t)((uintptr_t)at - (uintptr_t)r->host) : 0, data;
+
+	if (!r)
+		return false;
+	data = lseek(r->fd, from, SEEK_DATA);
+	return data < 0 ? errno == ENXIO : (uint64_t)(data - from) >= len;
 }
 
 /* ---- the flat view ---- */
@@ -391,12 +523,21 @@ mem_page_written(struct ram *ram, uint64_t page)
 	}
 }
 
+static void
+tell_watched(struct ram *ram, uint64_t page)
+{
+	for (struct mem_listener *l = ram->fd < 0 ? NULL : ram->mem->listeners; l; l = l->next)
+		if (l->watched)
+			l->watched(l->opaque, ram, page);
+}
+
 void
 mem_watch_code(struct ram *ram, uint64_t page)
 {
 	if (ram->flags[page] & PAGE_CODE)
 		return;
 	ram->flags[page] |= PAGE_CODE;
+	tell_watched(ram, page);
 	/* Every other thread passes a full barrier: its store is visible to us now, or it will see the flag. */
 	syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
 }
@@ -413,6 +554,7 @@ mem_log_start(struct ram *ram, uint64_t offset, uint64_t len)
 		ram->dirty[page] = 0;
 		ram->flags[page] |= PAGE_LOG;
 	}
+	tell_watched(ram, UINT64_MAX);
 	syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
 }
 

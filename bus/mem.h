@@ -37,7 +37,11 @@ enum { PAGE_CODE = 1, PAGE_LOG = 2 };
 struct ram {
 	const char *name;
 	uint8_t *host; /* page aligned */
-	uint64_t size; /* multiple of 4 KiB */
+	/* A file that is this memory, offset for offset, which an engine may map once more while nobody forbids it
+	 * (mem_alias_stop()); -1: it can be reached through `host` only. */
+	_Atomic int fd;
+	uint8_t *large; /* of each 2 MiB of a file: ram_make_large() has been there */
+	uint64_t size;	/* multiple of 4 KiB */
 	_Atomic uint8_t *flags;
 	_Atomic uint32_t *gens;
 	uint8_t *dirty; /* one byte a page, set when a logged page is written */
@@ -93,6 +97,13 @@ struct mem_listener {
 	void (*changed)(void *opaque);
 	/* A page with PAGE_CODE was written, its generation is already raised; on the writer's thread. May be NULL. */
 	void (*code_written)(void *opaque, struct ram *ram, uint64_t page);
+	/*
+	 * For who maps ram->fd once more: pages of `ram` have got flags that writes through such mappings would not
+	 * look at (page UINT64_MAX: any of them). When it returns no such write happens any more unnoticed. And: such
+	 * mappings are to go, all of them; mem->no_alias is set. On any thread; either may be NULL.
+	 */
+	void (*watched)(void *opaque, struct ram *ram, uint64_t page);
+	void (*unalias)(void *opaque);
 	/* For who lets the guest write without looking at page flags (KVM); may be NULL. A round of the dirty log over
 	 * `ram` starts; what was written since is to be noted in ram->dirty. */
 	void (*log_start)(void *opaque, struct ram *ram);
@@ -108,6 +119,7 @@ struct mem {
 	_Atomic uint32_t seq; /* odd while `sections` is being replaced */
 	int count;
 	uint32_t next_order;
+	_Atomic unsigned no_alias; /* mem_alias_stop() */
 	struct mem_section sections[MEM_SECTIONS_MAX];
 };
 
@@ -116,6 +128,24 @@ void mem_close(struct mem *m);
 
 /* `size` bytes of zeroed guest memory (private anonymous, transparent huge pages asked for); NULL if there is none. */
 struct ram *ram_create(struct mem *m, const char *name, uint64_t size);
+
+/* The same as a file with an `fd` where the host gives such memory large pages too; else as above. */
+struct ram *ram_create_file(struct mem *m, const char *name, uint64_t size);
+/* A page of a file is being used: let the host have the 2 MiB around it in a large page. Any thread. */
+void ram_make_large(struct ram *r, uint64_t page);
+/*
+ * What depends on `host` being the only way to memory (userfaultfd) stands between these two; they nest. Nobody maps
+ * ram->fd meanwhile. Any thread.
+ */
+void mem_alias_stop(struct mem *m);
+void mem_alias_go(struct mem *m);
+/* Something else was mapped at `host`, or will be: the file is no more what the memory is. For good. */
+void ram_forget_file(struct ram *r);
+/* [at, at + len) of a block's `host` becomes zeroes and costs the host nothing until it is touched. 0 or -errno. */
+int mem_discard(struct mem *m, void *at, uint64_t len);
+/* Was [at, at + len) of a block never touched? Then it is zeroes, and better not read: that would cost memory. False
+ * where that is not known. */
+bool mem_untouched(const struct mem *m, const void *at, uint64_t len);
 
 void mem_add(struct mem *m, struct mem_region *r);
 void mem_remove(struct mem *m, struct mem_region *r);

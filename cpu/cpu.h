@@ -122,6 +122,7 @@ struct cpu_probe {
 struct cpu_engine {
 	const char *name;
 	size_t vcpu_size;
+	bool aliases; /* maps memory once more if it can: ram_create_file() */
 	/* Does it work on this host? Proves it by running code where that is not certain; at most 150 ms. */
 	void (*probe)(struct cpu_probe *out);
 	/* Once per machine, after memory exists and before vCPUs; engine-wide data goes to cpus->engine_data. */

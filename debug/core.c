@@ -111,7 +111,9 @@ write_memory(int fd, const struct mem_section *s, uint64_t at)
 
 	for (uint64_t done = 0; done < size;) {
 		size_t n = MIN(size - done, 65536u);
-		ssize_t r = is_zero(p + done, n) ? (ssize_t)n : pwrite(fd, p + done, n, (off_t)(at + done));
+		ssize_t r = mem_untouched(s->ram->mem, p + done, n) || is_zero(p + done, n)
+				    ? (ssize_t)n
+				    : pwrite(fd, p + done, n, (off_t)(at + done));
 
 		if (r < 0 && errno == EINTR)
 			continue;

@@ -41,7 +41,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -722,7 +721,7 @@ balloon_change(struct vmmdev *d, uint8_t *r)
 
 		if (!host)
 			return SHARE_INVALID_PARAMETER;
-		madvise(host, PAGE_SIZE, MADV_DONTNEED);
+		mem_discard(mem_of(d), host, PAGE_SIZE);
 		mem_written(mem_of(d), page, PAGE_SIZE);
 	}
 	d->balloon = inflate ? d->balloon + 1 : d->balloon - 1;

@@ -54,7 +54,8 @@ build_memory(struct pc *p, struct err *e)
 {
 	uint64_t size = p->c->ram, below = MIN(size, (uint64_t)PC_RAM_BELOW_4G);
 
-	p->ram = ram_create(&p->m.mem, "ram", size);
+	p->ram = p->c->engine && p->c->engine->aliases ? ram_create_file(&p->m.mem, "ram", size)
+						       : ram_create(&p->m.mem, "ram", size);
 	if (!p->ram)
 		return err_set(e, ERR_HOST, "this host has no %llu MiB of memory for the machine",
 			(unsigned long long)(size >> 20));

@@ -221,7 +221,7 @@ state_pack(struct state_packer *p, struct state_map *map, uint64_t n, const uint
 	size_t packed;
 
 	*c = (struct state_chunk){ 0 };
-	if (all_zero(data, len))
+	if (mem_untouched(state_mem(map), data, len) || all_zero(data, len))
 		return 0;
 	packed = ZSTD_compress2(p->zstd, p->out, p->room, data, len);
 	if (ZSTD_isError(packed))

@@ -85,6 +85,8 @@ unregister(struct state_live *l)
 
 		ioctl(l->uffd, UFFDIO_UNREGISTER, &r); /* lifts what is still protected, wakes who waits */
 	}
+	if (l->registered)
+		mem_alias_go(&l->m->mem);
 	l->registered = false;
 }
 
@@ -93,6 +95,7 @@ static int
 register_blocks(struct state_live *l)
 {
 	l->registered = true;
+	mem_alias_stop(&l->m->mem); /* only what goes through the blocks' addresses waits */
 	for (int i = 0; i < l->map.rams; i++) {
 		struct state_ram *r = &l->map.ram[i];
 		struct uffdio_register reg = { .range = { (uintptr_t)r->ram->host, r->size },
@@ -111,6 +114,16 @@ register_blocks(struct state_live *l)
 	return 0;
 }
 
+/* To read what the guest never touched would make it cost memory. */
+static void
+copy_chunk(struct state_live *l, uint8_t *to, const uint8_t *at, uint32_t len)
+{
+	if (mem_untouched(&l->m->mem, at, len))
+		memset(to, 0, len);
+	else
+		memcpy(to, at, len);
+}
+
 /* Copy chunk n as it was at `begin` into `to`. False: somebody else does or did. */
 static bool
 capture(struct state_live *l, uint64_t n, uint8_t *to)
@@ -122,7 +135,7 @@ capture(struct state_live *l, uint64_t n, uint8_t *to)
 	if (!__atomic_compare_exchange_n(
 		    (uint8_t *)&l->done[n], &untouched, 1, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
 		return false;
-	memcpy(to, at, len);
+	copy_chunk(l, to, at, len);
 	protect(l, at, len, false);
 	l->done[n] = 2;
 	return true;
@@ -269,7 +282,7 @@ write_some(void *opaque)
 			if (!l->changed[n])
 				continue;
 			at = state_chunk_at(&l->map, n, &len);
-			memcpy(data, at, len);
+			copy_chunk(l, data, at, len);
 		} else if (!capture(l, n, data)) {
 			continue;
 		}
@@ -376,7 +389,7 @@ copy_changed(struct state_live *l)
 		if (!l->changed[n])
 			continue;
 		c = new_copy(l, n);
-		memcpy(c->data, state_chunk_at(&l->map, n, &len), c->len);
+		copy_chunk(l, c->data, state_chunk_at(&l->map, n, &len), c->len);
 		push_copy(l, c); /* the order does not matter */
 	}
 	memset(l->changed, 0, l->map.count);

@@ -115,7 +115,7 @@ load_chunk(const struct state_file *f, uint64_t n, struct tools *t)
 	uint8_t *at = state_chunk_at(&f->map, n, &len);
 
 	if (!f->map.chunk[n].length)
-		return madvise(at, len, MADV_DONTNEED) ? -errno : 0;
+		return mem_discard(state_mem(&f->map), at, len);
 	return state_get(f, n, t->zstd, t->packed, at, len);
 }
 
@@ -215,9 +215,9 @@ bring(struct state_pager *p, uint64_t n, struct tools *t)
 		if (r)
 			give_up(p, r);
 		put_in_place(p, at, len, t->plain);
-	} else {
+	} else if (!mem_untouched(state_mem(&p->f->map), at, len)) {
 		put_in_place(p, at, len, NULL);
-	}
+	} /* else zeroes it is, but where somebody waits: that would cost memory */
 	p->done[n] = 2;
 }
 
@@ -228,7 +228,7 @@ fault(struct state_pager *p, uint64_t address, struct tools *t)
 
 	if (n == UINT64_MAX)
 		return;
-	if (p->done[n] == 2)
+	if (p->done[n] == 2 || !p->f->map.chunk[n].length)
 		put_in_place(p, (uint8_t *)(uintptr_t)(address & ~(uint64_t)PAGE_MASK), PAGE_SIZE, NULL);
 	else
 		bring(p, n, t);
@@ -266,6 +266,7 @@ unregister(struct state_pager *p)
 		if (r->size >= LAZY_MIN)
 			ioctl(p->uffd, UFFDIO_UNREGISTER, &range);
 	}
+	mem_alias_go(state_mem(&p->f->map));
 }
 
 /* The last of the background threads takes the blocks off: nobody can be waiting any more then. */
@@ -298,6 +299,7 @@ read_ahead(void *opaque)
 static int
 register_blocks(struct state_pager *p)
 {
+	mem_alias_stop(state_mem(&p->f->map)); /* nothing is missing in another mapping of the file */
 	for (int i = 0; i < p->f->map.rams; i++) {
 		struct state_ram *r = &p->f->map.ram[i];
 		struct uffdio_register reg = { .range = { (uintptr_t)r->ram->host, r->size },
@@ -305,7 +307,7 @@ register_blocks(struct state_pager *p)
 
 		if (r->size < LAZY_MIN)
 			continue;
-		if (madvise(r->ram->host, r->size, MADV_DONTNEED) || ioctl(p->uffd, UFFDIO_REGISTER, &reg))
+		if (mem_discard(r->ram->mem, r->ram->host, r->size) || ioctl(p->uffd, UFFDIO_REGISTER, &reg))
 			return -errno;
 	}
 	return 0;
@@ -331,7 +333,7 @@ state_pager_start(struct state_file *f, struct machine *m, int uffd, struct err 
 	snprintf(p->who, sizeof(p->who), "%s", m->name);
 	p->stop_fd = eventfd(0, EFD_CLOEXEC);
 	p->done = xcalloc(f->map.count, 1);
-	if (p->stop_fd < 0 || register_blocks(p)) {
+	if (register_blocks(p) || p->stop_fd < 0) {
 		unregister(p);
 		pager_free(p);
 		return 1; /* then not on demand */

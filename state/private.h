@@ -41,6 +41,11 @@ uint32_t state_crc(uint32_t crc, const void *p, size_t n); /* CRC-32C */
 int state_map_init(struct state_map *map, struct mem *mem, struct err *e);
 void state_map_free(struct state_map *map);
 /* Where chunk n is in the machine's memory; *len: STATE_CHUNK or less at the end of a block. */
+static inline struct mem *
+state_mem(const struct state_map *map)
+{
+	return map->ram[0].ram->mem; /* once they are found */
+}
 uint8_t *state_chunk_at(const struct state_map *map, uint64_t n, uint32_t *len);
 /* The chunk of an address in the machine's memory; UINT64_MAX: none. */
 uint64_t state_chunk_of(const struct state_map *map, const void *address);

@@ -127,6 +127,7 @@ map_layer(const struct layer *l, const struct mem *mem)
 
 			if (!cut(&l->run[i], base, r->size, &at, &len))
 				continue;
+			ram_forget_file(r);
 			to = mmap(r->host + (at - base), len, PROT_READ | PROT_WRITE,
 				MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, l->fd, (off_t)at);
 			if (to == MAP_FAILED)
@@ -186,14 +187,16 @@ absent(const uint64_t *entry, uint64_t at)
 
 /* Pages of zeroes stay holes. At most PIECE bytes. */
 static int
-put_pages(int pagemap, int fd, const uint8_t *from, uint64_t len, uint64_t offset)
+put_pages(int pagemap, int fd, const struct ram *ram, const uint8_t *from, uint64_t len, uint64_t offset)
 {
 	uint64_t table[PIECE >> PAGE_SHIFT], *entry = NULL;
 	size_t bytes = (len >> PAGE_SHIFT) * 8;
 
 	uint64_t at = 0, start;
 
-	if (pagemap >= 0 &&
+	if (mem_untouched(ram->mem, from, len))
+		return 0;
+	if (pagemap >= 0 && ram->fd < 0 &&
 		pread(pagemap, table, bytes, (off_t)(((uintptr_t)from >> PAGE_SHIFT) * 8)) == (ssize_t)bytes)
 		entry = table;
 	while (at < len) {
@@ -238,7 +241,7 @@ fill_some(void *opaque)
 				if (!cut(&f->l->run[i], n, PIECE, &piece.offset, &piece.len) ||
 					!cut(&piece, base, r->size, &at, &len))
 					continue;
-				f->result = put_pages(f->pagemap, f->l->fd, r->host + (at - base), len, at);
+				f->result = put_pages(f->pagemap, f->l->fd, r, r->host + (at - base), len, at);
 			}
 	}
 	return NULL;

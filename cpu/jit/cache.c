@@ -156,6 +156,7 @@ jit_drop_all(struct jit_cpu *j)
 	if (j->meta_used > 64) { /* else they are zeroes, and not to be touched */
 		memset(j->hash, 0, sizeof(j->hash));
 		memset(j->pages, 0, sizeof(j->pages));
+		memset(j->sites, 0, sizeof(j->sites));
 	}
 	j->used = j->start;
 	j->cold = j->cold_start = j->arena_size / 100 * 72;

@@ -249,6 +249,10 @@ jit_print_stats(struct vcpu *v, FILE *f)
 	fprintf(f,
 		"  %-16s %16.1f  TLB misses a ms of virtual time; hits happen in translated code and are not counted\n",
 		"TLB", ms > 0 ? (double)v->count.tlb_misses / ms : 0);
+	row(f, "window pages", j->win.maps, "mapped for user code");
+	row(f, "faults", j->win.faults, "of the host that asked for them");
+	row(f, "spaces", j->win.dropped, "times all of one address space were taken away; all at once:");
+	row(f, "", j->win.full, "times, since there were too many");
 	row(f, "loaded", j->fp_loads, "times the vector registers");
 	row(f, "looked up", j->looked_up, "jumps found in C");
 }

@@ -53,7 +53,8 @@ static void
 put_legacy(struct emit *e, const ZydisDecodedInstruction *in, const struct jit_form *f)
 {
 	bool w = in->attributes & ZYDIS_ATTRIB_HAS_REX && in->raw.rex.W;
-	unsigned rex = (w ? 8u : 0) | bit(f->reg, 8) << 2 | bit(f->base, 8) | bit(f->rm, 8) | bit(f->opreg, 8);
+	unsigned rex = (w ? 8u : 0) | bit(f->reg, 8) << 2 | bit(f->index, 8) << 1 | bit(f->base, 8) | bit(f->rm, 8) |
+		       bit(f->opreg, 8);
 
 	for (unsigned i = 0; i < in->raw.prefix_count; i++) {
 		uint8_t p = in->raw.prefixes[i].value;
@@ -85,7 +86,8 @@ put_vex(struct emit *e, const ZydisDecodedInstruction *in, const struct jit_form
 	const ZydisDecodedInstructionRawVex *v = &in->raw.vex;
 
 	e8(e, 0xc4);
-	e8(e, (bit(f->reg, 8) ? 0 : 0x80u) | 0x40 | (bit(f->base, 8) | bit(f->rm, 8) ? 0 : 0x20u) | v->m_mmmm);
+	e8(e, (bit(f->reg, 8) ? 0 : 0x80u) | (bit(f->index, 8) ? 0 : 0x40u) |
+			(bit(f->base, 8) | bit(f->rm, 8) ? 0 : 0x20u) | v->m_mmmm);
 	e8(e, (v->W && !f->narrow ? 0x80u : 0) | vvvv_of(f) << 3 | (unsigned)v->L << 2 | v->pp);
 }
 
@@ -95,7 +97,7 @@ put_evex(struct emit *e, const ZydisDecodedInstruction *in, const struct jit_for
 	const ZydisDecodedInstructionRawEvex *v = &in->raw.evex;
 
 	e8(e, 0x62);
-	e8(e, (bit(f->reg, 8) ? 0 : 0x80u) | (bit(f->rm, 16) ? 0 : 0x40u) |
+	e8(e, (bit(f->reg, 8) ? 0 : 0x80u) | (bit(f->rm, 16) || bit(f->index, 8) ? 0 : 0x40u) |
 			(bit(f->base, 8) | bit(f->rm, 8) ? 0 : 0x20u) | (bit(f->reg, 16) ? 0 : 0x10u) | v->mmm);
 	e8(e, (v->W ? 0x80u : 0) | vvvv_of(f) << 3 | 4 | v->pp);
 	e8(e, (unsigned)v->z << 7 | (unsigned)v->L2 << 6 | (unsigned)v->L << 5 | (unsigned)v->b << 4 |
@@ -107,6 +109,12 @@ put_modrm(struct emit *e, unsigned reg, const struct jit_form *f, unsigned rm)
 {
 	if (f->base == H_NONE) {
 		e8(e, 0xc0 | (reg & 7) << 3 | (rm & 7));
+	} else if (f->index && f->evex && f->disp) {
+		e8(e, 0x84 | (reg & 7) << 3);
+		e8(e, (f->index & 7u) << 3 | (f->base & 7));
+		e32(e, (uint32_t)f->disp);
+	} else if (f->index) {
+		e_modrm(e, reg, f->base, f->index, 0, f->disp);
 	} else if (f->evex && f->disp) { /* a displacement of one byte would be scaled */
 		e8(e, 0x80 | (reg & 7) << 3 | (f->base & 7));
 		e32(e, (uint32_t)f->disp);

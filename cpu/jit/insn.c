@@ -251,11 +251,11 @@ quick_help(struct jit_scratch *t, const struct insn *n)
 
 /* Can this instruction's registers be placed? Decided before anything is written. */
 static bool
-plan(const struct insn *n, bool in_group, struct slots *s, struct jit_form *f)
+plan(const struct insn *n, uint32_t taken, struct slots *s, struct jit_form *f)
 {
 	*f = (struct jit_form){ .reg = NONE, .rm = NONE, .vvvv = NONE, .opreg = NONE, .base = NONE };
 	memset(s, 0, sizeof(*s));
-	s->free = 1u << H_CX | 1u << T_B | (n->mem || in_group ? 0 : 1u << T_A);
+	s->free = (1u << H_CX | 1u << T_B | 1u << T_A) & ~taken;
 	if (n->mem) {
 		f->base = T_A;
 		if (any_high_byte(n)) { /* no REX: the address goes to RCX */
@@ -267,12 +267,21 @@ plan(const struct insn *n, bool in_group, struct slots *s, struct jit_form *f)
 }
 
 bool
+jit_fits_window(const struct insn *n, bool both)
+{
+	struct slots s = { .free = 1u << H_CX | (both ? 0 : 1u << T_A) };
+	struct jit_form f = { .reg = NONE, .rm = NONE, .vvvv = NONE, .opreg = NONE, .base = NONE };
+
+	return place_registers(n, &s, &f);
+}
+
+bool
 jit_fits_group(const struct insn *n)
 {
 	struct slots s;
 	struct jit_form f;
 
-	return plan(n, true, &s, &f);
+	return plan(n, 1u << T_A, &s, &f);
 }
 
 /* Vector registers are to be in the host's. The flags stay as they are. */
@@ -298,13 +307,21 @@ grouped(const struct jit_scratch *t, const struct insn *n)
 	return t->in_line && n->grouped;
 }
 
+static uint32_t
+taken(const struct jit_scratch *t, const struct insn *n)
+{
+	if (n->mem && grouped(t, n) && t->through.base != NONE)
+		return 1u << T_B | 1u << t->through.base;
+	return n->mem || t->in_group ? 1u << T_A : 0;
+}
+
 static void
 passing(struct jit_scratch *t, struct insn *n)
 {
 	struct slots s;
 	struct jit_form f;
 
-	if (!plan(n, t->in_group, &s, &f)) {
+	if (!plan(n, taken(t, n), &s, &f)) {
 		jit_refuse(n, JIT_REGISTERS);
 		n->live_in = n->live_out = ARITH_FLAGS;
 		help(t, n);
@@ -319,12 +336,19 @@ passing(struct jit_scratch *t, struct insn *n)
 		jit_check(t, n, jit_mem_size(n), jit_access_of(n));
 	} else if (n->mem) {
 		f.disp = n->at;
+		if (t->through.base != NONE) {
+			f.base = (uint8_t)t->through.base;
+			f.index = T_B;
+			f.disp += t->through.disp;
+		}
 	}
 	if (needs_host(n))
 		jit_need_host(t);
 	if (f.base == H_CX)
 		e_mov(&t->e, H_CX, T_A);
 	load_slots(t, &s);
+	if (n->mem)
+		jit_access_here(t, n);
 	jit_encode(&t->e, &n->in, t->code + (n->off - t->first), &f);
 	if (n->may) {
 		t->w.host_ok = true;
@@ -415,15 +439,24 @@ pop_place(struct jit_scratch *t, const struct insn *n, unsigned from)
 }
 
 static void
+value_at(struct jit_scratch *t, unsigned opcode, unsigned reg, int32_t at)
+{
+	if (t->through.base == NONE)
+		e_mem(&t->e, t->wide, opcode, reg, T_A, NONE, 0, at);
+	else
+		e_mem(&t->e, t->wide, opcode, reg, t->through.base, T_B, 0, t->through.disp + at);
+}
+
+static void
 store_value(struct jit_scratch *t, unsigned reg, int32_t at)
 {
-	e_mem(&t->e, t->wide, 0x89, reg, T_A, NONE, 0, at);
+	value_at(t, 0x89, reg, at);
 }
 
 static void
 load_value(struct jit_scratch *t, unsigned reg, int32_t at)
 {
-	e_mem(&t->e, t->wide, 0x8b, reg, T_A, NONE, 0, at);
+	value_at(t, 0x8b, reg, at);
 }
 
 static void
@@ -451,10 +484,14 @@ push(struct jit_scratch *t, const struct insn *n)
 		e_load(&t->e, H_CX, JIT_OFF(hot.scratch));
 		store_value(t, H_CX, at);
 	} else if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-		e_mem(&t->e, t->wide, 0xc7, 0, T_A, NONE, 0, at);
+		jit_access_here(t, n);
+		value_at(t, 0xc7, 0, at);
 		e32(&t->e, (uint32_t)o->imm.value.s);
 	} else {
-		store_value(t, jit_fetch(t, jit_guest_gpr(o->reg.value), H_CX), at);
+		unsigned from = jit_fetch(t, jit_guest_gpr(o->reg.value), H_CX);
+
+		jit_access_here(t, n);
+		store_value(t, from, at);
 	}
 	move_sp(t, -(int32_t)t->stack);
 	jit_checked(t);
@@ -481,6 +518,7 @@ pop(struct jit_scratch *t, const struct insn *n)
 	if (!grouped(t, n))
 		jit_clobber(t, n->live_in);
 	at = pop_place(t, n, H_10);
+	jit_access_here(t, n);
 	load_value(t, host == NONE ? H_CX : host, at);
 	if (host == NONE)
 		e_store(&t->e, H_CX, JIT_OFF_GPR(g));
@@ -514,6 +552,7 @@ call(struct jit_scratch *t, const struct insn *n)
 	}
 	at = push_place(t, n);
 	jit_rip_to(t, H_CX, n->off + n->in.length);
+	jit_access_here(t, n);
 	store_value(t, H_CX, at);
 	move_sp(t, -(int32_t)t->stack);
 	t->tested = 0;
@@ -537,6 +576,7 @@ ret(struct jit_scratch *t, const struct insn *n)
 
 	jit_save_flags(t);
 	at = pop_place(t, n, H_10);
+	jit_access_here(t, n);
 	load_value(t, T_A, at);
 	move_sp(t, (int32_t)t->stack);
 	t->tested = 0;

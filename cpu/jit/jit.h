@@ -7,6 +7,7 @@
  *	run.c        the engine: run loop, requests, exceptions, what translated code calls in C
  *	cache.c      code memory, blocks, the pages they come from, links between them, dropping them
  *	stubs.c      the fixed pieces of host code: entry, exit, memory checks, the ways to C and back
+ *	window.c     user memory where the host's MMU finds it
  *	mode.c       those that change the mode: SYSCALL, SYSRET, STAC, CLAC; RDTSC and the image of RFLAGS
  *	decode.c     guest instructions: which are translated and how; liveness of flags
  *	group.c      accesses that one check can cover
@@ -190,6 +191,7 @@ struct jit_stubs {
 	/* T_A: linear address, becomes a host address. The call is followed by TEST EAX, jit_site bits. Where that does
 	 * not work out the whole instruction is carried out in C and the rest of its code skipped. */
 	uint32_t check[MMU_COUNT][2][2][JIT_SIZES]; /* [mmu][write][must be aligned][log2 of the size] */
+	uint32_t missed;			    /* a check that always asks C */
 	uint32_t window[MMU_COUNT];		    /* make T_A's page the stack window if it is as it should be */
 	/* ECX: jit_site bits of HELP_SYSTEM; to C where it is not the ordinary case. Flags in memory form. */
 	uint32_t syscall, sysret, stac, clac, rdtsc, rdtscp;
@@ -208,6 +210,7 @@ enum {
 	SITE_ALIGN = 1 << 22,
 	SITE_SS = 1 << 23,
 	SITE_MASKED = 1 << 24, /* masked elements do not fault: a miss says nothing */
+	SITE_WINDOW = 1 << 26, /* a window should have had it */
 	SITE_FLAGS = 1 << 25,  /* flags are in memory form */
 };
 #define SITE_REFUSAL(r) ((uint32_t)(r) << 27)
@@ -239,6 +242,63 @@ typedef uintptr_t jit_helper(struct jit_cpu *j, uint32_t site, uintptr_t b);
 
 struct jit_scratch;
 
+/* ---- windows; window.c ---- */
+
+#define JIT_REGION_SHIFT 39
+#define JIT_WINDOW_REACH 65536 /* an operand is nearer than this to the address its region is taken from */
+#define JIT_WREGIONS 4
+#define JIT_WCONTEXTS 6u
+#define JIT_WBUCKETS 16384u
+#define JIT_SPACES 64u
+#define JIT_SITES 65536u
+
+/* An access through a window: where it is in the arena, and where to go on if it faults. Alive until jit_drop_all(). */
+struct jit_site {
+	struct jit_site *next;
+	uint32_t at, stub;
+};
+
+struct jit_wcontext;
+
+/* A page that is mapped in a window. */
+struct jit_wpage {
+	struct jit_wpage *page_next, *ram_next, *context_next;
+	struct jit_wcontext *context;
+	gva_t page;
+	struct ram *ram;
+	uint64_t index; /* of the page in ram */
+	bool write;
+};
+
+struct jit_wcontext {
+	uint64_t gen, used;
+	struct jit_wpage *pages;
+	uint8_t *host[JIT_WREGIONS]; /* NULL: not reserved yet */
+	unsigned region[JIT_WREGIONS];
+};
+
+/* An address space, by the address of its page tables; times in ticks of the host's TSC. */
+struct jit_space {
+	uint64_t cr3;
+	int64_t ran, wait, backoff;
+	int64_t balance; /* what faults may still cost */
+	bool on;
+};
+
+struct jit_windows {
+	uint64_t base[256]; /* to be added to an address of the region */
+	atomic_flag lock;
+	uint8_t *none; /* the void */
+	unsigned contexts, pages, taken;
+	struct jit_wcontext context[JIT_WCONTEXTS], *current;
+	uint64_t gen, clock;
+	struct jit_wpage *page, *free, *by_page[JIT_WBUCKETS], *by_ram[JIT_WBUCKETS];
+	struct jit_space space[JIT_SPACES], *now;
+	uint64_t since, newest;
+	int64_t fault_ticks, age, grace, backoff, backoff_max;
+	uint64_t faults, charged, maps, dropped, full;
+};
+
 /* What translated code names most: within reach of one byte of displacement. */
 struct jit_hot {
 	_Atomic uint32_t run_ok; /* 0: leave at the next entry of a block that looks */
@@ -262,7 +322,9 @@ struct jit_cpu {
 	struct interp_cpu i; /* first */
 	uint8_t stack[JIT_STACK] __attribute__((aligned(64)));
 	struct jit_hot hot __attribute__((aligned(64)));
-	bool bmi2; /* RORX */
+	struct jit_windows win;
+	bool bmi2;  /* RORX */
+	bool eager; /* for tests: code is hot at once and user mode has windows */
 	jit_helper *helper[HELP_COUNT];
 	bool halted, shutdown;
 	uint64_t string_flags;		/* string.c: RFLAGS as they are if nothing faults any more */
@@ -281,6 +343,7 @@ struct jit_cpu {
 	uint64_t drops; /* times everything was dropped */
 
 	struct jit_block *hash[JIT_BUCKETS];
+	struct jit_site *sites[JIT_SITES];
 	struct jit_page *pages[JIT_PAGES];
 	struct jit_target target[JIT_TARGETS];
 	struct jit_cross *crosses; /* all */
@@ -410,6 +473,22 @@ jit_forget_views(struct jit_cpu *j)
 		j->view[i].mmu = JIT_NO_VIEW;
 }
 
+/* ---- window.c ---- */
+void jit_window_open(struct jit_cpu *j);
+void jit_window_close(struct jit_cpu *j);
+/* This thread runs `j`. */
+void jit_window_thread(struct jit_cpu *j);
+/* Map the page of `a`, whose TLB entry `e` is filled, where that may be done. */
+void jit_window_map(struct jit_cpu *j, gva_t a, const struct soft_tlb_entry *e);
+/* The generation changed. */
+void jit_window_switch(struct jit_cpu *j);
+/* Whether the current address space has windows; true: the mode key changed. */
+bool jit_window_policy(struct jit_cpu *j);
+void jit_window_charge(struct jit_cpu *j);
+/* As struct mem_listener's `watched` and `unalias`. Any thread. */
+void jit_window_watch(struct jit_cpu *j, struct ram *ram, uint64_t page);
+void jit_window_clear(struct jit_cpu *j);
+
 /* ---- fp.c ---- */
 /* False: MXCSR has unmasked exceptions. */
 bool jit_fp_load(struct jit_cpu *j);
@@ -435,6 +514,7 @@ const char *jit_refusal(unsigned reason);
 /* ---- encode.c ---- */
 struct jit_form {
 	uint8_t reg, rm, vvvv, opreg; /* host numbers; H_NONE: not there, or as the guest has it */
+	uint8_t index;		      /* added to `base`; 0: none */
 	uint8_t base;		      /* of the memory operand; H_NONE: none */
 	int32_t disp;		      /* ... and its displacement */
 	bool force_rex;

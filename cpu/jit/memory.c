@@ -132,7 +132,12 @@ jit_check(struct jit_scratch *t, const struct insn *n, unsigned size, unsigned h
 {
 	unsigned log2 = (unsigned)__builtin_ctz(size);
 
-	e_call(&t->e, t->j->stub.check[t->w.mmu][!!(how & SITE_WRITE)][!!(how & SITE_ALIGN)][log2]);
+	if (t->asks) {
+		how |= SITE_WINDOW;
+		e_call(&t->e, t->j->stub.missed);
+	} else {
+		e_call(&t->e, t->j->stub.check[t->w.mmu][!!(how & SITE_WRITE)][!!(how & SITE_ALIGN)][log2]);
+	}
 	e8(&t->e, 0xa9); /* test eax, imm32 */
 	e32(&t->e, jit_site_of(t, n) | how | SITE_SIZE_BITS(log2));
 	t->tested = e_at(&t->e);
@@ -153,10 +158,16 @@ jit_checked(struct jit_scratch *t)
 
 /* ---- a group's ---- */
 
+static bool
+is_stack_kind(const struct insn *n)
+{
+	return n->kind == K_PUSH || n->kind == K_POP || n->kind == K_CALL || n->kind == K_RET;
+}
+
 static void
 group_address(struct jit_scratch *t, const struct insn *n)
 {
-	if (n->kind == K_PUSH || n->kind == K_POP || n->kind == K_CALL || n->kind == K_RET)
+	if (is_stack_kind(n))
 		e_lea(&t->e, t->wide, T_A, H_10, NONE, 0, n->group.low);
 	else
 		jit_linear_address(t, n, n->mem, n->group.low);
@@ -220,6 +231,66 @@ tlb_lookup(struct jit_scratch *t, unsigned span, bool write, uint32_t *watched)
 	return site;
 }
 
+/* ---- through a window ---- */
+
+void
+jit_access_here(struct jit_scratch *t, const struct insn *n)
+{
+	if (t->in_line && t->windows && n->grouped)
+		t->access[t->accesses++] =
+			(struct access){ .at = e_at(&t->e), .insn = (uint16_t)(n - t->insn), .w = t->w };
+}
+
+/* T_B = what is to be added to addresses of the region of `reg`. RCX is clobbered, flags are kept. */
+static void
+window_of(struct jit_scratch *t, unsigned reg)
+{
+	struct emit *e = &t->e;
+
+	E_BYTES(e, 0xc4, reg & 8 ? 0xc3 : 0xe3, 0xfb, 0xf0, 0xc8 | (reg & 7), JIT_REGION_SHIFT); /* rorx rcx, reg */
+	E_BYTES(e, 0x44, 0x0f, 0xb6, 0xc1 | (T_B & 7) << 3);					 /* movzx r15d, cl */
+	e_mem(e, true, 0x8b, T_B, H_SP, T_B, 3, e_disp(e, JIT_OFF(win.base)));
+}
+
+/* The host register that the group's first byte is at a fixed distance (*disp) from, or NONE. */
+static unsigned
+plain_base(const struct insn *n, int32_t *disp)
+{
+	const ZydisDecodedOperandMem *m = n->mem ? &n->mem->mem : NULL;
+	int64_t d = n->group.low;
+
+	*disp = n->group.low;
+	if (is_stack_kind(n))
+		return H_10;
+	if (!m || m->base == ZYDIS_REGISTER_NONE || m->base == ZYDIS_REGISTER_RIP || m->index != ZYDIS_REGISTER_NONE ||
+		m->segment == ZYDIS_REGISTER_FS || m->segment == ZYDIS_REGISTER_GS)
+		return NONE;
+	d += m->disp.value;
+	if (d < -JIT_WINDOW_REACH + 512 || d > JIT_WINDOW_REACH - 512)
+		return NONE;
+	*disp = (int32_t)d;
+	return jit_host_reg[jit_guest_gpr(m->base)];
+}
+
+static void
+group_window(struct jit_scratch *t, const struct insn *n)
+{
+	int32_t disp;
+	unsigned base = plain_base(n, &disp);
+	bool direct = n->members == 1 && (is_stack_kind(n) || jit_fits_window(n, base == NONE));
+
+	if (base == NONE) {
+		group_address(t, n);
+		base = T_A;
+		disp = 0;
+	}
+	window_of(t, base);
+	if (!direct)
+		e_lea(&t->e, true, T_A, base, T_B, 0, disp);
+	t->through.base = direct ? base : NONE;
+	t->through.disp = disp;
+}
+
 void
 jit_group_check(struct jit_scratch *t, const struct insn *n)
 {
@@ -227,6 +298,13 @@ jit_group_check(struct jit_scratch *t, const struct insn *n)
 	uint32_t site[3] = { 0, 0, 0 };
 	struct later *l;
 
+	if (t->windows) {
+		l = jit_later(t, LATER_GROUP, 0, (uint32_t)(n - t->insn));
+		l->before = t->w;
+		l->first = t->accesses;
+		group_window(t, n);
+		return;
+	}
 	jit_clobber(t, n->live_in);
 	group_address(t, n);
 	if (n->group.stack)
@@ -254,23 +332,48 @@ reconcile(struct jit_scratch *t, const struct where *w)
 		jit_need_host(t);
 }
 
+/* Accesses through a window that fault go on in the copy at the same instruction. */
+static void
+write_sites(struct jit_scratch *t, const struct later *l, const struct where *w, const uint32_t *at)
+{
+	for (unsigned i = l->first; i < l->end; i++) {
+		const struct access *a = &t->access[i];
+		struct jit_site *s = jit_meta(t->j, sizeof(*s)), **head = &t->j->sites[a->at % JIT_SITES];
+
+		*s = (struct jit_site){ *head, a->at, e_at(&t->e) };
+		*head = s;
+		t->w = a->w;
+		reconcile(t, &w[a->insn - l->data]);
+		e_jmp(&t->e, at[a->insn - l->data]);
+	}
+}
+
 void
 jit_group_again(struct jit_scratch *t, const struct later *l)
 {
 	struct insn *n = &t->insn[l->data];
+	const struct insn *last = &n[n->members - 1];
+	struct where w[JIT_BLOCK_INSNS];
+	uint32_t at[JIT_BLOCK_INSNS];
 
 	t->w = l->before;
-	if (n->group.stack) {
+	t->asks = t->windows;
+	if (n->group.stack && !t->windows) {
 		e_cpu(&t->e, true, 0x33, T_A, JIT_OFF(hot.stack_page));
 		e_call(&t->e, t->j->stub.window[t->w.mmu]);
 	}
 	t->in_line = false;
 	for (unsigned i = 0; i < n->members; i++) {
 		t->now = n[i].off;
+		w[i] = t->w;
+		at[i] = e_at(&t->e);
 		jit_write_insn(t, &n[i]);
 	}
-	if (n[n->members - 1].kind == K_CALL || n[n->members - 1].kind == K_RET)
-		return;
-	reconcile(t, &l->after);
-	e_jmp(&t->e, l->back);
+	t->asks = false;
+	if (last->kind != K_CALL && last->kind != K_RET) {
+		reconcile(t, &l->after);
+		e_jmp(&t->e, l->back);
+	}
+	if (t->windows)
+		write_sites(t, l, w, at);
 }

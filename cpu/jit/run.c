@@ -170,6 +170,9 @@ take_context(struct jit_cpu *j, uint64_t key)
 
 	jit_fp_home(j);
 	jit_close_window(j);
+	if (c->cpl < 3 && jit_window_policy(j))
+		key = c->mode_key | c->tlb_gen << 32;
+	jit_window_switch(j);
 	j->hot.gen = c->tlb_gen;
 	if (c->tlb_global_gen != j->seen_global_gen)
 		j->apart = false; /* may be over: kernels begin without global pages */
@@ -206,6 +209,21 @@ refresh(struct jit_cpu *j)
 
 /* ---- finding code ---- */
 
+/* What is hot without windows is so with them. */
+static unsigned
+first_tier(struct jit_cpu *j, uintptr_t host)
+{
+	uint32_t key = j->i.c.mode_key;
+	const struct jit_block *b;
+
+	if (j->eager)
+		return 2;
+	if (j->i.c.mode != X86_LONG64 || !(key & X86_KEY_OWN))
+		return 1;
+	b = jit_find(j, host, key & ~X86_KEY_OWN);
+	return b ? b->tier : 1;
+}
+
 /* The block at v.state.rip; NULL: what is there cannot be translated. Raises what fetching raises. */
 static struct jit_block *
 block_here(struct jit_cpu *j)
@@ -231,7 +249,7 @@ block_here(struct jit_cpu *j)
 		return b;
 	jit_fp_home(j);
 	start = __builtin_ia32_rdtsc();
-	b = jit_translate(j, a, e, c->mode_key, 1);
+	b = jit_translate(j, a, e, c->mode_key, first_tier(j, a + e->delta));
 	j->translate_ticks += __builtin_ia32_rdtsc() - start;
 	return b;
 }
@@ -508,6 +526,17 @@ without_translation(struct jit_cpu *j, uint32_t site)
 	return (struct jit_access){ next_code(j), JIT_ELSEWHERE };
 }
 
+/* An operand across two pages: once both are there, it is an operand as any other. */
+static void
+map_both(struct jit_cpu *j, gva_t a, unsigned size, enum x86_access access)
+{
+	struct soft_cpu *c = &j->i.c;
+
+	jit_window_map(j, a, x86_tlb_fill(c, a, access, c->mmu, NULL));
+	a = (a + size - 1) & ~(gva_t)PAGE_MASK;
+	jit_window_map(j, a, x86_tlb_fill(c, a, access, c->mmu, NULL));
+}
+
 struct jit_access
 jit_memory(struct jit_cpu *j, gva_t a, uint32_t site)
 {
@@ -516,7 +545,10 @@ jit_memory(struct jit_cpu *j, gva_t a, uint32_t site)
 	unsigned size = SITE_SIZE(site);
 	struct soft_tlb_entry *e;
 
-	j->missed++;
+	if (site & SITE_WINDOW)
+		jit_window_charge(j);
+	else
+		j->missed++;
 	complete(j, site);
 	if (site & SITE_FLAGS)
 		flags_out(j);
@@ -529,8 +561,13 @@ jit_memory(struct jit_cpu *j, gva_t a, uint32_t site)
 	if ((a & PAGE_MASK) + size <= PAGE_SIZE) {
 		e = x86_tlb_fill(c, a, access, c->mmu, NULL);
 		if ((access == X86_WRITE ? e->write : e->read) == ((a & ~(gva_t)PAGE_MASK) | c->tlb_gen) &&
-			(access == X86_READ || !*e->flags))
+			(access == X86_READ || !*e->flags)) {
+			if (site & SITE_WINDOW)
+				jit_window_map(j, a, e);
 			return (struct jit_access){ a + e->delta, JIT_HIT };
+		}
+	} else if (site & SITE_WINDOW) {
+		map_both(j, a, size, access);
 	}
 	return without_translation(j, site);
 }
@@ -685,6 +722,7 @@ loop(struct jit_cpu *j)
 	do {
 		atomic_exchange(&j->hot.run_ok, 1);
 		jit_close_window(j);
+		jit_window_policy(j);
 		if (j->pending)
 			jit_take_pending(j);
 		if (requested(j))
@@ -711,6 +749,7 @@ jit_run(struct vcpu *v)
 		j->shutdown = false;
 		return CPU_EXIT_SHUTDOWN;
 	}
+	jit_window_thread(j);
 	while (setjmp(j->i.c.fault)) {
 		enum cpu_exit x = CPU_EXIT_COUNT;
 
@@ -763,6 +802,26 @@ code_written(void *opaque, struct ram *ram, uint64_t page)
 			jit_note_written((struct jit_cpu *)cpus->cpu[n], ram, page, drop);
 }
 
+static void
+watched(void *opaque, struct ram *ram, uint64_t page)
+{
+	struct cpus *cpus = opaque;
+
+	for (int n = 0; n < cpus->count; n++)
+		if (cpus->cpu[n])
+			jit_window_watch((struct jit_cpu *)cpus->cpu[n], ram, page);
+}
+
+static void
+unalias(void *opaque)
+{
+	struct cpus *cpus = opaque;
+
+	for (int n = 0; n < cpus->count; n++)
+		if (cpus->cpu[n])
+			jit_window_clear((struct jit_cpu *)cpus->cpu[n]);
+}
+
 static int
 engine_open(struct vcpu *v, struct err *e)
 {
@@ -789,7 +848,10 @@ engine_open(struct vcpu *v, struct err *e)
 		interp_close(&j->i);
 		return err_set(e, ERR_HOST, "no memory for the code of virtual CPU %d", v->index);
 	}
-	j->listener = (struct mem_listener){ .code_written = code_written, .opaque = v->cpus };
+	j->listener = (struct mem_listener){
+		.code_written = code_written, .watched = watched, .unalias = unalias, .opaque = v->cpus
+	};
+	jit_window_open(j);
 	if (v->index == 0)
 		mem_listen(&v->m->mem, &j->listener);
 	return 0;
@@ -802,6 +864,7 @@ engine_close(struct vcpu *v)
 
 	if (v->index == 0)
 		mem_unlisten(&v->m->mem, &j->listener);
+	jit_window_close(j);
 	jit_cache_close(j);
 	jit_translate_close(j);
 	x86_soft_close(&j->i.c);
@@ -866,6 +929,7 @@ engine_debug(struct vcpu *v)
 	struct jit_cpu *j = (struct jit_cpu *)v;
 
 	jit_drop_all(j);
+	jit_window_clear(j);
 	interp_flush(&j->i);
 	x86_update_mode(&j->i.c);
 	return 0;
@@ -874,6 +938,7 @@ engine_debug(struct vcpu *v)
 const struct cpu_engine cpu_engine_jit = {
 	.name = "jit",
 	.vcpu_size = sizeof(struct jit_cpu),
+	.aliases = true,
 	.probe = engine_probe,
 	.open = engine_open,
 	.close = engine_close,

@@ -246,6 +246,7 @@ make_checks(struct jit_cpu *j, struct emit *e)
 {
 	uint32_t missed = make_missed(j, e);
 
+	j->stub.missed = missed;
 	for (unsigned mmu = 0; mmu < MMU_COUNT; mmu++)
 		for (unsigned size = 0; size < JIT_SIZES; size++)
 			for (unsigned how = 0; how < 4; how++)

@@ -92,7 +92,7 @@ write_later(struct jit_scratch *t, const struct later *l)
 /* ---- entries ---- */
 
 static bool
-loses_flags(const struct insn *n)
+loses_flags(const struct jit_scratch *t, const struct insn *n)
 {
 	switch (n->kind) {
 	case K_NOP:
@@ -102,7 +102,7 @@ loses_flags(const struct insn *n)
 		return n->mem && n->kind == K_JMP;
 	case K_PASS:
 	case K_FP:
-		return n->mem;
+		return n->mem && !(t->windows && n->grouped);
 	default:
 		return true;
 	}
@@ -118,7 +118,7 @@ choose_assumption(const struct jit_scratch *t)
 	for (unsigned i = 0; i < t->count; i++) {
 		const struct insn *n = &t->insn[i];
 
-		if (loses_flags(n))
+		if (loses_flags(t, n))
 			return ASSUME_MEM;
 		if (n->kind == K_JCC || n->reads || n->may)
 			return ASSUME_HOST;
@@ -266,9 +266,11 @@ write_group(struct jit_scratch *t, unsigned first)
 		jit_write_insn(t, &n[i]);
 	}
 	t->in_group = false;
+	t->through.base = NONE;
 	l = &t->later[mine];
 	l->after = t->w;
 	l->back = e_at(&t->e);
+	l->end = t->accesses;
 }
 
 static void
@@ -334,7 +336,10 @@ jit_translate(struct jit_cpu *j, gva_t a, struct soft_tlb_entry *e, uint64_t key
 	t->smp = c->v.cpus->count > 1;
 	t->second = NULL;
 	t->in_line = tier > 1;
-	t->in_group = false;
+	t->in_group = t->asks = false;
+	t->through.base = NONE;
+	t->accesses = 0;
+	t->windows = t->in_line && t->wide && key & X86_KEY_OWN;
 	t->tested = 0;
 	t->laters = 0;
 	t->w.mmu = (enum x86_mmu)c->mmu;

@@ -98,6 +98,7 @@ struct later {
 	bool save;		    /* flags are in host form and are to be saved */
 	bool load;		    /* ... and loaded again */
 	struct where before, after; /* a group */
+	unsigned first, end;	    /* ... and its accesses through a window */
 };
 
 enum assume { ASSUME_DEAD, ASSUME_HOST, ASSUME_MEM };
@@ -120,9 +121,22 @@ struct jit_scratch {
 	unsigned tier;
 	unsigned now; /* offset in the page of the instruction being written */
 	struct where w;
-	bool poll;	 /* ways out may not skip the poll of where they lead */
-	bool in_line;	 /* groups are used: tier 2, not the copy of a group */
-	bool in_group;	 /* T_A is taken */
+	bool poll;     /* ways out may not skip the poll of where they lead */
+	bool in_line;  /* groups are used: tier 2, not the copy of a group */
+	bool in_group; /* T_A is taken */
+	bool windows;  /* groups go through windows (window.c) ... */
+	bool asks;     /* ... and this is the copy of one, for what they do not show */
+	/* The only access of a group is at [base + T_B + disp], not at T_A; base NONE: it is not. */
+	struct {
+		unsigned base;
+		int32_t disp;
+	} through;
+	struct access {
+		uint32_t at;	/* of its host instruction */
+		uint16_t insn;	/* which it belongs to */
+		struct where w; /* before it */
+	} access[JIT_BLOCK_INSNS];
+	unsigned accesses;
 	uint32_t tested; /* behind the last check's TEST; 0: none */
 	bool upper;	 /* half of the linear addresses */
 	bool wide;	 /* 64-bit mode */
@@ -163,6 +177,8 @@ void jit_group_check(struct jit_scratch *t, const struct insn *n);
 /* The same among what is seldom run: the group once more. */
 void jit_group_again(struct jit_scratch *t, const struct later *l);
 unsigned jit_access_of(const struct insn *n);
+/* The next host instruction is the access of `n`, which may be a group's. */
+void jit_access_here(struct jit_scratch *t, const struct insn *n);
 
 /* ---- flags, in memory.c ---- */
 void jit_save_flags(struct jit_scratch *t);
@@ -185,6 +201,8 @@ void jit_write_insn(struct jit_scratch *t, struct insn *n);
 void jit_need_fp(struct jit_scratch *t, const struct insn *n);
 /* Can the registers be placed in a group, where T_A is taken? */
 bool jit_fits_group(const struct insn *n);
+/* ... where T_B is taken, and T_A too if `both`? */
+bool jit_fits_window(const struct insn *n, bool both);
 
 /* ---- translate.c ---- */
 struct later *jit_later(struct jit_scratch *t, enum later_kind kind, uint32_t site, uint32_t data);

@@ -86,9 +86,17 @@ forget_pcids(struct soft_cpu *c)
 		c->pcid_gen[i] = SOFT_TLB_GEN;
 }
 
+static inline void
+gone(struct soft_cpu *c, enum x86_gone what, gva_t a)
+{
+	if (c->gone)
+		c->gone(c, what, a);
+}
+
 static void
 wipe(struct soft_cpu *c)
 {
+	gone(c, X86_GONE_ALL, 0);
 	memset(c->tlb, 0, sizeof(c->tlb)); /* generation 0 is never used */
 	memset(c->tlb_meta, 0, sizeof(c->tlb_meta));
 	forget_pcids(c);
@@ -139,6 +147,7 @@ x86_tlb_flush(struct soft_cpu *c, bool globals)
 {
 	c->v.count.flushes++;
 	if (globals) {
+		gone(c, X86_GONE_ALL, 0);
 		forget_pcids(c);
 		c->ram_near.ram = NULL;
 		if (++c->tlb_global_gen >= SOFT_TLB_GEN)
@@ -211,9 +220,11 @@ x86_tlb_flush_page(struct soft_cpu *c, gva_t a)
 	}
 	if (!(c->large[h / 64] >> (h % 64) & 1)) {
 		c->tlb_flushed = page_of(a);
+		gone(c, X86_GONE_PAGE, a);
 		empty_page(c, a);
 		return;
 	}
+	gone(c, X86_GONE_SPACE, 0);
 	a = a >> shift << shift;
 	for (gva_t off = 0; off < 1ULL << shift && off < (gva_t)SOFT_TLB_SIZE * PAGE_SIZE; off += PAGE_SIZE)
 		empty_page(c, a + off);
@@ -539,6 +550,8 @@ fill(struct soft_cpu *c, gva_t a, enum x86_mmu mmu, const struct walk *w, unsign
 	m->ram = s->ram;
 	m->page = off >> PAGE_SHIFT;
 	e->flags = &s->ram->flags[m->page];
+	if (s->ram->fd >= 0)
+		ram_make_large(s->ram, m->page);
 	e->delta = (uintptr_t)(s->ram->host + off) - page_of(a);
 	give_tags(e, m, tag_of(c, a), perms, s->kind);
 	return e;

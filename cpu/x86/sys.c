@@ -122,6 +122,8 @@ x86_update_mode(struct soft_cpu *c)
 		update_debug(c);
 	c->ac_check = c->cpl == 3 && s->cr0 & CR0_AM && s->rflags & FLAG_AC;
 	c->mode_key = key_of(c);
+	if (c->cpl == 3 && c->mode == X86_LONG64)
+		c->mode_key |= c->user_key;
 }
 
 void

@@ -37,6 +37,8 @@ enum x86_mmu { MMU_USER, MMU_KERNEL, MMU_KERNEL_SMAP, MMU_COUNT };
 /* Bits of mode_key, not in 64-bit mode: no limit to check, may be read and written, whatever its base. */
 #define X86_KEY_FS_PLAIN (1u << 30)
 #define X86_KEY_GS_PLAIN (1u << 31)
+/* In 64-bit mode: the engine's own. */
+#define X86_KEY_OWN (1u << 30)
 
 enum x86_access { X86_READ, X86_WRITE, X86_EXEC };
 
@@ -86,6 +88,12 @@ struct soft_hot {
 	void **link;		    /* where the block found next is to be noted */
 };
 
+enum x86_gone {
+	X86_GONE_PAGE,	/* the page of `a` in the current generation */
+	X86_GONE_SPACE, /* all of the current generation */
+	X86_GONE_ALL,	/* everything; generations may be used again */
+};
+
 struct soft_cpu {
 	struct vcpu v; /* first: a struct vcpu * of a software engine is a struct soft_cpu * */
 	struct soft_hot hot;
@@ -126,6 +134,10 @@ struct soft_cpu {
 	uint64_t tlb_epoch;
 	/* Why tlb_epoch was counted last: INVLPG of this page; 1: something else. */
 	gva_t tlb_flushed;
+	/* For who keeps elsewhere what the TLB allowed, or NULL: it is to be forgotten, too. A change of tlb_gen alone is
+	 * not told of. */
+	void (*gone)(struct soft_cpu *c, enum x86_gone what, gva_t a);
+	uint32_t user_key; /* the engine's: X86_KEY_OWN, part of mode_key in 64-bit user mode */
 
 	/* private to cpu/x86/ */
 	bool amd;      /* CPUID shows AMD or Hygon: their flavour of SYSCALL and SYSENTER */

@@ -10,7 +10,6 @@
 #include <linux/virtio_balloon.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/bytes.h"
 #include "dev/virtio/virtio.h"
@@ -54,7 +53,7 @@ release(struct virtio_balloon *d, uint64_t pfn, uint64_t pages)
 				release(d, pfn + i, 1);
 		return;
 	}
-	madvise(host, len, MADV_DONTNEED);
+	mem_discard(mem, host, len);
 	mem_written(mem, gpa, len);
 }
 

@@ -20,6 +20,7 @@
 
 #include "base/str.h"
 #include "bus/machine.h"
+#include "cpu/jit/jit.h"
 #include "cpu/x86/x86.h"
 
 /* Low memory of an engine's machine holds its tables. */
@@ -726,6 +727,8 @@ isa_run_engine(struct isa *t, unsigned engine, const uint8_t *code, unsigned len
 	prepare_memory(g, t->mode, code, len, in);
 	clear_outcome(out);
 	start_state(g, t->mode, in);
+	if (g->engine == &cpu_engine_jit)
+		((struct jit_cpu *)g->v)->eager = in->data[0] & 1;
 	g->engine->put_state(g->v);
 	g->v->requests = 0;
 	t->ticks = 0;
@@ -770,7 +773,7 @@ open_bare(struct isa *t)
 static struct ram *
 add_ram(struct guest *g, struct mem_region *r, const char *name, uint64_t base, uint64_t size)
 {
-	struct ram *ram = ram_create(&g->m.mem, name, size);
+	struct ram *ram = ram_create_file(&g->m.mem, name, size); /* for windows of the translator */
 
 	*r = (struct mem_region){
 		.name = name, .kind = MEM_RAM, .enabled = true, .base = base, .size = size, .ram = ram

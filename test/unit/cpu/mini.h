@@ -97,6 +97,7 @@ struct mini {
 };
 
 static const struct cpu_engine *engine; /* of the group that runs */
+static bool mini_file;			/* memory is such that it can be mapped again */
 
 /* ---- devices ---- */
 
@@ -417,7 +418,7 @@ mini_open(void **state, int cpus)
 	struct err e = { 0 };
 
 	assert_int_equal(machine_open(&f->m, "mini"), 0);
-	f->ram = ram_create(&f->m.mem, "ram", MINI_RAM);
+	f->ram = mini_file ? ram_create_file(&f->m.mem, "ram", MINI_RAM) : ram_create(&f->m.mem, "ram", MINI_RAM);
 	f->mem = f->ram->host;
 	machine_lock(&f->m);
 	f->ram_region =
