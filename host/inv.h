@@ -126,6 +126,8 @@ json_t *vboxfile_hardware(const struct host_vm *vm);
 int vboxfile_read_hardware(struct host *h, struct host_vm *vm, json_t *doc, const char *path, struct err *e);
 
 int vboxfile_write(struct host *h, const struct host_vm *vm, struct err *e);
+/* The file, and what commands that were killed while they wrote it have left beside it. */
+void vboxfile_remove(const char *path);
 /* Of a machine that is not in the inventory, with these snapshots. */
 int vboxfile_write_with(
 	struct host *h, const struct host_vm *vm, json_t *snapshots, const char *current, struct err *e);

@@ -252,7 +252,7 @@ remove_files(const struct host_vm *vm, json_t *files)
 	}
 	rmdir(vm->log_folder);
 	rmdir(vm->snap_folder);
-	unlink(vm->cfg_file);
+	vboxfile_remove(vm->cfg_file);
 	rmdir(vm->folder);
 }
 

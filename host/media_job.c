@@ -188,12 +188,16 @@ static bool
 remove_made(struct host *h, const char *path)
 {
 	struct stat st;
+	bool there;
 
 	if (path[0] != '/' || is_known(h, path))
 		return false;
 	if (str_ends(path, ".vmdk"))
 		remove_parts(path);
-	if (lstat(path, &st))
+	there = !lstat(path, &st);
+	if (str_ends(path, ".vbox"))
+		vboxfile_remove(path);
+	if (!there)
 		return false;
 	if (S_ISDIR(st.st_mode))
 		return !rmdir(path);

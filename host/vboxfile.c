@@ -21,6 +21,7 @@
  * While a machine is registered its file is only written. It is replaced by a rename, without fsync: the inventory is
  * what counts.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -153,10 +154,32 @@ document(struct host *h, const struct host_vm *vm, json_t *snapshots, const char
 	return text;
 }
 
+/* Of the name under which a settings file is written before it is renamed; the number of a process follows. */
+#define HALF_WRITTEN "-tmp"
+
+void
+vboxfile_remove(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char *dir = slash ? xasprintf("%.*s", (int)(slash - path), path) : xstrdup(".");
+	char *half = xasprintf("%s" HALF_WRITTEN, slash ? slash + 1 : path);
+	DIR *d = opendir(dir);
+	struct dirent *f;
+
+	while (d && (f = readdir(d)))
+		if (str_starts(f->d_name, half))
+			unlinkat(dirfd(d), f->d_name, 0);
+	if (d)
+		closedir(d);
+	unlink(path);
+	free(half);
+	free(dir);
+}
+
 static int
 replace_file(const char *path, const char *text, struct err *e)
 {
-	char *tmp = xasprintf("%s-tmp%ld", path, (long)getpid());
+	char *tmp = xasprintf("%s" HALF_WRITTEN "%ld", path, (long)getpid());
 	int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	ssize_t n;
 

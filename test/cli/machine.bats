@@ -262,6 +262,16 @@ Settings file: '$HOME/VirtualBox VMs/web1/web1.vbox'"
 	vbm list vms
 	[[ $stderr == *"An interrupted deletion of '$HOME/VirtualBox VMs/web1/web1.vbox' was completed"* ]]
 	[ -z "$(find "$HOME/VirtualBox VMs" "$LODGE_HOME/run/media" -mindepth 1)" ]
+	# Killed while the settings were written: the half of them goes with the machine, and with a creation.
+	make
+	echo half >"$HOME/VirtualBox VMs/web1/web1.vbox-tmp12345"
+	VBoxManage unregistervm web1 --delete 2>/dev/null
+	[ -z "$(find "$HOME/VirtualBox VMs" -mindepth 1)" ]
+	mkdir "$HOME/VirtualBox VMs/web1"
+	echo half >"$HOME/VirtualBox VMs/web1/web1.vbox-tmp12345"
+	printf '%s\n' creation "$HOME/VirtualBox VMs/web1/web1.vbox" "$HOME/VirtualBox VMs/web1" >"$LODGE_HOME/run/media/note"
+	VBoxManage list vms 2>/dev/null
+	[ -z "$(find "$HOME/VirtualBox VMs" "$LODGE_HOME/run/media" -mindepth 1)" ]
 	# Killed before the inventory was changed: nothing is lost.
 	make
 	(cd "$HOME/VirtualBox VMs/web1" && printf '%s\n' deletion "$PWD/web1.vbox" "$PWD/Logs/VBox.log" "$PWD") \
