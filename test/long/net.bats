@@ -408,6 +408,8 @@ peer() { guest a 10 "echo $1 >/tmp/peer"; }
 	port=$(free_port)
 	host VBoxManage controlvm a natpf1 "web,tcp,,$port,,80"
 	expect yes "outside to a, TCP, by a rule" outside timeout 5 curl -s "http://10.66.0.100:$port/"
+	run host bash -c 'printf "GET / HTTP/1.0\r\n\r\n" | timeout 10 lodge connect a 80'
+	[[ $output == *"It works"* ]]
 	host VBoxManage controlvm a natpf1 delete web
 	expect no "outside to a, without the rule" outside timeout 5 curl -s "http://10.66.0.100:$port/"
 	reach6 no

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -270,6 +271,24 @@ got_tcp(struct guest *g, const uint8_t *f, size_t len)
 	}
 }
 
+/* What came is answered in capitals. */
+static void
+got_udp(struct guest *g, const uint8_t *f, size_t len)
+{
+	size_t n = MIN(get16(f + 38), len - 34) - 8;
+	uint8_t r[256] = { 0 };
+
+	g->udp_got += len - 34;
+	if (!g->serve || n > sizeof(r) - 42)
+		return;
+	memcpy(r + 34, f + 36, 2);
+	memcpy(r + 36, f + 34, 2);
+	put16(r + 38, (unsigned)(8 + n));
+	for (size_t i = 0; i < n; i++)
+		r[42 + i] = (uint8_t)toupper(f[42 + i]);
+	send_ip(g, r, f + 6, f + 26, 17, 8 + n, 6);
+}
+
 static void
 look_at_frames(void *opaque)
 {
@@ -284,7 +303,7 @@ look_at_frames(void *opaque)
 		else if (f[23] == 17 && get16(f + 36) == 68)
 			got_dhcp(g, f, len);
 		else if (f[23] == 17)
-			g->udp_got += len - 34;
+			got_udp(g, f, len);
 		else if (f[23] == 6)
 			got_tcp(g, f, len);
 		else if (f[23] == 1 && f[34] == 3) /* ICMP: unreachable */
@@ -441,12 +460,12 @@ free_port(int type)
 }
 
 static int
-connect_to(uint16_t port)
+connect_to(int type, uint16_t port)
 {
 	struct sockaddr_in sin = {
 		.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)
 	};
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
 
 	if (connect(fd, (struct sockaddr *)&sin, sizeof(sin))) {
 		close(fd);
@@ -490,7 +509,7 @@ dhcp_gives_the_layout_of_virtualbox(void **state)
 static void
 talk_through(struct guest *g, uint16_t port)
 {
-	int fd = connect_to(port);
+	int fd = connect_to(SOCK_STREAM, port);
 
 	assert_true(fd >= 0);
 	host_use(g, fd);
@@ -518,6 +537,28 @@ a_rule_leads_from_a_host_port_to_the_guest(void **state)
 }
 
 static void
+a_rule_for_datagrams_leads_to_the_guest_and_back(void **state)
+{
+	struct nat_options o = { .rule_count = 1, .localhost_reachable = true };
+	struct guest *g;
+	int fd;
+
+	o.rules[0] = (struct nat_rule){
+		.name = "dns", .udp = true, .host_ip = "127.0.0.1", .host_port = free_port(SOCK_DGRAM), .guest_port = 53
+	};
+	g = guest_open(&o);
+	g->serve = true;
+	guest_gets_address(g);
+	fd = connect_to(SOCK_DGRAM, o.rules[0].host_port);
+	assert_true(fd >= 0);
+	host_use(g, fd);
+	assert_int_equal(send(fd, "hello", 5, 0), 5);
+	wait_until(g, got_reply);
+	assert_string_equal(g->host_got, "HELLO");
+	guest_close(g);
+}
+
+static void
 rules_come_and_go_on_a_running_machine(void **state)
 {
 	struct guest *g = guest_open(&(struct nat_options){ 0 });
@@ -532,7 +573,7 @@ rules_come_and_go_on_a_running_machine(void **state)
 	assert_non_null(strstr(e.text, "ssh"));
 	talk_through(g, r.host_port);
 	assert_int_equal(nat_rule_remove(&g->link, "ssh", &e), 0);
-	assert_int_equal(connect_to(r.host_port), -1);
+	assert_int_equal(connect_to(SOCK_STREAM, r.host_port), -1);
 	assert_int_equal(nat_rule_remove(&g->link, "ssh", &e), -1);
 	assert_int_equal(e.code, ERR_NOT_FOUND);
 	guest_close(g);
@@ -778,6 +819,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(dhcp_gives_the_layout_of_virtualbox),
 		cmocka_unit_test(a_rule_leads_from_a_host_port_to_the_guest),
+		cmocka_unit_test(a_rule_for_datagrams_leads_to_the_guest_and_back),
 		cmocka_unit_test(rules_come_and_go_on_a_running_machine),
 		cmocka_unit_test(a_taken_port_is_an_error_that_names_rule_address_and_port),
 		cmocka_unit_test(the_guest_reaches_the_hosts_loopback_where_that_is_allowed),
