@@ -328,21 +328,6 @@ jit_forget_crosses(struct jit_cpu *j)
 }
 
 void
-jit_move_links(struct jit_cpu *j, struct jit_block *from, struct jit_block *to)
-{
-	struct jit_link **at = &from->in, *l;
-
-	while ((l = *at)) {
-		if (l->from->key != to->key) {
-			at = &l->next;
-			continue;
-		}
-		*at = l->next;
-		jit_set_link(j, l, to);
-	}
-}
-
-void
 jit_retire(struct jit_cpu *j, struct jit_block *b, const struct jit_block *to)
 {
 	struct jit_block **p = bucket(j, b->host, b->key);

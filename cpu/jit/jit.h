@@ -399,8 +399,6 @@ void jit_set_link(struct jit_cpu *j, struct jit_link *l, struct jit_block *to);
 void jit_set_cross(struct jit_cpu *j, struct jit_cross *x, uint64_t sum, struct jit_block *to);
 /* Numbers of contexts are used once more: what was found out under them is to be forgotten. */
 void jit_forget_crosses(struct jit_cpu *j);
-/* Those of the blocks of `to`'s mode. */
-void jit_move_links(struct jit_cpu *j, struct jit_block *from, struct jit_block *to);
 /* `b` is found no more, nor jumped to by others, who find `to` instead, or NULL: look; who runs it may go on. */
 void jit_retire(struct jit_cpu *j, struct jit_block *b, const struct jit_block *to);
 /* Drop what writers have changed. */

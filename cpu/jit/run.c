@@ -209,33 +209,19 @@ refresh(struct jit_cpu *j)
 
 /* ---- finding code ---- */
 
-/* The mode without windows: that of all blocks of the first tier, which have none. */
-static inline uint32_t
-plain_key(const struct jit_cpu *j)
+/* What is hot without windows is so with them. */
+static unsigned
+first_tier(struct jit_cpu *j, uintptr_t host)
 {
-	const struct soft_cpu *c = &j->i.c;
+	uint32_t key = j->i.c.mode_key;
+	const struct jit_block *b;
 
-	return c->mode == X86_LONG64 ? c->mode_key & ~X86_KEY_OWN : c->mode_key;
-}
-
-/* There is no block of this very mode. What is hot without windows is so with them. */
-static struct jit_block *
-other_block(struct jit_cpu *j, gva_t a, struct soft_tlb_entry *e)
-{
-	uint32_t key = plain_key(j);
-	struct jit_block *b = key == j->i.c.mode_key ? NULL : jit_find(j, a + e->delta, key);
-	uint64_t start;
-
-	if (b && b->tier == 1)
-		return b;
-	jit_fp_home(j);
-	start = __builtin_ia32_rdtsc();
-	if (b || j->eager)
-		b = jit_translate(j, a, e, j->i.c.mode_key, 2);
-	else
-		b = jit_translate(j, a, e, key, 1);
-	j->translate_ticks += __builtin_ia32_rdtsc() - start;
-	return b;
+	if (j->eager)
+		return 2;
+	if (j->i.c.mode != X86_LONG64 || !(key & X86_KEY_OWN))
+		return 1;
+	b = jit_find(j, host, key & ~X86_KEY_OWN);
+	return b ? b->tier : 1;
 }
 
 /* The block at v.state.rip; NULL: what is there cannot be translated. Raises what fetching raises. */
@@ -247,6 +233,7 @@ block_here(struct jit_cpu *j)
 	struct soft_tlb_entry *e = x86_tlb_slot(c, a, c->mmu);
 	gva_t tag = (a & ~(gva_t)PAGE_MASK) | c->tlb_gen;
 	struct jit_block *b;
+	uint64_t start;
 
 	if (unlikely(!x86_canonical(a)))
 		x86_gp(c, 0);
@@ -258,7 +245,13 @@ block_here(struct jit_cpu *j)
 			return NULL;
 	}
 	b = jit_find(j, a + e->delta, c->mode_key);
-	return likely(b != NULL) ? b : other_block(j, a, e);
+	if (likely(b != NULL))
+		return b;
+	jit_fp_home(j);
+	start = __builtin_ia32_rdtsc();
+	b = jit_translate(j, a, e, c->mode_key, first_tier(j, a + e->delta));
+	j->translate_ticks += __builtin_ia32_rdtsc() - start;
+	return b;
 }
 
 static inline bool
@@ -371,16 +364,6 @@ jit_jump(struct jit_cpu *j, uint64_t rip)
 	return next_code(j);
 }
 
-/* A block without windows serves modes that have them, too; it does not lead those that have none to one with them. */
-static void
-link_to(struct jit_cpu *j, struct jit_link *l, struct jit_block *to)
-{
-	if (to->key != l->from->key && to->key & X86_KEY_OWN)
-		to = jit_find(j, to->host, l->from->key);
-	if (to && to->page == l->from->page)
-		jit_set_link(j, l, to);
-}
-
 uintptr_t
 jit_link_taken(struct jit_cpu *j, uint32_t link)
 {
@@ -394,8 +377,8 @@ jit_link_taken(struct jit_cpu *j, uint32_t link)
 	flags_in(j);
 	if (!b)
 		return 0;
-	if (drops == j->drops)
-		link_to(j, l, b);
+	if (drops == j->drops && b->page == l->from->page)
+		jit_set_link(j, l, b);
 	return (uintptr_t)(j->rx + b->far_entry);
 }
 
@@ -440,17 +423,14 @@ promote(struct jit_cpu *j, struct jit_block *old, gva_t a)
 	uint64_t drops = j->drops;
 
 	if (x86_tlb_meta(c, e)->exec != ((a & ~(gva_t)PAGE_MASK) | c->tlb_gen) || a + e->delta != old->host ||
-		plain_key(j) != old->key || (c->mode_key != old->key && jit_find(j, old->host, c->mode_key)))
+		c->mode_key != old->key)
 		return;
 	jit_fp_home(j);
 	jit_make_room(j);
 	if (drops != j->drops)
 		return;
 	b = jit_translate(j, a, e, c->mode_key, 2);
-	if (b->key == old->key)
-		jit_retire(j, old, b);
-	else
-		jit_move_links(j, old, b);
+	jit_retire(j, old, b);
 	j->promoted++;
 }
 
@@ -478,7 +458,7 @@ jit_poll(struct jit_cpu *j, uintptr_t from)
 	ST.rip = j->hot.page_va + b->first;
 	if (!j->hot.sample)
 		sample(j, b);
-	if (likely(j->hot.run_ok && drops == j->drops && b->key == j->i.c.mode_key)) {
+	if (likely(j->hot.run_ok && drops == j->drops)) {
 		flags_in(j); /* what was promoted leads to what it became */
 		return (uintptr_t)(j->rx + b->far_entry);
 	}
