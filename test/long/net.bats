@@ -104,7 +104,7 @@ from() {
 from6() { # yes|no host|outside INTERFACE ADDRESS
 	expect "$1" "$2 to a, IPv6" "$2" busybox ping6 -c 2 -W 2 "fe80::a%$3"
 	expect "$1" "$2 to a, multicast" bash -c "ip netns exec $([[ $2 == host ]] && echo "$HOST" || echo "$OUT") \
-		busybox ping6 -c 2 -W 2 ff02::1%$3 2>&1 | grep -q 'from fe80::a'"
+		busybox ping6 -c 2 -W 2 ff02::1%$3 2>&1 | grep -q 'from fe80::a: seq'"
 	expect "$1" "$2 to a, broadcast" "$2" busybox arping -c 2 -w 3 -I "$3" "$4"
 }
 # And from guest a to the interface of a host.
@@ -113,7 +113,7 @@ to6() { # yes|no host|outside INTERFACE ADDRESS
 	ll=$("$2" ip -6 -o addr show dev "$3" scope link | sed -n 's/.*inet6 \([0-9a-f:]*\).*/\1/p')
 	[[ -n $ll ]]
 	expect "$1" "a to $2, IPv6" guest a 20 "ping6 -c 2 -W 2 $ll%eth0"
-	expect "$1" "a to $2, multicast" guest a 20 "ping6 -c 2 -W 2 ff02::1%eth0 2>&1 | grep -q 'from $ll'"
+	expect "$1" "a to $2, multicast" guest a 20 "ping6 -c 2 -W 2 ff02::1%eth0 2>&1 | grep -q 'from $ll: seq'"
 	expect "$1" "a to $2, broadcast" guest a 20 "arping -c 2 -w 3 -I eth0 $4"
 }
 udp_out() { # yes|no: from guest a through a NAT
@@ -124,7 +124,7 @@ reach6() { # yes|no
 	guest a 20 'echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad; ip -6 addr flush dev eth0; ip -6 addr add fe80::a/64 dev eth0'
 	guest b 20 'echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad; ip -6 addr flush dev eth0; ip -6 addr add fe80::b/64 dev eth0'
 	expect "$1" "IPv6" guest a 20 'ping6 -c 2 -W 2 fe80::b%eth0'
-	expect "$1" "multicast" guest a 20 'ping6 -c 2 -W 2 ff02::1%eth0 2>&1 | grep -q "from fe80::b"'
+	expect "$1" "multicast" guest a 20 'ping6 -c 2 -W 2 ff02::1%eth0 2>&1 | grep -q "from fe80::b: seq"'
 	expect "$1" "broadcast" guest a 20 'arping -c 2 -w 3 -I eth0 $(cat /tmp/peer)'
 }
 peer() { guest a 10 "echo $1 >/tmp/peer"; }
