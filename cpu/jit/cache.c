@@ -279,6 +279,14 @@ jit_set_link(struct jit_cpu *j, struct jit_link *l, struct jit_block *to)
 		((struct jit_cross *)l)->to = to;
 }
 
+void
+jit_set_far(struct jit_cpu *j, struct jit_link *l)
+{
+	uint32_t at = l->stub + l->leaves;
+
+	jit_patch32(j, at, j->stub.link_far - (at + 4));
+}
+
 static void
 set_key(struct jit_cpu *j, const struct jit_cross *x, uint64_t key)
 {

@@ -90,16 +90,20 @@ struct jit_page {
 	struct jit_block *blocks, *tails; /* that begin here; whose last bytes are here */
 };
 
-/* A jump from one block to another in the same page. Unlinked it leads to the stub behind the block. */
+/*
+ * A jump from one block to another in the same page. Unlinked it leads to the stub behind the block. A shared block, which
+ * serves two modes, is linked to shared ones only; to what is of one mode alone its stub leads through the jump cache.
+ */
 struct jit_link {
 	struct jit_link *next; /* of the target's `in` */
 	struct jit_block *from;
 	uint32_t site; /* of the rel32 */
 	uint32_t stub;
-	uint16_t target; /* offset in the page */
+	uint32_t target; /* offset in the page */
 	bool mem;	 /* flags are in memory form */
 	bool ahead;	 /* forwards: needs no poll */
 	bool cross;	 /* of a struct jit_cross */
+	uint8_t leaves;	 /* offset in the stub of the rel32 that leads out of it */
 };
 
 /*
@@ -139,6 +143,7 @@ struct jit_block {
 	uint16_t first;		      /* offset in the page */
 	uint16_t bytes, bytes_first;  /* of the guest; those in the first page */
 	uint8_t tier, samples;
+	bool shared;	/* of user mode with and without windows; `key` says without, tier is 1 */
 	uint8_t code[]; /* copy of the bytes */
 };
 
@@ -177,7 +182,8 @@ struct jit_pending {
 
 #define JIT_SIZES 7 /* of accesses: 1 to 64 bytes */
 
-/* Fixed code; offsets in the arena. All but the first two and `far`, `jump`, `link`, `cross` are called. */
+/* Fixed code; offsets in the arena. All but the first two and `far`, `jump`, `link`, `link_far`, `cross` are
+ * called. */
 struct jit_stubs {
 	uint32_t leave;		      /* registers from the host to v.state, back to enter()'s caller */
 	uint32_t left;		      /* the same, v.state is complete */
@@ -185,6 +191,7 @@ struct jit_stubs {
 	uint32_t jump;		      /* T_A = rip, not in the jump cache */
 	uint32_t far[2];	      /* T_A = rip in the lower or upper half: through the jump cache */
 	uint32_t link;		      /* ECX = offset of the struct jit_link in `meta` */
+	uint32_t link_far;	      /* the same, of a shared block: through the jump cache */
 	uint32_t cross[2];	      /* ECX = offset of the struct jit_cross whose guard missed, T_A = page_va */
 	uint32_t poll_host, poll_mem; /* run_ok or sample is 0, flags are in that form; rip is the calling block's */
 	uint32_t save, load;	      /* flags: host form to memory form and back */
@@ -396,6 +403,8 @@ struct jit_block *jit_find(struct jit_cpu *j, uintptr_t host, uint64_t key);
 struct jit_page *jit_page_of(struct jit_cpu *j, struct ram *ram, uint64_t page, bool make);
 void jit_add(struct jit_cpu *j, struct jit_block *b);
 void jit_set_link(struct jit_cpu *j, struct jit_link *l, struct jit_block *to);
+/* From now on `l`, of a shared block and not linked, looks for its target in the jump cache. */
+void jit_set_far(struct jit_cpu *j, struct jit_link *l);
 void jit_set_cross(struct jit_cpu *j, struct jit_cross *x, uint64_t sum, struct jit_block *to);
 /* Numbers of contexts are used once more: what was found out under them is to be forgotten. */
 void jit_forget_crosses(struct jit_cpu *j);
@@ -404,6 +413,13 @@ void jit_retire(struct jit_cpu *j, struct jit_block *b, const struct jit_block *
 /* Drop what writers have changed. */
 void jit_take_pending(struct jit_cpu *j);
 void jit_note_written(struct jit_cpu *j, struct ram *ram, uint64_t page, bool all); /* any thread */
+/* Is there the same mode with windows, or without? Where code is in the upper half they share nothing. */
+static inline bool
+jit_has_twin(const struct jit_cpu *j, bool upper)
+{
+	return j->win.contexts && j->i.c.mode == X86_LONG64 && j->i.c.cpl == 3 && !upper;
+}
+
 /*
  * Where the jump cache has `rip` if it has it: keys that are the same are of one rip, canonical, in one context. A
  * context's number is in bits 48 to 63, which are copies of bit 47 in a canonical address, and scattered over lower ones

@@ -209,19 +209,33 @@ refresh(struct jit_cpu *j)
 
 /* ---- finding code ---- */
 
-/* What is hot without windows is so with them. */
-static unsigned
-first_tier(struct jit_cpu *j, uintptr_t host)
+static struct jit_block *
+translate(struct jit_cpu *j, gva_t a, struct soft_tlb_entry *e, uint32_t key, unsigned tier)
+{
+	uint64_t start;
+	struct jit_block *b;
+
+	jit_fp_home(j);
+	start = __builtin_ia32_rdtsc();
+	b = jit_translate(j, a, e, key, j->eager ? 2 : tier);
+	j->translate_ticks += __builtin_ia32_rdtsc() - start;
+	return b;
+}
+
+/* There is no block of this very mode. Until code is hot its block serves both modes, with windows and without; what is
+ * hot in one is so in the other. */
+static struct jit_block *
+other_block(struct jit_cpu *j, gva_t a, struct soft_tlb_entry *e)
 {
 	uint32_t key = j->i.c.mode_key;
-	const struct jit_block *b;
+	struct jit_block *twin;
 
-	if (j->eager)
-		return 2;
-	if (j->i.c.mode != X86_LONG64 || !(key & X86_KEY_OWN))
-		return 1;
-	b = jit_find(j, host, key & ~X86_KEY_OWN);
-	return b ? b->tier : 1;
+	if (!jit_has_twin(j, a >> 63) || j->eager)
+		return translate(j, a, e, key, 1);
+	twin = jit_find(j, a + e->delta, key ^ X86_KEY_OWN);
+	if (twin && twin->shared)
+		return twin;
+	return twin ? translate(j, a, e, key, 2) : translate(j, a, e, key & ~X86_KEY_OWN, 1);
 }
 
 /* The block at v.state.rip; NULL: what is there cannot be translated. Raises what fetching raises. */
@@ -233,7 +247,6 @@ block_here(struct jit_cpu *j)
 	struct soft_tlb_entry *e = x86_tlb_slot(c, a, c->mmu);
 	gva_t tag = (a & ~(gva_t)PAGE_MASK) | c->tlb_gen;
 	struct jit_block *b;
-	uint64_t start;
 
 	if (unlikely(!x86_canonical(a)))
 		x86_gp(c, 0);
@@ -245,13 +258,7 @@ block_here(struct jit_cpu *j)
 			return NULL;
 	}
 	b = jit_find(j, a + e->delta, c->mode_key);
-	if (likely(b != NULL))
-		return b;
-	jit_fp_home(j);
-	start = __builtin_ia32_rdtsc();
-	b = jit_translate(j, a, e, c->mode_key, first_tier(j, a + e->delta));
-	j->translate_ticks += __builtin_ia32_rdtsc() - start;
-	return b;
+	return likely(b != NULL) ? b : other_block(j, a, e);
 }
 
 static inline bool
@@ -377,8 +384,12 @@ jit_link_taken(struct jit_cpu *j, uint32_t link)
 	flags_in(j);
 	if (!b)
 		return 0;
-	if (drops == j->drops && b->page == l->from->page)
-		jit_set_link(j, l, b);
+	if (drops == j->drops && b->page == l->from->page) {
+		if (l->from->shared && !b->shared)
+			jit_set_far(j, l);
+		else
+			jit_set_link(j, l, b);
+	}
 	return (uintptr_t)(j->rx + b->far_entry);
 }
 
@@ -421,16 +432,17 @@ promote(struct jit_cpu *j, struct jit_block *old, gva_t a)
 	struct soft_tlb_entry *e = x86_tlb_slot(c, a, c->mmu);
 	struct jit_block *b;
 	uint64_t drops = j->drops;
+	uint32_t key = c->mode_key;
 
 	if (x86_tlb_meta(c, e)->exec != ((a & ~(gva_t)PAGE_MASK) | c->tlb_gen) || a + e->delta != old->host ||
-		c->mode_key != old->key)
+		(old->shared ? key & ~X86_KEY_OWN : key) != old->key)
 		return;
 	jit_fp_home(j);
 	jit_make_room(j);
 	if (drops != j->drops)
 		return;
-	b = jit_translate(j, a, e, c->mode_key, 2);
-	jit_retire(j, old, b);
+	b = jit_translate(j, a, e, key, 2);
+	jit_retire(j, old, old->shared ? NULL : b);
 	j->promoted++;
 }
 

@@ -310,6 +310,20 @@ make_link(struct jit_cpu *j, struct emit *e, const void *taken)
 	leave_or_go(j, e);
 }
 
+/* Shared blocks are in the lower half. */
+static void
+make_link_far(struct jit_cpu *j, struct emit *e)
+{
+	uint64_t meta = (uint64_t)(uintptr_t)j->meta;
+
+	j->stub.link_far = e_at(e);
+	E_BYTES(e, 0x49, 0xb8 | (T_B & 7)); /* mov r15, imm64 */
+	e_put(e, &meta, 8);
+	e_mem(e, false, 0x8b, T_A, T_B, H_CX, 0, (int32_t)offsetof(struct jit_link, target));
+	e_cpu(e, true, 0x03, T_A, JIT_OFF(hot.page_va)); /* add */
+	e_jmp(e, j->stub.far[0]);
+}
+
 /* It is linked again after as many misses as its `wait` says. */
 static void
 make_cross(struct jit_cpu *j, struct emit *e, bool upper)
@@ -370,6 +384,7 @@ jit_make_stubs(struct jit_cpu *j)
 	make_far(j, &e);
 	j->stub.link = e_at(&e);
 	make_link(j, &e, (const void *)(uintptr_t)jit_link_taken);
+	make_link_far(j, &e);
 	make_cross(j, &e, false);
 	make_cross(j, &e, true);
 	j->stub.poll_host = make_poll(j, &e, true);

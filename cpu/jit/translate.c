@@ -50,6 +50,12 @@ help_again(struct jit_scratch *t, const struct later *l, enum jit_helper_index h
 	e_jmp(&t->e, l->back);
 }
 
+static struct jit_link *
+link_of(const struct jit_scratch *t, const struct later *l)
+{
+	return (struct jit_link *)(void *)(t->j->meta + l->data);
+}
+
 static void
 write_later(struct jit_scratch *t, const struct later *l)
 {
@@ -59,7 +65,7 @@ write_later(struct jit_scratch *t, const struct later *l)
 		if (l->site[i])
 			e_here(e, l->site[i]);
 	if (l->kind == LATER_LINK)
-		((struct jit_link *)(void *)(t->j->meta + l->data))->stub = e_at(e);
+		link_of(t, l)->stub = e_at(e);
 	if (l->save && l->kind != LATER_FAR)
 		e_call(e, t->j->stub.save);
 	switch (l->kind) {
@@ -69,6 +75,7 @@ write_later(struct jit_scratch *t, const struct later *l)
 	case LATER_LINK:
 		e_mov_imm32(e, H_CX, l->data);
 		e_jmp(e, t->j->stub.link);
+		link_of(t, l)->leaves = (uint8_t)(e_at(e) - 4 - link_of(t, l)->stub);
 		break;
 	case LATER_FAR:
 		jit_far_jump_later(t, l);
@@ -239,6 +246,7 @@ new_block(struct jit_scratch *t, struct soft_tlb_entry *e, unsigned bytes)
 	b->tier = (uint8_t)t->tier;
 	b->cross = UINT64_MAX;
 	b->upper = t->upper;
+	b->shared = t->tier == 1 && jit_has_twin(t->j, t->upper);
 	if (t->second) {
 		m = x86_tlb_meta(&t->j->i.c, t->second);
 		b->second = jit_page_of(t->j, m->ram, m->page, true);

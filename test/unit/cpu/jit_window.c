@@ -523,6 +523,94 @@ another_cpu_runs_what_is_written_and_takes_pages_away(void **state)
 	had_windows(f, 1);
 }
 
+/* ---- with windows and without ---- */
+
+/* 39 loops, each run in turns with windows and without: the address space is given them, and loses them, at each flush. */
+#define TEXT_(x) #x
+#define TEXT_OF(x) TEXT_(x)
+#define TWINS 39
+#define TWIN_ROUNDS 2000
+#define TWIN_PASSES 5
+/* clang-format off */
+GUEST(twins, 64,
+	KERNEL(twins, twins_user)
+	"	mov ebx, " TEXT_OF(TWIN_PASSES) "\n"
+	"5:\n"
+	"	.rept " TEXT_OF(TWINS) "\n"
+	"	mov ecx, " TEXT_OF(TWIN_ROUNDS) "\n"
+	"1:	mov rax, [0x300000]\n"
+	"	add rax, rcx\n"
+	"	test cl, 1\n"
+	"	jz 2f\n"
+	"	xor rax, rbx\n"
+	"	jmp 3f\n"
+	"2:	rol rax, 3\n"
+	"3:	mov [0x300000], rax\n"
+	"	dec ecx\n"
+	"	jnz 1b\n"
+	"	mov eax, 2\n"
+	"	syscall\n"
+	"	.endr\n"
+	"	dec ebx\n"
+	"	jnz 5b\n"
+	"	mov eax, 3\n"
+	"	syscall\n");
+/* clang-format on */
+LABEL(twins_pf);
+
+static uint64_t
+twins_sum(void)
+{
+	uint64_t a = 0x300000;
+
+	for (uint64_t pass = TWIN_PASSES; pass; pass--)
+		for (uint64_t n = 0; n < TWINS * TWIN_ROUNDS; n++) {
+			uint64_t c = TWIN_ROUNDS - n % TWIN_ROUNDS;
+
+			a += c;
+			a = c & 1 ? a ^ pass : a << 3 | a >> 61;
+		}
+	return a;
+}
+
+/* `b` leads nowhere, by what its code says itself, where only one of the modes it serves may go. */
+static void
+block_is_as_it_should_be(const struct jit_block *b)
+{
+	if (b->key & X86_KEY_OWN)
+		assert_int_equal(b->tier, 2);
+	for (const struct jit_link *l = b->in; l; l = l->next)
+		assert_false(l->from->shared && !b->shared && !l->cross);
+}
+
+static void
+code_that_is_not_hot_serves_both(void **state)
+{
+	struct mini *f = BEGIN(twins);
+	struct jit_cpu *j = (struct jit_cpu *)f->cpus.cpu[0];
+	unsigned own = 0, plain = 0;
+
+	if (engine == &cpu_engine_jit) {
+		j->eager = false;
+		j->win.age = 0;
+		j->win.grace = 0;
+		j->win.backoff = j->win.backoff_max = 0;
+	}
+	go(f);
+	assert_int_equal(get64(f, 0x300000), twins_sum());
+	had_windows(f, 0);
+	if (engine != &cpu_engine_jit || !j->win.contexts)
+		return;
+	for (unsigned i = 0; i < JIT_BUCKETS; i++)
+		for (const struct jit_block *b = j->hash[i]; b; b = b->next) {
+			block_is_as_it_should_be(b);
+			own += b->tier == 2 && b->key & X86_KEY_OWN;
+			plain += b->tier == 2 && !(b->key & X86_KEY_OWN);
+		}
+	assert_in_range(own, TWINS, UINT32_MAX);
+	assert_in_range(plain, TWINS, UINT32_MAX);
+}
+
 #define WTEST(name) cmocka_unit_test_setup_teardown(name, setup_1, mini_teardown)
 
 static const struct CMUnitTest tests[] = {
@@ -534,6 +622,7 @@ static const struct CMUnitTest tests[] = {
 	WTEST(writes_are_noted_when_somebody_wants_to_know),
 	WTEST(memory_that_may_not_be_mapped_twice_for_a_while),
 	WTEST(memory_that_is_given_back_reads_as_zeroes),
+	WTEST(code_that_is_not_hot_serves_both),
 	cmocka_unit_test_setup_teardown(another_cpu_runs_what_is_written_and_takes_pages_away, setup_2, mini_teardown),
 };
 
