@@ -174,6 +174,7 @@ static const int allowed[] = {
 	SCMP_SYS(getpriority),
 	SCMP_SYS(arch_prctl),
 	SCMP_SYS(prctl),
+	SCMP_SYS(capset), /* to give them up, in a thread that was slow, or is made later */
 	SCMP_SYS(exit),
 	SCMP_SYS(exit_group),
 	SCMP_SYS(set_tid_address),
@@ -254,7 +255,6 @@ static const int for_shares[] = {
 	SCMP_SYS(fchmod),
 	SCMP_SYS(fchmodat),
 	SCMP_SYS(utimensat),
-	SCMP_SYS(capset), /* to give them up, in a thread that is made later */
 	SCMP_SYS(landlock_create_ruleset),
 	SCMP_SYS(landlock_add_rule),
 	SCMP_SYS(landlock_restrict_self),
