@@ -3,8 +3,9 @@
  * Code memory and the blocks in it.
  *
  * Each vCPU has an arena of its own: a memfd mapped twice, once to write and once to execute. Blocks are allocated one
- * behind the other and never freed singly; when the arena is full everything is dropped. So nothing here is shared
- * between threads but the list of pages that somebody wrote.
+ * behind the other and never freed singly; when the arena is full everything is dropped but the knowledge of what was hot,
+ * which is made so at once when it is run again. So nothing here is shared between threads but the list of pages that
+ * somebody wrote.
  *
  * Who writes to a page with PAGE_CODE (bus/mem.h) notes it for every vCPU and clears the flag; each vCPU then leaves
  * its code at the next poll, sets the flag again if it has blocks of that page, and compares them with memory: what is
@@ -158,6 +159,8 @@ jit_drop_all(struct jit_cpu *j)
 		memset(j->pages, 0, sizeof(j->pages));
 		memset(j->sites, 0, sizeof(j->sites));
 	}
+	memcpy(j->hot_before, j->hot_now, sizeof(j->hot_now));
+	memset(j->hot_now, 0, sizeof(j->hot_now));
 	j->used = j->start;
 	j->cold = j->cold_start = j->arena_size / 100 * 72;
 	j->crosses = NULL;
@@ -250,11 +253,29 @@ jit_page_of(struct jit_cpu *j, struct ram *ram, uint64_t page, bool make)
 }
 _Static_assert(JIT_PAGES == 1u << (64 - 52), "jit_page_of() shifts by this");
 
+static unsigned
+hot_bit(uintptr_t host, uint64_t key)
+{
+	return hash_of(host, key & ~(uint64_t)X86_KEY_OWN) >> 44;
+}
+_Static_assert(JIT_HOT_BITS == 1u << (64 - 44), "hot_bit() shifts by this");
+
+bool
+jit_was_hot(const struct jit_cpu *j, uintptr_t host, uint64_t key)
+{
+	unsigned bit = hot_bit(host, key);
+
+	return j->hot_before[bit / 64] >> bit % 64 & 1;
+}
+
 void
 jit_add(struct jit_cpu *j, struct jit_block *b)
 {
 	struct jit_block **head = bucket(j, b->host, b->key);
+	unsigned bit = hot_bit(b->host, b->key);
 
+	if (b->tier > 1)
+		j->hot_now[bit / 64] |= 1ull << bit % 64;
 	b->next = *head;
 	*head = b;
 	b->page_next = b->page->blocks;

@@ -51,7 +51,8 @@
 #define JIT_BLOCK_INSNS 64u
 #define JIT_BLOCK_BYTES 512u
 #define JIT_STACK (64u << 10)
-#define JIT_SAMPLE 127u	    /* entries of tier-1 blocks from one sample to the next */
+#define JIT_SAMPLE 127u /* entries of tier-1 blocks from one sample to the next */
+#define JIT_HOT_BITS (1u << 20)
 #define JIT_SAMPLES_HOT 16u /* samples that make a block hot */
 /* Page of the stack window when there is none. No access reaches it: not canonical. Whose RSP holds it nevertheless
  * reads and writes jit_cpu.nowhere. */
@@ -348,6 +349,8 @@ struct jit_cpu {
 	struct jit_stubs stub;
 	unsigned (*enter)(struct jit_cpu *j, const void *code);
 	uint64_t drops; /* times everything was dropped */
+	/* Hashed: code that was made hot since everything was dropped; in the time before that. */
+	uint64_t hot_now[JIT_HOT_BITS / 64], hot_before[JIT_HOT_BITS / 64];
 
 	struct jit_block *hash[JIT_BUCKETS];
 	struct jit_site *sites[JIT_SITES];
@@ -400,6 +403,8 @@ void jit_drop_all(struct jit_cpu *j);
 void jit_make_room(struct jit_cpu *j);
 void *jit_meta(struct jit_cpu *j, size_t size);
 struct jit_block *jit_find(struct jit_cpu *j, uintptr_t host, uint64_t key);
+/* Was code hot when everything was dropped last? */
+bool jit_was_hot(const struct jit_cpu *j, uintptr_t host, uint64_t key);
 struct jit_page *jit_page_of(struct jit_cpu *j, struct ram *ram, uint64_t page, bool make);
 void jit_add(struct jit_cpu *j, struct jit_block *b);
 void jit_set_link(struct jit_cpu *j, struct jit_link *l, struct jit_block *to);

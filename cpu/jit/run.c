@@ -230,12 +230,16 @@ other_block(struct jit_cpu *j, gva_t a, struct soft_tlb_entry *e)
 	uint32_t key = j->i.c.mode_key;
 	struct jit_block *twin;
 
-	if (!jit_has_twin(j, a >> 63) || j->eager)
-		return translate(j, a, e, key, 1);
-	twin = jit_find(j, a + e->delta, key ^ X86_KEY_OWN);
-	if (twin && twin->shared)
-		return twin;
-	return twin ? translate(j, a, e, key, 2) : translate(j, a, e, key & ~X86_KEY_OWN, 1);
+	if (jit_has_twin(j, a >> 63) && !j->eager) {
+		twin = jit_find(j, a + e->delta, key ^ X86_KEY_OWN);
+		if (twin && twin->shared)
+			return twin;
+		if (twin)
+			return translate(j, a, e, key, 2);
+		if (!jit_was_hot(j, a + e->delta, key))
+			return translate(j, a, e, key & ~X86_KEY_OWN, 1);
+	}
+	return translate(j, a, e, key, jit_was_hot(j, a + e->delta, key) ? 2 : 1);
 }
 
 /* The block at v.state.rip; NULL: what is there cannot be translated. Raises what fetching raises. */

@@ -573,6 +573,15 @@ twins_sum(void)
 	return a;
 }
 
+static void
+run_twins(void **state)
+{
+	struct mini *f = BEGIN(twins);
+
+	go(f);
+	assert_int_equal(get64(f, 0x300000), twins_sum());
+}
+
 /* `b` leads nowhere, by what its code says itself, where only one of the modes it serves may go. */
 static void
 block_is_as_it_should_be(const struct jit_block *b)
@@ -586,8 +595,9 @@ block_is_as_it_should_be(const struct jit_block *b)
 static void
 code_that_is_not_hot_serves_both(void **state)
 {
-	struct mini *f = BEGIN(twins);
+	struct mini *f = *state;
 	struct jit_cpu *j = (struct jit_cpu *)f->cpus.cpu[0];
+	uint64_t promoted;
 	unsigned own = 0, plain = 0;
 
 	if (engine == &cpu_engine_jit) {
@@ -596,8 +606,7 @@ code_that_is_not_hot_serves_both(void **state)
 		j->win.grace = 0;
 		j->win.backoff = j->win.backoff_max = 0;
 	}
-	go(f);
-	assert_int_equal(get64(f, 0x300000), twins_sum());
+	run_twins(state);
 	had_windows(f, 0);
 	if (engine != &cpu_engine_jit || !j->win.contexts)
 		return;
@@ -609,6 +618,11 @@ code_that_is_not_hot_serves_both(void **state)
 		}
 	assert_in_range(own, TWINS, UINT32_MAX);
 	assert_in_range(plain, TWINS, UINT32_MAX);
+	/* What was hot is so at once when code memory was full and everything was dropped. */
+	promoted = j->promoted;
+	jit_drop_all(j);
+	run_twins(state);
+	assert_in_range(j->promoted - promoted, 0, TWINS / 4);
 }
 
 #define WTEST(name) cmocka_unit_test_setup_teardown(name, setup_1, mini_teardown)
