@@ -236,6 +236,9 @@ struct vmmdev;
 struct vmmdev *vmmdev_create(struct machine *m, int slot, const struct vmmdev_wires *w, struct err *e);
 /* Somebody would like the screen to have this size; the guest's driver is told. 0s: no wish. */
 void vmmdev_display_hint(struct vmmdev *d, unsigned display, unsigned width, unsigned height, unsigned bpp);
+/* The pointer is there, 0 to 0xffff over the screen. False: the guest's driver does not listen to places. Buttons and
+ * the wheel are the mouse's. */
+bool vmmdev_place_pointer(struct vmmdev *d, unsigned x, unsigned y);
 /* Ask the guest to give up so much memory. -1 and *e: there is not that much. */
 int vmmdev_balloon(struct vmmdev *d, uint64_t mib, struct err *e);
 /* What the guest's driver has told of itself; major 0: nothing yet. */

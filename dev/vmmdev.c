@@ -66,7 +66,24 @@
 #define BALLOON_PAGES 256 /* a MiB at a time */
 
 /* Events. */
-enum { EVENT_HGCM = 2, EVENT_DISPLAY = 4, EVENT_RESTORED = 16, EVENT_BALLOON = 64, EVENTS = 0x7ff };
+enum {
+	EVENT_HGCM = 2,
+	EVENT_DISPLAY = 4,
+	EVENT_RESTORED = 16,
+	EVENT_BALLOON = 64,
+	EVENT_POINTER = 512,
+	EVENTS = 0x7ff
+};
+
+/* What the two sides can do about the pointer: bits of the features in a mouse status request. */
+enum {
+	GUEST_TAKES_PLACES = 1,
+	HOST_HAS_PLACES = 2,
+	GUEST_NEEDS_HOST_CURSOR = 4,
+	HOST_DRAWS_NO_CURSOR = 8,
+	GUEST_TELLS_EVENTS_APART = 16
+};
+#define GUEST_MOUSE_BITS (GUEST_TAKES_PLACES | GUEST_NEEDS_HOST_CURSOR | GUEST_TELLS_EVENTS_APART)
 
 enum { CALL_PENDING, CALL_ASLEEP, CALL_ASYNC, CALL_DONE };
 
@@ -92,6 +109,7 @@ struct vmmdev {
 	bool spins;
 
 	uint32_t events, mask, caps, mouse;
+	uint32_t pointer_x, pointer_y; /* 0 to 0xffff, over the screen */
 	uint32_t guest_version, guest_revision, guest_os,
 		guest_interface; /* version: major << 24 | minor << 16 | build */
 	uint32_t facility[FACILITIES], facility_status[FACILITIES];
@@ -121,6 +139,8 @@ static const struct field vmmdev_fields[] = {
 	FIELD(struct vmmdev, mask),
 	FIELD(struct vmmdev, caps),
 	FIELD(struct vmmdev, mouse),
+	FIELD(struct vmmdev, pointer_x),
+	FIELD(struct vmmdev, pointer_y),
 	FIELD(struct vmmdev, guest_version),
 	FIELD(struct vmmdev, guest_revision),
 	FIELD(struct vmmdev, guest_os),
@@ -496,9 +516,9 @@ mouse_status(struct vmmdev *d, uint8_t *r)
 		d->mouse = le32(r + 24);
 		return SHARE_OK;
 	}
-	put_le32(r + 24, (d->mouse & 0x15) | 8); /* no pointer of the host's, no absolute positions */
-	put_le32(r + 28, 0);
-	put_le32(r + 32, 0);
+	put_le32(r + 24, (d->mouse & GUEST_MOUSE_BITS) | HOST_HAS_PLACES | HOST_DRAWS_NO_CURSOR);
+	put_le32(r + 28, d->pointer_x);
+	put_le32(r + 32, d->pointer_y);
 	return SHARE_OK;
 }
 
@@ -964,6 +984,19 @@ vmmdev_display_hint(struct vmmdev *d, unsigned display, unsigned width, unsigned
 	raise_event(d, EVENT_DISPLAY);
 }
 
+bool
+vmmdev_place_pointer(struct vmmdev *d, unsigned x, unsigned y)
+{
+	if (!(d->mouse & GUEST_TAKES_PLACES))
+		return false;
+	if (x != d->pointer_x || y != d->pointer_y) {
+		d->pointer_x = x;
+		d->pointer_y = y;
+		raise_event(d, EVENT_POINTER);
+	}
+	return true;
+}
+
 int
 vmmdev_balloon(struct vmmdev *d, uint64_t mib, struct err *e)
 {
@@ -1016,7 +1049,7 @@ vmmdev_reset(struct device *dev)
 	if (d->props)
 		props_reset(d->props);
 	pci_reset(&d->pci);
-	d->events = d->mask = d->caps = d->mouse = 0;
+	d->events = d->mask = d->caps = d->mouse = d->pointer_x = d->pointer_y = 0;
 	d->guest_version = d->guest_revision = d->guest_os = d->guest_interface = 0;
 	memset(d->facility, 0, sizeof(d->facility));
 	memset(d->facility_status, 0, sizeof(d->facility_status));

@@ -387,6 +387,7 @@ move_pointer(void *opaque, int dx, int dy, int dz, unsigned buttons)
 	i8042_mouse(p->keyboard, dx, dy, dz, buttons);
 }
 
+/* The tablet hears of places, or else the driver of the guest device, beside a mouse that stands still. */
 static bool
 place_pointer(void *opaque, unsigned x, unsigned y, int dz, unsigned buttons)
 {
@@ -394,9 +395,14 @@ place_pointer(void *opaque, unsigned x, unsigned y, int dz, unsigned buttons)
 
 	if (p->vga)
 		vga_map_pointer(p->vga, POINTER_MAX, &x, &y);
-	if (!p->usb_tablet || !usb_hid_listening(p->usb_tablet))
+	if (p->usb_tablet && usb_hid_listening(p->usb_tablet)) {
+		usb_tablet_move(p->usb_tablet, x, y, dz, buttons);
+		return true;
+	}
+	if (!p->guest_device ||
+		!vmmdev_place_pointer(p->guest_device, x * 0xffff / POINTER_MAX, y * 0xffff / POINTER_MAX))
 		return false;
-	usb_tablet_move(p->usb_tablet, x, y, dz, buttons);
+	i8042_mouse(p->keyboard, 0, 0, dz, buttons);
 	return true;
 }
 

@@ -76,3 +76,43 @@ prefers() { # CONNECTOR MODE
 	VBoxManage controlvm box reset
 	wait_for 30 shows 720x400
 }
+
+# point PORT X Y MASK: a VNC viewer's pointer goes there, with these buttons.
+point() {
+	python3 - "$@" <<'PY'
+import socket, struct, sys
+port, x, y, mask = map(int, sys.argv[1:])
+s = socket.create_connection(("127.0.0.1", port), 10)
+f = s.makefile("rb")
+f.read(12)
+s.sendall(b"RFB 003.008\n")
+f.read(f.read(1)[0])
+s.sendall(b"\1")
+assert f.read(4) == bytes(4)
+s.sendall(b"\1")
+width, height = struct.unpack(">HH", f.read(4))
+f.read(struct.unpack(">16xI", f.read(20))[0])
+s.sendall(struct.pack(">BBHH", 5, mask, x, y) + struct.pack(">BBHHHH", 3, 0, 0, 0, 1, 1))
+f.read(1)  # the answer: what came before was taken
+print(width, height)
+PY
+}
+
+# Each event: 16 bytes of time, type 3, axis 0 or 1, value.
+heard_places() {
+	local seen
+	seen=$(sh_in_guest "$shell_port" 'od -An -tu2 -v -w24 /tmp/raw' | awk '{ print $9, $10, $11 }')
+	[[ $seen == *"3 0 65535"* && $seen == *"3 1 1642"* ]]
+}
+
+@test "the pointer of a VNC viewer is where it is in a guest with the kernel's vboxguest" {
+	linux box 128
+	port=$(free_port)
+	VBoxManage modifyvm box --vrde on --vrdeport "$port"
+	VBoxManage startvm box --type headless >/dev/null
+	wait_for 90 sh_in_guest "$shell_port" true
+	sh_in_guest "$shell_port" 'e=$(sed -n "/VirtualBox mouse/,/^$/s/.*\(event[0-9]*\).*/\1/p" /proc/bus/input/devices); dd bs=24 if=/dev/input/$e of=/tmp/raw 2>/dev/null & true'
+	wait_for 20 sh_in_guest "$shell_port" 'ls -l /proc/[0-9]*/fd | grep -q /dev/input/event'
+	[[ $(point "$port" 719 100 0) == "720 400" ]]
+	wait_for 20 heard_places
+}

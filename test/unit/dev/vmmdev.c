@@ -237,6 +237,29 @@ test_events_raise_the_interrupt_until_they_are_acknowledged(void **state)
 }
 
 static void
+test_a_driver_that_takes_places_hears_where_the_pointer_is(void **state)
+{
+	uint8_t *r;
+
+	assert_false(vmmdev_place_pointer(dev, 1, 2));
+	put_le32(head(32, 42) + 24, 512);
+	assert_int_equal(send(), 0);
+	put_le32(head(36, 2) + 24, 1 | 16);
+	assert_int_equal(send(), 0);
+	assert_true(vmmdev_place_pointer(dev, 0x8000, 0xffff));
+	assert_int_equal(b.wire[0].level, 1);
+	head(28, 41);
+	assert_int_equal(send(), 0);
+	r = head(36, 1);
+	assert_int_equal(send(), 0);
+	assert_int_equal(le32(r + 24), 1 | 2 | 8 | 16);
+	assert_int_equal(le32(r + 28), 0x8000);
+	assert_int_equal(le32(r + 32), 0xffff);
+	assert_true(vmmdev_place_pointer(dev, 0x8000, 0xffff)); /* where it was: nothing to tell */
+	assert_int_equal(b.wire[0].level, 0);
+}
+
+static void
 test_calls_reach_services_and_their_buffers_are_pages(void **state)
 {
 	uint32_t client = connect_to("VBoxGuestPropSvc");
@@ -374,6 +397,8 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_the_balloon_takes_what_was_asked_for, open_all, close_all),
 		cmocka_unit_test_setup_teardown(
 			test_events_raise_the_interrupt_until_they_are_acknowledged, open_all, close_all),
+		cmocka_unit_test_setup_teardown(
+			test_a_driver_that_takes_places_hears_where_the_pointer_is, open_all, close_all),
 		cmocka_unit_test_setup_teardown(
 			test_calls_reach_services_and_their_buffers_are_pages, open_all, close_all),
 		cmocka_unit_test_setup_teardown(test_bent_page_lists_are_refused, open_all, close_all),
