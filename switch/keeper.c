@@ -231,25 +231,49 @@ wait_ready(int fd, struct err *e)
 	return err_set(e, ERR_HOST, "%s", n > 0 ? text : "the switch of the network did not start");
 }
 
+/* A switch is one that the lock file names: who ends all that it names leaves none behind. If the keeper is killed before
+ * it has written that, the child ends. */
+static void
+await_note(int go)
+{
+	char c;
+
+	if (read(go, &c, 1) != 1)
+		_exit(0);
+	close(go);
+}
+
 static pid_t
 start_switch(struct keeper *k, struct err *e)
 {
-	int fd[2];
+	int fd[2], go[2];
 	pid_t pid;
 
 	if (pipe2(fd, O_CLOEXEC))
 		return err_sys(e, ERR_HOST, errno, "Cannot start the switch of a network");
+	if (pipe2(go, O_CLOEXEC)) {
+		close(fd[0]);
+		close(fd[1]);
+		return err_sys(e, ERR_HOST, errno, "Cannot start the switch of a network");
+	}
 	pid = fork();
 	if (!pid) {
 		close(fd[0]);
+		close(go[1]);
+		await_note(go[0]);
 		be_the_switch(k, fd[1]);
 	}
 	close(fd[1]);
+	close(go[0]);
 	if (pid < 0) {
 		close(fd[0]);
+		close(go[1]);
 		return err_sys(e, ERR_HOST, errno, "Cannot start the switch of a network");
 	}
 	note_pids(k, pid);
+	if (write(go[1], "", 1) != 1)
+		log_warn("keeper", "the switch was gone at once");
+	close(go[1]);
 	if (wait_ready(fd[0], e)) {
 		kill(pid, SIGKILL);
 		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
