@@ -315,11 +315,14 @@ leave_program(struct isa *t, ucontext_t *u)
 	move_vectors(&t->x, s, (uint8_t *)u->uc_mcontext.fpregs, false);
 }
 
-/* AC stays set in a signal handler if the program had set it. */
+/* AC stays set in a signal handler if the program had set it. NT and ID do even beyond it: a return from a handler leaves
+ * them as they are, so that the next program would begin with them. */
 static void
-clear_ac(void)
+clear_flags(void)
 {
-	__builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() & ~(unsigned long long)FLAG_AC);
+	const unsigned long long sticky = FLAG_AC | FLAG_NT | FLAG_ID;
+
+	__builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() & ~sticky);
 }
 
 static void
@@ -327,7 +330,7 @@ on_signal(int sig, siginfo_t *info, void *context)
 {
 	struct isa *t = running;
 
-	clear_ac();
+	clear_flags();
 	if (!t->started) {
 		t->started = true;
 		enter_program(t, context);
@@ -342,7 +345,7 @@ on_tick(int sig, siginfo_t *info, void *context)
 {
 	struct isa *t = running;
 
-	clear_ac();
+	clear_flags();
 	if (!t || ++t->ticks < t->ticks_max)
 		return;
 	if (t->busy) {
