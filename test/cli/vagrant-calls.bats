@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
 # What Vagrant calls, as it calls it and with the answers it reads. The guest is the firmware that finds nothing to boot;
-# test/long/vagrant.bats has the program itself.
+# test/guest/vagrant.bats has the program itself.
 load common
 
 # A box as Packer writes them: box.ovf and a stream-optimized VMDK.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
-# Debian's own Vagrant with a guest that is up in seconds: the whole of a machine's life. test/long/vagrant.bats has the rest.
+# Debian's own Vagrant with a guest that is up in seconds: the whole of a machine's life. test/guest/vagrant.bats has the rest.
 load common
 
 @test "vagrant up, status, ssh, port, suspend, resume, halt and destroy, with nothing of Vagrant's changed" {

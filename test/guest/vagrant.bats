@@ -3,7 +3,7 @@
 # Debian's own Vagrant, not a line changed, drives our VBoxManage with a box that tools/make-box made. The tests of one
 # project follow each other: a machine that is up is what the next test begins with.
 
-load ../guest/common
+load common
 
 setup_file() {
 	export PATH=$LODGE_BIN:$PATH:/sbin:/usr/sbin LODGE_ENGINE=${LODGE_TEST_ENGINE:-auto}
