@@ -200,8 +200,8 @@ int block_push_overlay(struct block *b, const char *path, const char *format, co
  * `child` names the child by its place in the chain: 0 is the top. The parent is the image behind it.
  *
  * Life: start -> RUNNING -> READY -> finish. While RUNNING and READY the disk shows the same as ever, and so would each
- * of the files when opened after a crash: start again, or leave it; half a merge does no harm. In READY everything is
- * copied, and when the child is the top, what the guest writes from now on goes to both images until finish.
+ * of the files when opened after a crash: start again, or leave it; half a merge does no harm to the chain. (What the
+ * parent shows by itself, to a snapshot say, is gone with the first piece that went DOWN.) In READY everything is copied, and when the child is the top, what the guest writes from now on goes to both images until finish.
  *
  * How to be crash safe:
  *   UP    finish(), which makes the child say that it reads through to its grandparent (on stable storage); then note

@@ -251,12 +251,13 @@ int host_vm_unregister(struct host *h, const char *id, bool delete_files, struct
 
 /*
  * Of what takes long; each member may be NULL. `stopped` is asked now and then whether to give up: then all is as before,
- * and the call fails.
+ * and the call fails. `too_late` is called once when that is wanted of what can only be finished by now.
  */
 struct host_progress {
 	void (*percent)(void *opaque, int percent);
 	bool (*stopped)(void *opaque);
 	void *opaque;
+	void (*too_late)(void *opaque);
 };
 
 /* The machine's folder with all in it goes below `folder` (NULL: where new machines go). It does not run. */

@@ -29,13 +29,42 @@ struct prune {
 	const struct host_progress *progress;
 	const char *snapshot;
 	int disks, disk; /* how many steps, which */
+	bool firm, told; /* it goes on to its end; who wants to stop it was told so */
 };
+
+/* ---- how far it is, and whether it goes on ---- */
+
+static bool
+stop_wanted_by_caller(const struct prune *p)
+{
+	return p->progress && p->progress->stopped && p->progress->stopped(p->progress->opaque);
+}
+
+static bool
+step_stopped(void *opaque)
+{
+	struct prune *p = opaque;
+
+	return !p->firm && stop_wanted_by_caller(p);
+}
+
+static int
+check_stopped(struct prune *p, struct err *e)
+{
+	return step_stopped(p) ? err_set(e, ERR_FAILED, "Deleting the snapshot was cancelled; it is there as before")
+			       : 0;
+}
 
 static void
 step_percent(void *opaque, int percent)
 {
 	struct prune *p = opaque;
 
+	if (p->firm && !p->told && stop_wanted_by_caller(p)) {
+		p->told = true;
+		if (p->progress->too_late)
+			p->progress->too_late(p->progress->opaque);
+	}
 	if (p->progress && p->progress->percent)
 		p->progress->percent(p->progress->opaque, (p->disk * 100 + percent) / (p->disks ? p->disks : 1));
 }
@@ -239,6 +268,7 @@ merge_down(struct prune *p, const struct medium_row *c, const struct medium_row 
 	const struct host_attachment *at = NULL;
 	int r;
 
+	p->firm = true;
 	if (open_in_machine(p, c->id, &ctl, &at))
 		r = merge_down_live(p, c, parent, ctl, at, e);
 	else
@@ -252,8 +282,8 @@ merge_down(struct prune *p, const struct medium_row *c, const struct medium_row 
 static int
 merge_up(struct prune *p, const struct medium_row *c, const struct medium_row *parent, struct err *e)
 {
-	struct host_progress progress = { .percent = step_percent, .opaque = p };
-	struct block_progress bp = { .percent = step_percent, .opaque = p };
+	struct host_progress progress = { .percent = step_percent, .stopped = step_stopped, .opaque = p };
+	struct block_progress bp = { .percent = step_percent, .stopped = step_stopped, .opaque = p };
 	const struct host_controller *ctl;
 	const struct host_attachment *at;
 	struct block *b;
@@ -271,7 +301,12 @@ merge_up(struct prune *p, const struct medium_row *c, const struct medium_row *p
 		if (b)
 			block_close(b);
 	}
-	if (r || db_begin(p->h, e))
+	if (r) {
+		check_stopped(p, e);
+		return -1;
+	}
+	p->firm = true;
+	if (db_begin(p->h, e))
 		return -1;
 	if (parent->parent)
 		r = db_run(p->h, e, "UPDATE medium SET parent = ? WHERE id = ?", "ll", parent->parent, c->id);
@@ -303,8 +338,9 @@ static int
 let_go(struct prune *p, const struct medium_row *m, struct err *e)
 {
 	json_t *trash = json_array();
-	int r = db_begin(p->h, e);
+	int r = check_stopped(p, e) ? -1 : db_begin(p->h, e);
 
+	p->firm = true;
 	if (r)
 		goto out;
 	r = leave_snapshot(p, m->id, e) || medium_drop_if_unused(p->h, m->uuid, trash, e);
@@ -454,9 +490,9 @@ prune(struct prune *p, const char *snapshot, struct err *e)
 	if (p->disks < 0)
 		return -1;
 	for (p->disk = 0; p->disk < p->disks && !r; p->disk++)
-		r = prune_disk(p, disks[p->disk], e);
+		r = check_stopped(p, e) ? -1 : prune_disk(p, disks[p->disk], e);
 	free(disks);
-	return r ? -1 : remove_row(p, snapshot, e);
+	return r || check_stopped(p, e) ? -1 : remove_row(p, snapshot, e);
 }
 
 int

@@ -168,3 +168,14 @@ vm_merge_cancel(struct vm_disk *d)
 	answer(g, &e);
 	forget(g);
 }
+
+void
+vm_merges_give_up(struct vm *v)
+{
+	for (int i = 0; i < v->disk_count; i++) {
+		struct vm_merge *g = v->disks[i].merge;
+
+		if (g && g->asker.client && g->way == BLOCK_MERGE_UP)
+			vm_merge_cancel(&v->disks[i]);
+	}
+}

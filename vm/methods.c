@@ -196,6 +196,7 @@ METHOD(snapshot_take)
 METHOD(cancel)
 {
 	c->v->cancel = true;
+	vm_merges_give_up(c->v);
 	return done(c, NULL);
 }
 

@@ -312,6 +312,8 @@ enum method_result vm_merge_start(
 	struct vm *v, struct vm_disk *d, const char *child, bool up, const struct vm_asker *asker, struct err *e);
 int vm_merge_finish(struct vm *v, struct vm_disk *d, struct err *e);
 void vm_merge_cancel(struct vm_disk *d);
+/* Those that somebody waits for and that left both images' contents as they were. */
+void vm_merges_give_up(struct vm *v);
 
 /* Result of "screenshot"; owner's thread, no lock. */
 json_t *method_screenshot(struct vm *v, const json_t *params, struct err *e);

@@ -127,8 +127,8 @@ enum vm_state { VM_STATES(VM_STATE_ENUM) VM_STATE_COUNT };
  *	                            -> {"stopped_ms", "ms", "memory", "written", "copied", "rounds"}   each disk gets
  *	                               an overlay (a new file), memory and devices go to the new file `path`; the
  *	                               machine stands still for stopped_ms. On an error all is as before
- *	cancel                      -> {}        the savestate, snapshot.take or fork that is under way is to be given
- *	                               up: it is answered with an error, and all is as before, unless it is done by then
+ *	cancel                      -> {}        the savestate, snapshot.take, fork or merge up that is under way is to be
+ *	                               given up: it is answered with an error, and all is as before, unless it is done by then
  *	overlay.remove {disks:[{..., parent, parent_format}]}
  *	                            -> {}        the overlays of a fork go again, their contents into what is behind them,
  *	                               which nobody else uses

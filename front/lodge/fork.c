@@ -59,7 +59,8 @@ run(const char *vm, const char *prefix, int count, bool verbose)
 	struct err e = { 0 };
 	struct host *h = host_open(&e);
 	struct host_forked *out = xcalloc((size_t)count, sizeof(*out));
-	struct host_progress progress = { count > 1 && isatty(STDERR_FILENO) ? show_bar : NULL, stopped, NULL };
+	struct host_progress progress = { .percent = count > 1 && isatty(STDERR_FILENO) ? show_bar : NULL,
+		.stopped = stopped };
 	double stopped_ms;
 	int r = -1;
 

@@ -28,7 +28,7 @@ struct host_progress
 signals_hold(void)
 {
 	stop_hold();
-	return (struct host_progress){ NULL, stopped, NULL };
+	return (struct host_progress){ .stopped = stopped };
 }
 
 void
@@ -42,7 +42,7 @@ stoppable_begin(struct cli *c)
 {
 	stop_hold();
 	progress_begin(c);
-	return (struct host_progress){ progress_at, stopped, c };
+	return (struct host_progress){ .percent = progress_at, .stopped = stopped, .opaque = c };
 }
 
 bool

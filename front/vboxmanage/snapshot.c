@@ -243,12 +243,19 @@ cmd_restore(struct cli *c, const char *vm, const char *snapshot)
 	return r ? fail_api(c, &e, &site) : 0;
 }
 
+static void
+goes_on(void *cli)
+{
+	fputs("\nIt cannot be taken back any more: images of the snapshot are merged already. It goes on to its end.\n",
+		stderr);
+}
+
 static int
 cmd_delete(struct cli *c, const char *vm, const char *snapshot)
 {
 	static const struct site site = { "Machine", "DeleteSnapshot(bstrSnapGuid.raw(), pProgress.asOutParam())", 520,
 		"VBoxManageSnapshot.cpp" };
-	struct host_progress progress = { .percent = progress_at, .opaque = c };
+	struct host_progress progress;
 	struct host_snapshot s;
 	struct err e = { 0 };
 	int r;
@@ -257,9 +264,10 @@ cmd_delete(struct cli *c, const char *vm, const char *snapshot)
 		return fail_api(c, &e, &find);
 	printf("Deleting snapshot '%s' (%s)\n", s.name, s.uuid);
 	fflush(stdout);
-	progress_begin(c);
+	progress = stoppable_begin(c);
+	progress.too_late = goes_on;
 	r = host_snapshot_delete(c->host, vm, s.uuid, &progress, &e);
-	progress_end(c, r ? &e : NULL);
+	stoppable_end(c, r ? &e : NULL);
 	host_snapshot_release(&s);
 	return r ? fail_api(c, &e, &site) : 0;
 }

@@ -421,6 +421,63 @@ os.execvp(sys.argv[1], sys.argv[1:])' "$@"
 	VBoxManage controlvm web1 poweroff 2>/dev/null
 }
 
+# What the snapshots s1 to s3 and now show, each on its image.
+shows() {
+	for i in 1 2 3 4; do
+		qemu-img compare -q -f raw -F qcow2 "m$i.raw" "${layer[i]}" || { echo "$i is not what it was"; return 1; }
+	done
+}
+
+@test "Ctrl-C in the middle of deleting a snapshot leaves all as it was, or says that it is too late" {
+	local i s on code cut layer=()
+	needs_machines
+	make_vm web1
+	VBoxManage modifyvm web1 --memory 32
+	VBoxManage createmedium disk --filename "$HOME/a.qcow2" --format QCOW2 --size 1024 >/dev/null 2>&1
+	VBoxManage storagectl web1 --name SATA --add sata --portcount 1
+	VBoxManage storageattach web1 --storagectl SATA --port 0 --device 0 --type hdd --medium "$HOME/a.qcow2"
+	truncate -s 1G m.raw
+	for i in 1 2 3 4; do
+		layer[i]=$(mr web1 SATA-0-0)
+		qemu-io -f qcow2 -c "write -P $i $((i * 100 - 100))M $((i * 50 + 250))M" "${layer[i]}" >/dev/null
+		qemu-io -f raw -c "write -P $i $((i * 100 - 100))M $((i * 50 + 250))M" m.raw >/dev/null
+		cp --sparse=always m.raw "m$i.raw"
+		[ "$i" = 4 ] || VBoxManage snapshot web1 take "s$i" 2>/dev/null
+	done
+	before() { VBoxManage snapshot web1 list --machinereadable; VBoxManage list hdds; ls "$HOME/VirtualBox VMs/web1/Snapshots"; }
+	# The second goes up into the third, and nothing that shows has changed until the end.
+	for on in off running; do
+		cut=0
+		[ "$on" = off ] || VBoxManage startvm web1 --type headless >/dev/null
+		was=$(before)
+		for s in 0.02 0.03 0.04 0.06 0.1 0.15 0.2; do # what one has copied is there for the next
+			code=0 && timeout --preserve-status -s INT "$s" VBoxManage snapshot web1 delete s2 >said 2>&1 || code=$?
+			echo "$on, after $s s: $code, $(cat said)"
+			[ "$code" != 0 ]
+			grep -q "0%.*CANCELED" said || continue
+			cut=$((cut + 1))
+			[[ $(cat said) == *"was cancelled; it is there as before"* ]]
+			diff <(echo "$was") <(before)
+			break
+		done
+		[ "$cut" -gt 0 ]
+		[ "$on" = off ] || VBoxManage controlvm web1 poweroff 2>/dev/null
+		shows
+	done
+	was=$(before)
+	# The first can only go down into the base.
+	for s in 0.05 0.08 0.12 0.2 0.3; do
+		code=0 && timeout --preserve-status -s INT "$s" VBoxManage snapshot web1 delete s1 >said 2>&1 || code=$?
+		[ "$code" != 0 ] || break
+		diff <(echo "$was") <(before)
+		shows
+	done
+	cat said
+	[ "$code" = 0 ] && grep -q "cannot be taken back any more" said
+	qemu-img compare -q -f raw -F qcow2 m2.raw "$HOME/a.qcow2"
+	qemu-img compare -q -f raw -F qcow2 m4.raw "${layer[4]}"
+}
+
 @test "killed at any moment, deleting snapshots and cloning leave a disk what it held" {
 	make_vm web1
 	VBoxManage createmedium disk --filename "$HOME/a.qcow2" --format QCOW2 --size 24 >/dev/null 2>&1
