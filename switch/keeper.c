@@ -3,7 +3,7 @@
  * The keeper: one small process a network that takes nothing from a guest. It holds the lock and the TAP, starts the
  * switch as its child and starts it again when it dies by a signal or an error. After FAST_DEATHS deaths within a
  * second each it waits longer each time, up to SLOW_MS. It ends with the switch when that ends by itself, and ends it
- * when it is told to end.
+ * when it is told to end, or when the network's folder is removed: nobody could find it any more.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -12,8 +12,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -32,7 +35,8 @@
 struct keeper {
 	const char *dir;
 	int lock_fd, ready_fd;
-	bool said; /* the ready line */
+	int signal_fd, folder_fd; /* signalfd(2); inotify(7) of dir, -1: there is none */
+	bool said;		  /* the ready line */
 	struct inherited i;
 };
 
@@ -206,6 +210,9 @@ static void __attribute__((noreturn)) be_the_switch(struct keeper *k, int ready)
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	close(k->lock_fd); /* the lock is the keeper's alone */
+	close(k->signal_fd);
+	if (k->folder_fd >= 0)
+		close(k->folder_fd);
 	if (k->ready_fd >= 0)
 		close(k->ready_fd);
 	r = network_run(k->dir, &k->i, ready, &e);
@@ -283,20 +290,39 @@ start_switch(struct keeper *k, struct err *e)
 	return pid;
 }
 
-/* Until it is over, or we are told to end; then true. Other children (the helper) come and go. */
 static bool
-watch_switch(pid_t pid, const sigset_t *signals, int *status)
+folder_gone(const struct keeper *k)
 {
+	struct stat st;
+
+	return !fstat(k->lock_fd, &st) && !st.st_nlink;
+}
+
+/* Until it is over, or it is time to end; then true. Other children (the helper) come and go. */
+static bool
+watch_switch(struct keeper *k, pid_t pid, int *status)
+{
+	struct pollfd p[] = { { .fd = k->signal_fd, .events = POLLIN }, { .fd = k->folder_fd, .events = POLLIN } };
+
 	for (;;) {
-		int sig;
+		struct signalfd_siginfo got = { .ssi_signo = SIGCHLD };
 		pid_t who = waitpid(-1, status, WNOHANG);
+		uint8_t events[4096];
 
 		if (who == pid)
 			return false;
 		if (who > 0)
 			continue;
-		if (sigwait(signals, &sig) || sig == SIGCHLD)
+		if (poll(p, 2, -1) < 0)
 			continue;
+		if (p[0].revents && read(k->signal_fd, &got, sizeof(got)) != sizeof(got))
+			continue;
+		if (p[1].revents && read(k->folder_fd, events, sizeof(events)) < 0)
+			continue;
+		if (got.ssi_signo == SIGCHLD && !folder_gone(k))
+			continue;
+		if (got.ssi_signo == SIGCHLD)
+			log_info("keeper", "the network's folder was removed: ending");
 		kill(pid, SIGKILL);
 		while (waitpid(pid, status, 0) < 0 && errno == EINTR)
 			;
@@ -311,10 +337,9 @@ seconds(void)
 }
 
 static int
-keep(struct keeper *k, struct err *e)
+open_watches(struct keeper *k, struct err *e)
 {
 	sigset_t signals;
-	int deaths = 0;
 
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);
@@ -322,6 +347,20 @@ keep(struct keeper *k, struct err *e)
 	sigaddset(&signals, SIGHUP);
 	sigaddset(&signals, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &signals, NULL);
+	k->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC);
+	if (k->signal_fd < 0)
+		return err_sys(e, ERR_HOST, errno, "Cannot wait for signals");
+	k->folder_fd = inotify_init1(IN_CLOEXEC);
+	if (k->folder_fd < 0 || inotify_add_watch(k->folder_fd, k->dir, IN_DELETE) < 0)
+		log_warn("keeper", "cannot watch the network's folder: %s", strerror(errno));
+	return 0;
+}
+
+static int
+keep(struct keeper *k, struct err *e)
+{
+	int deaths = 0;
+
 	for (;;) {
 		uint64_t began = seconds();
 		pid_t pid = start_switch(k, e);
@@ -333,7 +372,7 @@ keep(struct keeper *k, struct err *e)
 			say(k, NULL, (int)pid);
 		else
 			log_error("keeper", "%s", e->text);
-		if (pid > 0 && (watch_switch(pid, &signals, &status) || (WIFEXITED(status) && !WEXITSTATUS(status))))
+		if (pid > 0 && (watch_switch(k, pid, &status) || (WIFEXITED(status) && !WEXITSTATUS(status))))
 			return 0;
 		if (pid > 0)
 			log_error("keeper", "the switch died (%s %d): starting another",
@@ -403,7 +442,7 @@ keeper_run(const char *dir, int ready_fd, bool foreground)
 		return end(&k, &e);
 	r = get_uplink(&k, &c, &e);
 	config_free(&c);
-	if (r || keep(&k, &e))
+	if (r || open_watches(&k, &e) || keep(&k, &e))
 		return end(&k, &e);
 	/* So that nobody takes the sockets for those of a network that is there. */
 	for (int i = 0; i < 2; i++) {

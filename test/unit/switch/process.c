@@ -274,6 +274,20 @@ a_network_that_nobody_uses_ends(void **state)
 }
 
 static void
+a_network_whose_folder_is_removed_ends(void **state)
+{
+	int status;
+
+	start_network(intnet);
+	assert_int_equal(plug_in(0, "one", TOKEN, NULL), 0);
+	assert_int_equal(remove_dir(), 0);
+	assert_int_equal(waitpid(keeper, &status, 0), keeper);
+	keeper = 0;
+	assert_true(WIFEXITED(status) && !WEXITSTATUS(status));
+	assert_int_equal(kill(switch_pid, 0), -1);
+}
+
+static void
 a_configuration_that_makes_no_sense_is_told_when_it_starts(void **state)
 {
 	pid_t pid;
@@ -847,6 +861,7 @@ main(void)
 		T(after_a_kill_the_switch_is_back_and_links_recover_within_two_seconds),
 		T(a_second_keeper_finds_the_first_and_leaves_it_alone),
 		T(a_network_that_nobody_uses_ends),
+		T(a_network_whose_folder_is_removed_ends),
 		T(a_configuration_that_makes_no_sense_is_told_when_it_starts),
 		T(dhcp_gives_leases_that_survive_a_kill),
 		T(the_gateway_and_the_station_answer_arp),
