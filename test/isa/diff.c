@@ -318,11 +318,9 @@ leave_program(struct isa *t, ucontext_t *u)
 /* AC stays set in a signal handler if the program had set it. NT and ID do even beyond it: a return from a handler leaves
  * them as they are, so that the next program would begin with them. */
 static void
-clear_flags(void)
+clear_flags(unsigned long long flags)
 {
-	const unsigned long long sticky = FLAG_AC | FLAG_NT | FLAG_ID;
-
-	__builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() & ~sticky);
+	__builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() & ~flags);
 }
 
 static void
@@ -330,7 +328,7 @@ on_signal(int sig, siginfo_t *info, void *context)
 {
 	struct isa *t = running;
 
-	clear_flags();
+	clear_flags(FLAG_AC | FLAG_NT | FLAG_ID);
 	if (!t->started) {
 		t->started = true;
 		enter_program(t, context);
@@ -340,12 +338,13 @@ on_signal(int sig, siginfo_t *info, void *context)
 	siglongjmp(t->done, 1);
 }
 
+/* Returns into the program, mostly: its NT and ID stay, for they are not among what a return puts back. */
 static void
 on_tick(int sig, siginfo_t *info, void *context)
 {
 	struct isa *t = running;
 
-	clear_flags();
+	clear_flags(FLAG_AC);
 	if (!t || ++t->ticks < t->ticks_max)
 		return;
 	if (t->busy) {
