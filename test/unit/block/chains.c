@@ -6,130 +6,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include <cmocka.h>
+#include "test/unit/block/disk.h"
 
-#include "base/bytes.h"
-#include "block/block.h"
-
-#define MIB (1u << 20)
 #define SIZE (9ull * MIB + 1536)
 
 static const char *const formats[] = { "vdi", "vmdk", "vhd", "qcow2" };
-
-static char dir[64];
-static uint64_t rng = 88172645463325252u;
-static uint8_t model[SIZE], scratch[SIZE];
-
-static uint64_t
-rnd(uint64_t below)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return rng % below;
-}
-
-static const char *
-path(const char *fmt, ...)
-{
-	static char buf[64][160];
-	static int i;
-	char name[96];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(name, sizeof(name), fmt, ap);
-	va_end(ap);
-	i = (i + 1) % 64;
-	snprintf(buf[i], sizeof(buf[i]), "%s/%s", dir, name);
-	return buf[i];
-}
-
-static void
-run(const char *fmt, ...)
-{
-	char cmd[1024];
-	va_list ap;
-	int n = snprintf(cmd, sizeof(cmd), "cd %s && ", dir);
-
-	va_start(ap, fmt);
-	vsnprintf(cmd + n, sizeof(cmd) - (size_t)n, fmt, ap);
-	va_end(ap);
-	if (system(cmd))
-		fail_msg("failed: %s", cmd);
-}
-
-static struct block *
-must_open(const char *p, int flags)
-{
-	struct err e = { 0 };
-	struct block *b = block_open(p, NULL, flags, &e);
-
-	if (!b)
-		fail_msg("%s", e.text);
-	return b;
-}
-
-static void
-must_diff(const char *parent, const char *child, const char *format)
-{
-	struct err e = { 0 };
-
-	if (block_create_diff(parent, str_ends(parent, ".raw") ? "raw" : NULL, child, format, NULL, &e))
-		fail_msg("%s", e.text);
-}
-
-static void
-compare(struct block *b)
-{
-	assert_int_equal(block_read(b, scratch, SIZE, 0), 0);
-	for (uint64_t off = 0; off < SIZE; off += 512)
-		if (memcmp(scratch + off, model + off, 512))
-			fail_msg("contents differ at %llu", (unsigned long long)off);
-}
-
-static void
-random_op(struct block *b)
-{
-	uint64_t off = rnd(SIZE / 512) * 512, len = (rnd(rnd(2) ? 16 : 400) + 1) * 512;
-
-	if (rnd(20) == 0)
-		len = (rnd(3) + 1) * MIB;
-	len = MIN(len, SIZE - off);
-	switch (rnd(8)) {
-	case 0:
-		assert_int_equal(block_read(b, scratch, len, off), 0);
-		assert_memory_equal(scratch, model + off, len);
-		return;
-	case 1:
-		assert_int_equal(block_write_zeroes(b, off, len), 0);
-		memset(model + off, 0, len);
-		return;
-	case 2:
-		assert_int_equal(block_flush(b), 0);
-		return;
-	}
-	for (uint64_t i = 0; i < len; i += 8)
-		put_le64(model + off + i, rnd(~0ull));
-	assert_int_equal(block_write(b, model + off, len, off), 0);
-}
-
-static void
-work(struct block *b, int count)
-{
-	for (int i = 0; i < count; i++)
-		random_op(b);
-}
 
 /* A chain of `length` images, "c0" the base, with data in each; `format` NULL: at random. The top is open. */
 static struct block *
@@ -139,7 +22,7 @@ make_chain(const char *format, int length, int ops)
 	struct err e = { 0 };
 	struct block *b;
 
-	run("rm -rf c*");
+	must_run("rm -rf c*");
 	memset(model, 0, SIZE);
 	if (block_create(&c, &e))
 		fail_msg("%s", e.text);
@@ -182,6 +65,67 @@ test_models(void **state)
 	}
 }
 
+/*
+ * What block_create() does not make, qemu-img does: the options for the image %d of a chain. With -c what an image holds is
+ * compressed before the next is put on it, and again before the top is worked on.
+ */
+static struct block *
+make_qemu_chain(const char *options, int length, int ops)
+{
+	bool compressed = str_starts(options, "-c ");
+	char o[96], backing[32] = "", size[32];
+	struct block *b;
+
+	must_run("rm -f c*");
+	memset(model, 0, SIZE);
+	for (int i = 0;; i++) {
+		snprintf(o, sizeof(o), options + (compressed ? 3 : 0), i);
+		snprintf(size, sizeof(size), "%llu", SIZE);
+		if (i)
+			snprintf(backing, sizeof(backing), "-F qcow2 -b c%d", i - 1);
+		must_run("qemu-img create -q -f qcow2 -o %s %s c%d %s", o, backing, i, i ? "" : size);
+		b = must_open(path("c%d", i), 0);
+		compare(b);
+		work(b, ops);
+		compare(b);
+		block_close(b);
+		if (i)
+			snprintf(backing, sizeof(backing), "-F qcow2 -B c%d", i - 1);
+		if (compressed)
+			must_run("qemu-img convert -c -O qcow2 -o %s %s c%d t && mv t c%d", o, i ? backing : "", i, i);
+		if (i == length - 1)
+			return must_open(path("c%d", i), 0);
+	}
+}
+
+static void
+test_qemu_models(void **state)
+{
+	static const char *const options[] = { "compat=0.10", "-c compat=0.10", "-c compression_type=zstd",
+		"extended_l2=on", "-c extended_l2=on,cluster_size=16k", "cluster_size=512,refcount_bits=64",
+		"cluster_size=2M,refcount_bits=1", "lazy_refcounts=on", "data_file=c%d.data",
+		"data_file=c%d.data,extended_l2=on" };
+
+	need_qemu_img();
+	for (size_t i = 0; i < ARRAY_LEN(options); i++) {
+		struct block *b = make_qemu_chain(options[i], 5, 40);
+
+		assert_int_equal(block_chain_length(b), 5);
+		for (int round = 0; round < 3; round++) {
+			compare(b);
+			work(b, 60);
+			block_close(b);
+			b = must_open(path("c4"), 0);
+		}
+		compare(b);
+		block_close(b);
+		save_model("c.raw");
+		for (int k = 0; k < 5; k++)
+			must_run("qemu-img check -q -f qcow2 c%d", k);
+		must_run("qemu-img compare -q -f raw -F qcow2 c.raw c4");
+	}
+}
+
 static void
 test_mixed(void **state)
 {
@@ -206,7 +150,7 @@ test_raw_parent(void **state)
 		struct block *b;
 		FILE *f;
 
-		run("rm -rf top base.raw");
+		must_run("rm -rf top base.raw");
 		for (uint64_t k = 0; k < SIZE; k += 8)
 			put_le64(model + k, k / MIB % 2 ? rnd(~0ull) : 0);
 		f = fopen(path("base.raw"), "wb");
@@ -236,12 +180,12 @@ test_moved_parent(void **state)
 
 		block_close(b);
 		/* Together they can go anywhere. */
-		run("rm -rf there; mkdir there; mv c0 c1 there");
+		must_run("rm -rf there; mkdir there; mv c0 c1 there");
 		b = must_open(path("there/c1"), BLOCK_RDONLY);
 		compare(b);
 		block_close(b);
 		/* A parent somewhere else is said so. */
-		run("mkdir -p away/deep; mv there/c0 away/deep/c0");
+		must_run("mkdir -p away/deep; mv there/c0 away/deep/c0");
 		b = block_open(path("there/c1"), NULL, 0, &e);
 		assert_null(b);
 		assert_non_null(strstr(e.text, "parent"));
@@ -250,7 +194,7 @@ test_moved_parent(void **state)
 		b = must_open(path("there/c1"), 0);
 		compare(b);
 		block_close(b);
-		run("rm -rf away there");
+		must_run("rm -rf away there");
 	}
 }
 
@@ -280,7 +224,7 @@ test_other_parent(void **state)
 	struct err e = { 0 };
 
 	block_close(b);
-	run("rm c0");
+	must_run("rm c0");
 	assert_int_equal(block_create(&c, &e), 0);
 	assert_null(block_open(path("c1"), NULL, 0, &e));
 	assert_non_null(strstr(e.text, "another UUID"));
@@ -298,11 +242,11 @@ test_found_by_uuid(void **state)
 	fd = open(path("c1"), O_RDWR);
 	assert_int_equal(pwrite(fd, zero, sizeof(zero), 512), sizeof(zero));
 	close(fd);
-	run("rm -rf m; mkdir -p m/Snapshots; mv c0 m/base.vdi; mv c1 m/Snapshots/{x}.vdi");
+	must_run("rm -rf m; mkdir -p m/Snapshots; mv c0 m/base.vdi; mv c1 m/Snapshots/{x}.vdi");
 	b = must_open(path("m/Snapshots/{x}.vdi"), 0);
 	compare(b);
 	block_close(b);
-	run("rm -rf m");
+	must_run("rm -rf m");
 }
 
 /* ---- overlays and merges ---- */
@@ -567,24 +511,20 @@ test_merge_shared(void **state)
 	compare(b);
 	block_close(other);
 	block_close(b);
-	run("rm other");
+	must_run("rm other");
 }
 
 static int
 set_up(void **state)
 {
-	/* In memory: there are many flushes. */
-	strcpy(dir, access("/dev/shm", W_OK) ? "/tmp/lodge-chains-XXXXXX" : "/dev/shm/lodge-chains-XXXXXX");
-	return mkdtemp(dir) ? 0 : -1;
+	begin_model(SIZE);
+	return make_dir("/dev/shm", "lodge-chains");
 }
 
 static int
 tear_down(void **state)
 {
-	char cmd[80];
-
-	snprintf(cmd, sizeof(cmd), "rm -rf %s", dir);
-	return system(cmd);
+	return remove_dir();
 }
 
 int
@@ -592,6 +532,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		{ "chains of five of each format show what a model does", test_models, 0, 0, 0 },
+		{ "chains of five of what only qemu-img makes do", test_qemu_models, 0, 0, 0 },
 		{ "chains of five in any mixture of formats do", test_mixed, 0, 0, 0 },
 		{ "a raw disk can be a parent, and the child says that it is raw", test_raw_parent, 0, 0, 0 },
 		{ "a chain can move as a whole, and a child follows its parent", test_moved_parent, 0, 0, 0 },

@@ -3,63 +3,26 @@
  * Images past the host's page cache: random work at odd offsets and addresses beside a model, in every format and with
  * a parent; and that what is written is not in the page cache.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
-#include <unistd.h>
 
-#include <cmocka.h>
+#include "test/unit/block/disk.h"
 
-#include <fcntl.h>
-
-#include "block/block.h"
-
-#define MIB (1u << 20)
 #define SIZE (6ull * MIB + 1536)
 #define TMPFS 0x01021994
 
-static char dir[64], paths[2][128];
-static uint64_t rng = 88172645463325252u;
-static uint8_t model[SIZE], scratch[SIZE + 4096];
+static char paths[2][128];
 
-static uint64_t
-rnd(uint64_t below)
+static void
+make(const char *p, const char *format, bool split)
 {
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return rng % below;
-}
-
-static struct block *
-must_open(const char *p, const char *format, int flags)
-{
-	struct err e = { 0 };
-	struct block *b = block_open(p, format, flags, &e);
-
-	if (!b)
-		fail_msg("%s", e.text);
-	return b;
+	must_create(&(struct block_create){ .path = p, .format = format, .size = SIZE, .split = split });
 }
 
 static void
-must_create(const char *p, const char *format, bool split)
-{
-	struct err e = { 0 };
-
-	if (block_create(&(struct block_create){ .path = p, .format = format, .size = SIZE, .split = split }, &e))
-		fail_msg("%s", e.text);
-}
-
-static void
-random_op(struct block *b)
+unaligned_op(struct block *b)
 {
 	uint64_t off = rnd(SIZE / 512) * 512, n = (rnd(rnd(2) ? 16 : 900) + 1) * 512, len = MIN(n, SIZE - off);
 	uint8_t *at = scratch + rnd(3) * (rnd(2) ? 512 : 100); /* what a guest's memory may be aligned to */
@@ -105,9 +68,9 @@ static void
 work_on(struct block *b, const char *p, const char *format)
 {
 	for (int i = 0; i < 400; i++)
-		random_op(b);
+		unaligned_op(b);
 	block_close(b);
-	b = must_open(p, format, BLOCK_RDONLY);
+	b = must_open_as(p, format, BLOCK_RDONLY);
 	assert_int_equal(block_read(b, scratch, SIZE, 0), 0);
 	assert_memory_equal(scratch, model, SIZE);
 	block_close(b);
@@ -121,11 +84,11 @@ holds_what_was_written(void **state)
 
 	for (size_t i = 0; i < ARRAY_LEN(formats); i++) {
 		memset(model, 0, SIZE);
-		must_create(paths[0], formats[i], false);
-		work_on(must_open(paths[0], formats[i], BLOCK_DIRECT), paths[0], formats[i]);
+		make(paths[0], formats[i], false);
+		work_on(must_open_as(paths[0], formats[i], BLOCK_DIRECT), paths[0], formats[i]);
 		if (i) {
 			assert_int_equal(block_create_diff(paths[0], NULL, paths[1], formats[i], NULL, &e), 0);
-			work_on(must_open(paths[1], formats[i], BLOCK_DIRECT), paths[1], formats[i]);
+			work_on(must_open_as(paths[1], formats[i], BLOCK_DIRECT), paths[1], formats[i]);
 			assert_int_equal(block_remove(paths[1], &e), 0);
 		}
 		assert_int_equal(block_remove(paths[0], &e), 0);
@@ -138,8 +101,8 @@ further_files_are_direct_too(void **state)
 	struct err e = { 0 };
 
 	memset(model, 0, SIZE);
-	must_create(paths[0], "vmdk", true);
-	work_on(must_open(paths[0], NULL, BLOCK_DIRECT), paths[0], NULL);
+	make(paths[0], "vmdk", true);
+	work_on(must_open_as(paths[0], NULL, BLOCK_DIRECT), paths[0], NULL);
 	assert_int_equal(block_remove(paths[0], &e), 0);
 }
 
@@ -160,8 +123,8 @@ leaves_nothing_in_the_page_cache(void **state)
 		for (int direct = 0; direct < 2; direct++) {
 			struct block *b;
 
-			must_create(paths[0], formats[i], false);
-			b = must_open(paths[0], formats[i], direct ? BLOCK_DIRECT : 0);
+			make(paths[0], formats[i], false);
+			b = must_open_as(paths[0], formats[i], direct ? BLOCK_DIRECT : 0);
 			assert_int_equal(block_write(b, buf, 4 * MIB, 0), 0);
 			assert_int_equal(block_read(b, buf, 4 * MIB, 0), 0);
 			block_close(b);
@@ -182,14 +145,31 @@ overlays_are_direct_too(void **state)
 	struct block *b;
 
 	memset(model, 0, SIZE);
-	must_create(paths[0], "vdi", false);
-	b = must_open(paths[0], "vdi", BLOCK_DIRECT);
+	make(paths[0], "vdi", false);
+	b = must_open_as(paths[0], "vdi", BLOCK_DIRECT);
 	for (int i = 0; i < 50; i++)
-		random_op(b);
+		unaligned_op(b);
 	assert_int_equal(block_push_overlay(b, paths[1], NULL, NULL, &e), 0);
 	work_on(b, paths[1], NULL);
 	assert_int_equal(block_remove(paths[1], &e), 0);
 	assert_int_equal(block_remove(paths[0], &e), 0);
+}
+
+static int
+set_up(void **state)
+{
+	begin_model(SIZE);
+	if (make_dir("/var/tmp", "lodge-direct"))
+		return -1;
+	snprintf(paths[0], sizeof(paths[0]), "%s/a.img", dir);
+	snprintf(paths[1], sizeof(paths[1]), "%s/b.img", dir);
+	return 0;
+}
+
+static int
+tear_down(void **state)
+{
+	return remove_dir();
 }
 
 int
@@ -201,14 +181,6 @@ main(void)
 		cmocka_unit_test(leaves_nothing_in_the_page_cache),
 		cmocka_unit_test(overlays_are_direct_too),
 	};
-	int r;
 
-	snprintf(dir, sizeof(dir), "/var/tmp/lodge-direct-XXXXXX");
-	if (!mkdtemp(dir))
-		return 1;
-	snprintf(paths[0], sizeof(paths[0]), "%s/a.img", dir);
-	snprintf(paths[1], sizeof(paths[1]), "%s/b.img", dir);
-	r = cmocka_run_group_tests(tests, NULL, NULL);
-	rmdir(dir);
-	return r;
+	return cmocka_run_group_tests(tests, set_up, tear_down);
 }

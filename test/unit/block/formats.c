@@ -5,94 +5,11 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include <cmocka.h>
+#include "test/unit/block/disk.h"
 
-#include "base/bytes.h"
-#include "block/block.h"
-
-#define MIB (1u << 20)
 #define SIZE (21ull * MIB + 1536)
-
-static char dir[64];
-static uint64_t rng = 88172645463325252u;
-static uint8_t model[SIZE], scratch[4 * MIB];
-
-static uint64_t
-rnd(uint64_t below)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return rng % below;
-}
-
-static const char *
-path(const char *name)
-{
-	static char buf[64][128];
-	static int i;
-
-	i = (i + 1) % 64;
-	snprintf(buf[i], sizeof(buf[i]), "%s/%s", dir, name);
-	return buf[i];
-}
-
-/* A command of the shell, in the directory of the images. */
-static int
-run(const char *fmt, ...)
-{
-	char cmd[1024];
-	va_list ap;
-	int n = snprintf(cmd, sizeof(cmd), "cd %s && ", dir);
-
-	va_start(ap, fmt);
-	vsnprintf(cmd + n, sizeof(cmd) - (size_t)n, fmt, ap);
-	va_end(ap);
-	return system(cmd);
-}
-
-static void
-must_run(const char *fmt, ...)
-{
-	char cmd[1024];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(cmd, sizeof(cmd), fmt, ap);
-	va_end(ap);
-	if (run("%s", cmd))
-		fail_msg("failed: %s", cmd);
-}
-
-static void
-need_qemu_img(void)
-{
-	if (!system("qemu-img --version >/dev/null 2>&1"))
-		return;
-	fprintf(stderr, "[  SKIPPED ] qemu-img is not installed\n");
-	skip();
-}
-
-static struct block *
-must_open(const char *p, int flags)
-{
-	struct err e = { 0 };
-	struct block *b = block_open(p, NULL, flags, &e);
-
-	if (!b)
-		fail_msg("%s", e.text);
-	return b;
-}
 
 static void
 expect_refusal(const char *p, int flags, const char *words)
@@ -106,56 +23,6 @@ expect_refusal(const char *p, int flags, const char *words)
 		fail_msg("'%s' does not say '%s'", e.text, words);
 }
 
-static void
-must_create(const struct block_create *c)
-{
-	struct err e = { 0 };
-
-	if (block_create(c, &e))
-		fail_msg("%s", e.text);
-}
-
-static void
-compare(struct block *b)
-{
-	for (uint64_t off = 0; off < SIZE; off += MIB) {
-		uint64_t n = MIN(MIB, SIZE - off);
-
-		assert_int_equal(block_read(b, scratch, n, off), 0);
-		if (memcmp(scratch, model + off, n))
-			fail_msg("contents differ in the MiB at %llu", (unsigned long long)off);
-	}
-}
-
-static void
-random_op(struct block *b)
-{
-	uint64_t off = rnd(SIZE / 512) * 512, len = (rnd(rnd(2) ? 16 : 400) + 1) * 512;
-	struct iovec iov[2];
-
-	if (rnd(10) == 0)
-		len = (rnd(3) + 1) * MIB;
-	len = MIN(len, SIZE - off);
-	switch (rnd(7)) {
-	case 0:
-		assert_int_equal(block_read(b, scratch, len, off), 0);
-		assert_memory_equal(scratch, model + off, len);
-		return;
-	case 1:
-		assert_int_equal(block_write_zeroes(b, off, len), 0);
-		memset(model + off, 0, len);
-		return;
-	case 2:
-		assert_int_equal(block_flush(b), 0);
-		return;
-	}
-	for (uint64_t i = 0; i < len; i += 8)
-		put_le64(model + off + i, rnd(~0ull));
-	iov[0] = (struct iovec){ model + off, len / 3 };
-	iov[1] = (struct iovec){ model + off + len / 3, len - len / 3 };
-	assert_int_equal(block_writev(b, iov, 2, off), 0);
-}
-
 /* Random work on the image, with reopening in between. */
 static void
 exercise(const char *name, int rounds)
@@ -164,40 +31,13 @@ exercise(const char *name, int rounds)
 
 	for (int round = 0; round < rounds; round++) {
 		compare(b);
-		for (int i = 0; i < 50; i++)
-			random_op(b);
+		work(b, 50);
 		compare(b);
 		block_close(b);
 		b = must_open(path(name), 0);
 	}
 	compare(b);
 	block_close(b);
-}
-
-static void
-save_model(const char *name)
-{
-	FILE *f = fopen(path(name), "wb");
-
-	assert_int_equal(fwrite(model, 1, SIZE, f), SIZE);
-	fclose(f);
-}
-
-/* Some of it random, some repeating (it compresses), some zero. */
-static void
-new_model(void)
-{
-	memset(model, 0, SIZE);
-	for (uint64_t off = 0; off < SIZE; off += 512) {
-		uint64_t kind = off / (64 * 1024) % 5;
-
-		if (kind < 2)
-			memset(model + off, (int)(off / 512), MIN(512, SIZE - off));
-		else if (kind == 2)
-			for (uint64_t i = 0; i < 512; i += 8)
-				put_le64(model + off + i, rnd(~0ull));
-	}
-	save_model("model.raw");
 }
 
 /* What qemu-img says of the image after we worked on it. */
@@ -752,15 +592,6 @@ test_vhd_lies(void **state)
 /* ---- chains, both ways ---- */
 
 static void
-must_diff(const char *parent, const char *child, const char *format)
-{
-	struct err e = { 0 };
-
-	if (block_create_diff(path(parent), NULL, path(child), format, NULL, &e))
-		fail_msg("%s", e.text);
-}
-
-static void
 test_our_chains(void **state)
 {
 	static const char *const formats[] = { "vmdk", "qcow2" };
@@ -777,9 +608,9 @@ test_our_chains(void **state)
 		must_run("rm -f k*");
 		must_create(&c);
 		exercise("k0", 1);
-		must_diff("k0", "k1", above);
+		must_diff(path("k0"), path("k1"), above);
 		exercise("k1", 1);
-		must_diff("k1", "k2", above);
+		must_diff(path("k1"), path("k2"), above);
 		exercise("k2", 1);
 		judge(above, "k2");
 	}
@@ -919,14 +750,14 @@ test_vhdx_lies(void **state)
 static int
 set_up(void **state)
 {
-	strcpy(dir, "/tmp/lodge-formats-XXXXXX");
-	return mkdtemp(dir) ? 0 : -1;
+	begin_model(SIZE);
+	return make_dir("/tmp", "lodge-formats");
 }
 
 static int
 tear_down(void **state)
 {
-	return run("rm -rf %s", dir);
+	return remove_dir();
 }
 
 int

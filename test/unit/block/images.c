@@ -4,38 +4,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
-#include <cmocka.h>
-
-#include "base/bytes.h"
-#include "block/block.h"
-
-#define MIB (1u << 20)
-
-static char dir[64];
-
-static const char *
-path(const char *name)
-{
-	static char buf[4][128];
-	static int i;
-
-	i = (i + 1) % 4;
-	snprintf(buf[i], sizeof(buf[i]), "%s/%s", dir, name);
-	return buf[i];
-}
+#include "test/unit/block/disk.h"
 
 static const char *
 make(const char *name, const char *format, bool fixed, uint64_t size)
@@ -49,17 +23,6 @@ make(const char *name, const char *format, bool fixed, uint64_t size)
 	return c.path;
 }
 
-static struct block *
-must_open(const char *p, const char *format, int flags)
-{
-	struct err e = { 0 };
-	struct block *b = block_open(p, format, flags, &e);
-
-	if (!b)
-		fail_msg("%s", e.text);
-	return b;
-}
-
 static void
 expect_refusal(const char *p, const char *format, int flags, enum err_code code, const char *words)
 {
@@ -70,27 +33,6 @@ expect_refusal(const char *p, const char *format, int flags, enum err_code code,
 	assert_int_equal(e.code, code);
 	if (!strstr(e.text, words))
 		fail_msg("'%s' does not say '%s'", e.text, words);
-}
-
-static bool
-have_qemu_img(void)
-{
-	if (!system("qemu-img --version >/dev/null 2>&1"))
-		return true;
-	fprintf(stderr, "[  SKIPPED ] qemu-img is not installed: images are not compared with it\n");
-	return false;
-}
-
-static int
-run(const char *fmt, ...)
-{
-	char cmd[1024];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(cmd, sizeof(cmd), fmt, ap);
-	va_end(ap);
-	return system(cmd);
 }
 
 static void
@@ -123,97 +65,35 @@ peek32(const char *p, uint64_t off)
 	return le32(b);
 }
 
-/* ---- the model: random operations on an image and on plain memory ---- */
-
-static uint64_t rng = 88172645463325252u;
-
-static uint64_t
-rnd(uint64_t below)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return rng % below;
-}
-
-static void
-compare(struct block *b, const uint8_t *model, uint64_t size)
-{
-	uint8_t *buf = malloc(MIB);
-
-	for (uint64_t off = 0; off < size; off += MIB) {
-		uint64_t n = MIN(MIB, size - off);
-
-		assert_int_equal(block_read(b, buf, n, off), 0);
-		if (memcmp(buf, model + off, n))
-			fail_msg("contents differ in the MiB at %llu", (unsigned long long)off);
-	}
-	free(buf);
-}
-
-static void
-random_op(struct block *b, uint8_t *model, uint64_t size, uint8_t *buf)
-{
-	uint64_t off = rnd(size / 512) * 512, len = (rnd(600) + 1) * 512;
-	struct iovec iov[3];
-
-	if (rnd(8) == 0)
-		len = rnd(6) * MIB + 512;
-	len = MIN(len, size - off);
-	switch (rnd(6)) {
-	case 0:
-		assert_int_equal(block_read(b, buf, len, off), 0);
-		assert_memory_equal(buf, model + off, len);
-		return;
-	case 1:
-		assert_int_equal(block_write_zeroes(b, off, len), 0);
-		memset(model + off, 0, len);
-		return;
-	case 2:
-		assert_int_equal(block_flush(b), 0);
-		return;
-	}
-	for (uint64_t i = 0; i < len; i += 8) {
-		uint64_t v = rnd(~0ull);
-
-		memcpy(model + off + i, &v, 8);
-	}
-	iov[0] = (struct iovec){ model + off, len / 3 };
-	iov[1] = (struct iovec){ model + off + len / 3, 0 };
-	iov[2] = (struct iovec){ model + off + len / 3, len - len / 3 };
-	assert_int_equal(block_writev(b, iov, 3, off), 0);
-}
+/* ---- random operations on an image and on plain memory ---- */
 
 static void
 model_test(const char *format, bool fixed)
 {
 	const uint64_t size = 37 * MIB + 512 * 3;
-	uint8_t *model = calloc(1, size), *buf = malloc(8 * MIB);
 	const char *p = make("model", format, fixed, size);
-	struct block *b = must_open(p, format, 0);
+	struct block *b = must_open_as(p, format, 0);
 	struct block_info info;
 
+	begin_model(size);
 	for (int round = 0; round < 4; round++) {
-		for (int i = 0; i < 60; i++)
-			random_op(b, model, size, buf);
-		compare(b, model, size);
+		work(b, 60);
+		compare(b);
 		block_close(b);
-		b = must_open(p, !strcmp(format, "raw") ? "raw" : NULL, 0);
+		b = must_open_as(p, !strcmp(format, "raw") ? "raw" : NULL, 0);
 		block_get_info(b, &info);
 		assert_string_equal(info.format, format);
 		assert_int_equal(info.size, size);
-		compare(b, model, size);
+		compare(b);
 	}
 	block_close(b);
 	if (have_qemu_img() && strcmp(format, "raw")) {
 		assert_int_equal(run("qemu-img check -q -f %s %s", format, p), 0);
 		assert_int_equal(run("qemu-img convert -f %s -O raw %s %s", format, p, path("model.raw")), 0);
-		b = must_open(path("model.raw"), "raw", BLOCK_RDONLY);
-		compare(b, model, size);
+		b = must_open_as(path("model.raw"), "raw", BLOCK_RDONLY);
+		compare(b);
 		block_close(b);
 	}
-	free(model);
-	free(buf);
 }
 
 static void
@@ -250,7 +130,7 @@ test_create_sizes(void **state)
 
 	for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
 		struct block_info info;
-		struct block *b = must_open(make("size.vdi", "vdi", false, sizes[i]), NULL, 0);
+		struct block *b = must_open(make("size.vdi", "vdi", false, sizes[i]), 0);
 		uint8_t out[512], in[512];
 
 		memset(out, 0xa5, sizeof(out));
@@ -288,7 +168,7 @@ test_create_fixed(void **state)
 
 	assert_int_equal(block_create(&c, NULL), 0);
 	assert_int_equal(last_percent, 100);
-	b = must_open(c.path, NULL, 0);
+	b = must_open(c.path, 0);
 	block_get_info(b, &info);
 	assert_string_equal(info.variant, "fixed");
 	assert_true(info.on_disk >= 20 * MIB);
@@ -304,7 +184,7 @@ test_create_uuid(void **state)
 	struct block *b;
 
 	assert_int_equal(block_create(&c, NULL), 0);
-	b = must_open(c.path, NULL, 0);
+	b = must_open(c.path, 0);
 	block_get_info(b, &info);
 	assert_memory_equal(&info.uuid, &u, 16);
 	block_close(b);
@@ -397,7 +277,7 @@ test_full_disk(void **state)
 	with_file_limit(10 * MIB, write_until_full);
 	if (have_qemu_img())
 		assert_int_equal(run("qemu-img check -q %s", path("grow.vdi")), 0);
-	b = must_open(path("grow.vdi"), NULL, 0);
+	b = must_open(path("grow.vdi"), 0);
 	memset(expected, 0x5a, sizeof(expected));
 	for (uint64_t off = 0; off < 9 * MIB; off += 4096) {
 		assert_int_equal(block_read(b, buf, 512, off), 0);
@@ -423,7 +303,7 @@ test_probe(void **state)
 	assert_int_equal(pwrite(fd, "\x90\1\0\0", 4, 32768 + 80), 4);
 	assert_int_equal(pwrite(fd, "\0\x8", 2, 32768 + 128), 2);
 	close(fd);
-	b = must_open(path("a.iso"), NULL, 0);
+	b = must_open(path("a.iso"), 0);
 	block_get_info(b, &info);
 	assert_string_equal(info.format, "iso");
 	assert_true(info.read_only);
@@ -436,12 +316,12 @@ test_probe(void **state)
 	make("q.img", "raw", false, MIB);
 	patch(path("q.img"), 0, "QFI\xfb", 4);
 	expect_refusal(path("q.img"), NULL, 0, ERR_UNSUPPORTED, "QCOW");
-	b = must_open(path("q.img"), "raw", 0);
+	b = must_open_as(path("q.img"), "raw", 0);
 	block_close(b);
 
 	patch(path("q.img"), 0, junk, sizeof(junk));
 	assert_int_equal(truncate(path("q.img"), 1000), 0);
-	b = must_open(path("q.img"), NULL, 0);
+	b = must_open(path("q.img"), 0);
 	block_get_info(b, &info);
 	assert_string_equal(info.format, "raw");
 	assert_int_equal(info.size, 1024);
@@ -464,17 +344,17 @@ test_locks(void **state)
 	char pid[32];
 	const char *p = make("lock.vdi", "vdi", false, MIB);
 
-	a = must_open(p, NULL, 0);
+	a = must_open(p, 0);
 	snprintf(pid, sizeof(pid), "%d", getpid());
 	expect_refusal(p, NULL, 0, ERR_IN_USE, pid);
 	expect_refusal(p, NULL, BLOCK_RDONLY, ERR_IN_USE, pid);
 	block_close(a);
-	a = must_open(p, NULL, BLOCK_RDONLY);
-	b = must_open(p, NULL, BLOCK_RDONLY);
+	a = must_open(p, BLOCK_RDONLY);
+	b = must_open(p, BLOCK_RDONLY);
 	expect_refusal(p, NULL, 0, ERR_IN_USE, pid);
 	block_close(a);
 	block_close(b);
-	block_close(must_open(p, NULL, 0));
+	block_close(must_open(p, 0));
 }
 
 static void
@@ -500,7 +380,7 @@ test_lock_of_dead_process(void **state)
 	expect_refusal(p, NULL, 0, ERR_IN_USE, text);
 	kill(pid, SIGKILL);
 	waitpid(pid, &status, 0);
-	block_close(must_open(p, NULL, 0));
+	block_close(must_open(p, 0));
 }
 
 /* ---- requests ---- */
@@ -533,7 +413,7 @@ test_requests(void **state)
 {
 	static struct op ops[64];
 	static uint8_t data[64][4096];
-	struct block *b = must_open(make("async.vdi", "vdi", false, 100 * MIB), NULL, 0);
+	struct block *b = must_open(make("async.vdi", "vdi", false, 100 * MIB), 0);
 	struct block_stats st;
 
 	for (int i = 0; i < 64; i++) {
@@ -577,7 +457,7 @@ test_loop(void **state)
 {
 	pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 	struct loop *l = loop_open(&lock);
-	struct block *b = must_open(make("loop.vdi", "vdi", false, MIB), NULL, 0);
+	struct block *b = must_open(make("loop.vdi", "vdi", false, MIB), 0);
 	struct op o = { .iov = { &l, sizeof(l) } };
 
 	o.req = (struct block_req){ .op = BLOCK_FLUSH, .done = stop_when_done };
@@ -597,7 +477,7 @@ test_idle_commit(void **state)
 {
 	const char *p = make("idle.vdi", "vdi", false, 4 * MIB);
 	static uint8_t buf[512] = { 1 };
-	struct block *b = must_open(p, NULL, 0);
+	struct block *b = must_open(p, 0);
 	struct op o = { .iov = { buf, 512 } };
 
 	o.req = (struct block_req){ .op = BLOCK_WRITE, .iov = &o.iov, .iovcnt = 1, .off = MIB, .done = op_done };
@@ -652,7 +532,7 @@ test_hostile_headers(void **state)
 
 	for (size_t i = 0; i < ARRAY_LEN(lies); i++) {
 		const char *p = make("lie.vdi", "vdi", false, 8 * MIB);
-		struct block *b = must_open(p, NULL, 0);
+		struct block *b = must_open(p, 0);
 
 		assert_int_equal(block_write(b, "12345678", 8, 0), 0);
 		block_close(b);
@@ -662,7 +542,7 @@ test_hostile_headers(void **state)
 				lies[i].off == 0x44 || lies[i].off == 0x178 ? ERR_UNSUPPORTED : ERR_FILE,
 				lies[i].words);
 		else
-			block_close(must_open(p, NULL, 0));
+			block_close(must_open(p, 0));
 	}
 }
 
@@ -670,7 +550,7 @@ static void
 test_truncated(void **state)
 {
 	const char *p = make("cut.vdi", "vdi", false, 8 * MIB);
-	struct block *b = must_open(p, NULL, 0);
+	struct block *b = must_open(p, 0);
 	struct stat st;
 
 	assert_int_equal(block_write(b, "12345678", 8, 5 * MIB), 0);
@@ -696,7 +576,7 @@ test_stale_tail(void **state)
 	memset(junk, 0xee, sizeof(junk));
 	stat(p, &st);
 	patch(p, (uint64_t)st.st_size, junk, sizeof(junk) - 1000);
-	b = must_open(p, NULL, 0);
+	b = must_open(p, 0);
 	for (int i = 0; i < 4; i++)
 		assert_int_equal(block_write(b, "12345678", 8, (uint64_t)i * MIB + 512), 0);
 	for (int i = 0; i < 4; i++) {
@@ -719,7 +599,7 @@ test_zero_entries(void **state)
 
 	patch32(p, 4096, 0xfffffffe);
 	patch32(p, 4100, 0xffffffff);
-	b = must_open(p, NULL, 0);
+	b = must_open(p, 0);
 	for (int i = 0; i < 2; i++) {
 		assert_int_equal(block_read(b, buf, 512, (uint64_t)i * MIB), 0);
 		assert_memory_equal(buf, zero, 512);
@@ -739,15 +619,12 @@ test_qemu_images(void **state)
 {
 	static const char *const options[] = { "-O vdi", "-O vdi -o static=on" };
 	const uint64_t size = 9 * MIB + 512;
-	uint8_t *model = calloc(1, size);
 	struct block *b;
 
-	if (!have_qemu_img()) {
-		free(model);
-		skip();
-	}
+	need_qemu_img();
+	begin_model(size);
 	make("src.raw", "raw", false, size);
-	b = must_open(path("src.raw"), "raw", 0);
+	b = must_open_as(path("src.raw"), "raw", 0);
 	for (uint64_t i = 0; i < size; i++)
 		model[i] = i / MIB % 2 ? 0 : (uint8_t)rnd(256);
 	assert_int_equal(block_write(b, model, size, 0), 0);
@@ -756,29 +633,27 @@ test_qemu_images(void **state)
 		unlink(path("q.vdi"));
 		assert_int_equal(
 			run("qemu-img convert %s -f raw %s %s", options[i], path("src.raw"), path("q.vdi")), 0);
-		b = must_open(path("q.vdi"), NULL, 0);
-		compare(b, model, size);
+		b = must_open(path("q.vdi"), 0);
+		compare(b);
 		assert_int_equal(block_write(b, "12345678", 8, MIB), 0);
 		memcpy(model + MIB, "12345678", 8);
-		compare(b, model, size);
+		compare(b);
 		block_close(b);
 		memset(model + MIB, 0, 8);
 		assert_int_equal(run("qemu-img check -q %s", path("q.vdi")), 0);
 	}
-	free(model);
 }
 
 static int
 set_up(void **state)
 {
-	strcpy(dir, "/tmp/lodge-block-XXXXXX");
-	return mkdtemp(dir) ? 0 : -1;
+	return make_dir("/tmp", "lodge-block");
 }
 
 static int
 tear_down(void **state)
 {
-	return run("rm -rf %s", dir);
+	return remove_dir();
 }
 
 int
