@@ -318,22 +318,23 @@ remove_copies(struct forking *f, struct host_forked *out)
 }
 
 /* The machine's overlays go. `stored`: the inventory knows of them. */
-static void
+static int
 remove_own(struct forking *f, struct work *w, json_t *files, bool stored)
 {
 	struct err e = { 0 };
 	json_t *answer;
 
 	if (stored && work_note(w, files, &e))
-		return;
+		return 0; /* they stay, as the inventory says */
 	answer = vm_call_long(f->h, f->from, "overlay.remove", overlays_request(f->own, f->disks, ""), NULL, &e);
 	json_decref(answer);
-	snapshot_recover_fork(f->h, f->from->uuid, files);
+	return snapshot_recover_fork(f->h, f->from->uuid, files, &e);
 }
 
-/* False: it was not stopped. Else *e says so. */
+/* False: it was not stopped. Else *e says so; *left: the machine's overlays are still to be put right. */
 static bool
-take_back(struct forking *f, struct work *w, json_t *files, bool stored, struct host_forked *out, struct err *e)
+take_back(struct forking *f, struct work *w, json_t *files, bool stored, struct host_forked *out, bool *left,
+	struct err *e)
 {
 	if (!check_stopped(f, e))
 		return false;
@@ -341,7 +342,7 @@ take_back(struct forking *f, struct work *w, json_t *files, bool stored, struct 
 		remove_copies(f, out);
 	work_remove_files(json_object_get(files, "created"));
 	work_remove_folders(json_object_get(files, "folders"));
-	remove_own(f, w, files, stored);
+	*left = remove_own(f, w, files, stored);
 	return true;
 }
 
@@ -380,6 +381,8 @@ host_vm_fork(struct host *h, const char *id, const char *prefix, int count, cons
 {
 	struct forking f = { .h = h, .count = count, .progress = p };
 	json_t *files = NULL, *created = NULL;
+	struct err why = { 0 };
+	bool left = false;
 	struct work w;
 	int r = -1;
 
@@ -401,17 +404,20 @@ host_vm_fork(struct host *h, const char *id, const char *prefix, int count, cons
 	r = stop_and_share(&f, stopped_ms, e);
 	if (!r && (make_images(&f, e) || store_own(&f, &w, files, e))) {
 		/* The machine has its new overlays all the same. */
-		if (!take_back(&f, &w, files, false, out, e)) {
-			snapshot_recover_fork(h, f.from->uuid, files);
+		if (!take_back(&f, &w, files, false, out, &left, e)) {
+			left = snapshot_recover_fork(h, f.from->uuid, files, &why);
 			work_remove_files(created);
 		}
 		r = -1;
 	} else if (!r) {
 		r = start_copies(&f, out, e);
 		if (r)
-			take_back(&f, &w, files, true, out, e);
+			take_back(&f, &w, files, true, out, &left, e);
 	}
-	work_end(&w);
+	if (left)
+		work_leave(&w);
+	else
+		work_end(&w);
 out:
 	json_decref(created);
 	json_decref(files);

@@ -249,6 +249,12 @@ int work_note(struct work *w, json_t *files, struct err *e);
 /* Inside the transaction that makes it count: from here on it is to be finished, not undone, if it is interrupted. */
 int work_done(struct work *w, json_t *files, struct err *e);
 void work_end(struct work *w);
+/* It cannot go on, and all of it is still needed, so the next command tries: as if this process were killed now. */
+void work_leave(struct work *w);
+/* -1 and *e: a work that was interrupted could not be put right, and the machine's disks are not those of the inventory. */
+int work_check_disks(struct host *h, const struct host_vm *vm, struct err *e);
+
+enum work_outcome { WORK_UNDONE, WORK_FINISHED, WORK_STUCK };
 /* The files of such a list, those that are there. */
 void work_remove_files(json_t *list);
 /* Those that are empty. */
@@ -256,12 +262,13 @@ void work_remove_folders(json_t *folders);
 
 /* ---- snapshot.c ---- */
 
-/* The new files of an interrupted "take" are there and count: finish it. false: undo it. */
-bool snapshot_recover_take(struct host *h, const char *uuid, json_t *files);
+/* Of an interrupted "take". Finished: the new files are there and count. Undone: they are not needed. Stuck, and *e: the
+ * guest has written, or writes, to them. */
+enum work_outcome snapshot_recover_take(struct host *h, const char *uuid, json_t *files, struct err *e);
 /* Until the machine's process, if there is one, has done what it was asked for before. */
 void snapshot_wait_for_process(struct host *h, const char *uuid);
-/* The overlays that a machine got for a "fork" that was interrupted stay its own. */
-void snapshot_recover_fork(struct host *h, const char *uuid, json_t *files);
+/* The overlays that a machine got for a "fork" that was interrupted stay its own. -1 and *e: all of them are needed. */
+int snapshot_recover_fork(struct host *h, const char *uuid, json_t *files, struct err *e);
 /* Go on with a "delete" that was interrupted. */
 int snapshot_recover_delete(struct host *h, const char *uuid, json_t *files, struct err *e);
 /* Is the saved state `path` one of a snapshot? */

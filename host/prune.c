@@ -30,6 +30,7 @@ struct prune {
 	const char *snapshot;
 	int disks, disk; /* how many steps, which */
 	bool firm, told; /* it goes on to its end; who wants to stop it was told so */
+	bool spoilt; /* an image of the snapshot was written to, and is not merged yet: no longer what the snapshot was */
 };
 
 /* ---- how far it is, and whether it goes on ---- */
@@ -266,16 +267,22 @@ merge_down(struct prune *p, const struct medium_row *c, const struct medium_row 
 {
 	const struct host_controller *ctl = NULL;
 	const struct host_attachment *at = NULL;
+	struct err why = { 0 };
 	int r;
 
 	p->firm = true;
 	if (open_in_machine(p, c->id, &ctl, &at))
-		r = merge_down_live(p, c, parent, ctl, at, e);
+		r = merge_down_live(p, c, parent, ctl, at, &why);
 	else
-		r = merge_down_offline(p, c, parent, e);
-	if (!r)
+		r = merge_down_offline(p, c, parent, &why);
+	if (!r) {
 		take_out_trash(p);
-	return r;
+		return 0;
+	}
+	p->spoilt = why.code == ERR_FILE; /* all else is said before the first write */
+	if (e)
+		*e = why;
+	return -1;
 }
 
 /* P into C, which reads through to what P did then. */
@@ -535,7 +542,12 @@ host_snapshot_delete(
 		r = prune(&p, s.uuid, e);
 	if (lock >= 0)
 		close(lock);
-	work_end(&w);
+	if (r && p.spoilt) {
+		err_wrap(e, "The snapshot cannot be used any more; each command goes on deleting it");
+		work_leave(&w);
+	} else {
+		work_end(&w);
+	}
 out:
 	json_decref(p.files);
 	host_snapshot_release(&s);

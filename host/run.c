@@ -616,7 +616,7 @@ host_vm_start(struct host *h, const char *id, const struct host_progress *p, str
 	if (!vm)
 		return -1;
 	dir = vm_run_dir(h, vm->uuid);
-	r = dir_make(dir, 0700, e);
+	r = dir_make(dir, 0700, e) || work_check_disks(h, vm, e) ? -1 : 0;
 	free(dir);
 	if (!r) {
 		lock = vm_take_start_lock(h, vm->uuid);

@@ -336,6 +336,7 @@ host_snapshot_take(struct host *h, const char *id, const struct host_snapshot_ta
 	json_t *files = NULL;
 	char *state_file = NULL;
 	int count = 0, start_lock = -1, r = -1;
+	enum work_outcome outcome = WORK_UNDONE;
 	bool live;
 	struct work w;
 
@@ -365,8 +366,10 @@ host_snapshot_take(struct host *h, const char *id, const struct host_snapshot_ta
 	if (make_images(h, vm, t, o, count, state_file, n, e)) {
 		if (!live)
 			remove_overlays(o, count);
-		else if (!vm_process_alive(h, vm->uuid) && !snapshot_recover_take(h, vm->uuid, files))
-			remove_trash(json_object_get(files, "created")); /* it died over it */
+		else if (!vm_process_alive(h, vm->uuid)) /* it died over it */
+			outcome = snapshot_recover_take(h, vm->uuid, files, e);
+		if (live && outcome == WORK_UNDONE && !vm_process_alive(h, vm->uuid))
+			remove_trash(json_object_get(files, "created"));
 		goto end;
 	}
 	r = -1;
@@ -379,10 +382,15 @@ host_snapshot_take(struct host *h, const char *id, const struct host_snapshot_ta
 		db_rollback(h);
 	if (r && !live)
 		remove_overlays(o, count);
+	else if (r)
+		outcome = WORK_STUCK; /* the guest writes to them already */
 end:
 	if (start_lock >= 0)
 		close(start_lock);
-	work_end(&w);
+	if (outcome == WORK_STUCK)
+		work_leave(&w);
+	else
+		work_end(&w);
 out:
 	json_decref(files);
 	overlays_free(o, count);
@@ -435,20 +443,23 @@ state_complete(const char *path)
 }
 
 /* The guest may have written to an overlay that its process pushed before it was killed: that goes where it belongs. */
-static void
-fold_back(const struct overlay *o)
+static int
+fold_back(const struct overlay *o, struct err *e)
 {
-	struct err e = { 0 };
-	struct block *b = access(o->path, F_OK) ? NULL : block_open(o->path, NULL, 0, &e);
+	struct block *b;
+	int r;
 
-	if (b && !block_merge_offline(b, 0, BLOCK_MERGE_DOWN, NULL, &e)) {
-		block_close(b);
-		block_remove(o->path, NULL);
-		unlink(o->path);
-		return;
-	}
+	if (access(o->path, F_OK))
+		return 0;
+	b = block_open(o->path, NULL, 0, e);
+	r = b ? block_merge_offline(b, 0, BLOCK_MERGE_DOWN, NULL, e) : -1;
 	if (b)
 		block_close(b);
+	if (r)
+		return -1;
+	block_remove(o->path, NULL);
+	unlink(o->path);
+	return 0;
 }
 
 /* A process that is still at it, or has not begun yet, finishes by itself: wait until it has. */
@@ -475,19 +486,18 @@ is_medium(struct host *h, const char *uuid)
 
 /* The machine's own overlays of an interrupted fork: attached when they are there, for the guest writes to them. */
 static int
-take_over(struct host *h, const char *uuid, struct overlay *o, int count)
+take_over(struct host *h, const char *uuid, struct overlay *o, int count, struct err *e)
 {
 	struct host_vm *vm = NULL;
-	struct err e = { 0 };
-	int r = db_begin(h, &e);
+	int r = db_begin(h, e);
 
 	if (!r)
-		vm = host_vm_load(h, uuid, &e);
+		vm = host_vm_load(h, uuid, e);
 	r = r || !vm;
 	for (int i = 0; i < count && !r; i++)
 		if (!is_medium(h, o[i].uuid))
-			r = overlay_register(h, &o[i], &e) || overlay_attach(vm, &o[i]);
-	r = r || vm_store(h, vm, &e) || vboxfile_write(h, vm, &e) || db_commit(h, &e);
+			r = overlay_register(h, &o[i], e) || overlay_attach(vm, &o[i]);
+	r = r || vm_store(h, vm, e) || vboxfile_write(h, vm, e) || db_commit(h, e);
 	if (r)
 		db_rollback(h);
 	host_vm_free(vm);
@@ -496,80 +506,80 @@ take_over(struct host *h, const char *uuid, struct overlay *o, int count)
 
 /* The opposite, of one whose overlays are gone: attached is what was behind them. */
 static int
-give_back(struct host *h, const char *uuid, const struct overlay *o, int count)
+give_back(struct host *h, const char *uuid, const struct overlay *o, int count, struct err *e)
 {
 	struct host_vm *vm = NULL;
-	struct err e = { 0 };
-	int r = db_begin(h, &e);
+	int r = db_begin(h, e);
 
 	for (int i = 0; i < count && !r; i++)
-		r = db_run(h, &e,
+		r = db_run(h, e,
 			"UPDATE attachment SET medium = (SELECT parent FROM medium WHERE uuid = ?1)"
 			" WHERE medium = (SELECT id FROM medium WHERE uuid = ?1)",
 			"s", o[i].uuid);
 	for (int i = 0; i < count && !r; i++)
-		r = db_run(h, &e, "DELETE FROM medium WHERE uuid = ?", "s", o[i].uuid);
+		r = db_run(h, e, "DELETE FROM medium WHERE uuid = ?", "s", o[i].uuid);
 	if (!r)
-		vm = host_vm_load(h, uuid, &e);
-	r = r || !vm || vboxfile_write(h, vm, &e) || db_commit(h, &e);
+		vm = host_vm_load(h, uuid, e);
+	r = r || !vm || vboxfile_write(h, vm, e) || db_commit(h, e);
 	if (r)
 		db_rollback(h);
 	host_vm_free(vm);
 	return r ? -1 : 0;
 }
 
-void
-snapshot_recover_fork(struct host *h, const char *uuid, json_t *files)
+int
+snapshot_recover_fork(struct host *h, const char *uuid, json_t *files, struct err *e)
 {
-	int count, there = 0;
+	int count, there = 0, r = 0;
 	struct overlay *o = read_overlays(files, &count);
 
 	snapshot_wait_for_process(h, uuid);
-	for (int i = 0; i < count; i++)
+	for (int i = 0; i < count && !r; i++)
 		if (access(o[i].path, F_OK))
-			give_back(h, uuid, &o[i], 1);
+			r = give_back(h, uuid, &o[i], 1, e);
 	for (int i = 0; i < count; i++)
 		there += !access(o[i].path, F_OK);
-	if (!there || there < count || take_over(h, uuid, o, count))
-		for (int i = 0; i < count && !vm_process_alive(h, uuid); i++)
-			fold_back(&o[i]);
+	if (!r && there && there == count)
+		r = take_over(h, uuid, o, count, e);
+	else
+		for (int i = 0; i < count && !r && !vm_process_alive(h, uuid); i++)
+			r = fold_back(&o[i], e);
 	overlays_free(o, count);
+	return r;
 }
 
-bool
-snapshot_recover_take(struct host *h, const char *uuid, json_t *files)
+enum work_outcome
+snapshot_recover_take(struct host *h, const char *uuid, json_t *files, struct err *e)
 {
 	const char *snapshot = "", *name = "", *description = "", *state = NULL;
+	enum work_outcome end = WORK_UNDONE;
 	int count, live = 0, there = 0;
 	struct overlay *o = read_overlays(files, &count);
 	struct host_vm *vm;
-	bool done = false;
 
 	json_unpack(files, "{s:s, s:s, s:s, s?s, s:b}", "uuid", &snapshot, "name", &name, "description", &description,
 		"state", &state, "live", &live);
+	if (live)
+		snapshot_wait_for_process(h, uuid);
 	for (int i = 0; i < count; i++)
 		there += !access(o[i].path, F_OK);
-	if (live) {
-		snapshot_wait_for_process(h, uuid);
-		for (int i = there = 0; i < count; i++)
-			there += !access(o[i].path, F_OK);
-	}
-	if (live && snapshot_row(h, snapshot) < 0 && there == count && state_complete(state) && !db_begin(h, NULL)) {
-		struct err e = { 0 };
-
-		vm = host_vm_load(h, uuid, NULL);
-		done = vm &&
-		       !insert_snapshot(
-			       h, vm, snapshot, name, description, now_ns(), state ? state : "", o, count, &e) &&
-		       !vboxfile_write(h, vm, &e) && !db_commit(h, &e);
-		if (!done)
+	if (live && snapshot_row(h, snapshot) < 0 && there == count && state_complete(state)) {
+		end = WORK_STUCK;
+		vm = db_begin(h, e) ? NULL : host_vm_load(h, uuid, e);
+		if (vm &&
+			!insert_snapshot(
+				h, vm, snapshot, name, description, now_ns(), state ? state : "", o, count, e) &&
+			!vboxfile_write(h, vm, e) && !db_commit(h, e))
+			end = WORK_FINISHED;
+		else
 			db_rollback(h);
 		host_vm_free(vm);
 	}
-	for (int i = 0; i < count && live && !done && !vm_process_alive(h, uuid); i++)
-		fold_back(&o[i]);
+	for (int i = 0; i < count && live && end == WORK_UNDONE && !vm_process_alive(h, uuid); i++)
+		if (fold_back(&o[i], e))
+			end = WORK_STUCK;
 	overlays_free(o, count);
-	return done;
+	return end;
 }
 
 /* ---- the tree ---- */

@@ -13,6 +13,9 @@
  *	delete	always finished (merging half is not undone, it is harmless and goes on where it was)
  *
  * The change of the inventory and `done` are one transaction.
+ *
+ * What cannot be put right yet, because the disk is full say, keeps its row and its files: each command tries again and says
+ * why not, no other work begins on the machine, and if its disks are not those of the inventory it does not start.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -56,14 +59,78 @@ write_row(struct work *w, const char *what, int done, json_t *files, struct err 
 	return r;
 }
 
+/* The work that was interrupted on the machine and is still to be put right, "" for none; free() it. Its lock is held, or free. */
+static char *
+left_over(struct host *h, const char *uuid)
+{
+	sqlite3_stmt *s = db_query(h, NULL, "SELECT what FROM work WHERE uuid = ?", "s", uuid);
+	char *what = xstrdup(s && db_step(h, s, NULL) > 0 ? db_text(s, 0) : "");
+
+	sqlite3_finalize(s);
+	return what;
+}
+
+static const char *
+work_text(const char *what)
+{
+	static const struct {
+		const char *what, *text;
+	} texts[] = {
+		{ "take", "taking a snapshot" },
+		{ "restore", "restoring a snapshot" },
+		{ "delete", "deleting a snapshot" },
+		{ "save", "saving its state" },
+		{ "adopt", "adopting a saved state" },
+		{ "clone", "cloning it" },
+		{ "fork", "forking it" },
+		{ "move", "moving it" },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+		if (!strcmp(what, texts[i].what))
+			return texts[i].text;
+	return what;
+}
+
+static int
+refuse_left_over(const struct host_vm *vm, const char *what, struct err *e)
+{
+	return err_set(e, ERR_OBJECT_STATE, "Machine '%s': %s was interrupted, and that has to be put right first",
+		vm->name, work_text(what));
+}
+
+int
+work_check_disks(struct host *h, const struct host_vm *vm, struct err *e)
+{
+	int lock = take_lock(h, vm->uuid), r = 0;
+	char *what = left_over(h, vm->uuid);
+
+	if (lock >= 0 && (!strcmp(what, "take") || !strcmp(what, "fork")))
+		r = refuse_left_over(vm, what, e);
+	if (lock >= 0)
+		close(lock);
+	free(what);
+	return r;
+}
+
 int
 work_begin(struct host *h, const struct host_vm *vm, const char *what, json_t *files, struct work *w, struct err *e)
 {
+	char *left;
+	int r;
+
 	*w = (struct work){ .h = h };
 	snprintf(w->uuid, sizeof(w->uuid), "%s", vm->uuid);
 	w->lock = take_lock(h, vm->uuid);
 	if (w->lock < 0)
 		return vm_busy(vm, e);
+	left = left_over(h, vm->uuid);
+	r = left[0] ? refuse_left_over(vm, left, e) : 0;
+	free(left);
+	if (r) {
+		close(w->lock);
+		return -1;
+	}
 	if (!db_begin(h, e) && !write_row(w, what, 0, files, e) && !db_commit(h, e))
 		return 0;
 	db_rollback(h);
@@ -90,6 +157,12 @@ void
 work_end(struct work *w)
 {
 	db_run(w->h, NULL, "DELETE FROM work WHERE uuid = ?", "s", w->uuid);
+	close(w->lock);
+}
+
+void
+work_leave(struct work *w)
+{
 	close(w->lock);
 }
 
@@ -142,47 +215,38 @@ finish_save(struct host *h, const char *uuid)
 	return saved;
 }
 
-static const char *
-put_right(struct host *h, const char *uuid, const char *what, bool done, json_t *files)
+static enum work_outcome
+put_right(struct host *h, const char *uuid, const char *what, bool done, json_t *files, struct err *e)
 {
-	struct err e = { 0 };
+	enum work_outcome taken;
 
 	if (!strcmp(what, "delete"))
-		return snapshot_recover_delete(h, uuid, files, &e) ? NULL : "was finished";
+		return snapshot_recover_delete(h, uuid, files, e) ? WORK_STUCK : WORK_FINISHED;
 	if (!strcmp(what, "move")) {
 		move_recover(h, uuid, files);
-		return done ? "was finished" : "was undone";
+		return done ? WORK_FINISHED : WORK_UNDONE;
 	}
 	if (done) {
 		work_remove_files(json_object_get(files, "trash"));
-		return "was finished";
+		return WORK_FINISHED;
 	}
-	if (!strcmp(what, "take") && snapshot_recover_take(h, uuid, files))
-		return "was finished";
-	if (!strcmp(what, "fork"))
-		snapshot_recover_fork(h, uuid, files);
+	if (!strcmp(what, "take")) {
+		taken = snapshot_recover_take(h, uuid, files, e);
+		if (taken != WORK_UNDONE)
+			return taken;
+	}
+	if (!strcmp(what, "fork") && snapshot_recover_fork(h, uuid, files, e))
+		return WORK_STUCK;
 	if (!strcmp(what, "save") && finish_save(h, uuid))
-		return "was finished";
+		return WORK_FINISHED;
 	work_remove_files(json_object_get(files, "created"));
 	work_remove_folders(json_object_get(files, "folders"));
-	return "was undone";
+	return WORK_UNDONE;
 }
 
 static void
 recover_one(struct host *h, const char *uuid, void (*say)(void *opaque, const char *sentence), void *opaque)
 {
-	static const struct {
-		const char *what, *text;
-	} texts[] = {
-		{ "take", "taking a snapshot" },
-		{ "restore", "restoring a snapshot" },
-		{ "delete", "deleting a snapshot" },
-		{ "save", "saving its state" },
-		{ "adopt", "adopting a saved state" },
-		{ "clone", "cloning it" },
-		{ "fork", "forking it" },
-		{ "move", "moving it" },
-	};
 	int lock = take_lock(h, uuid);
 	sqlite3_stmt *s = lock < 0 ? NULL
 				   : db_query(h, NULL,
@@ -192,23 +256,26 @@ recover_one(struct host *h, const char *uuid, void (*say)(void *opaque, const ch
 
 	if (s && db_step(h, s, NULL) > 0) {
 		char *what = xstrdup(db_text(s, 0)), *name = xstrdup(db_text(s, 3)), *sentence;
-		const char *text = what, *end;
 		json_t *files = json_loads(db_text(s, 2), 0, NULL);
 		bool done = sqlite3_column_int(s, 1);
+		struct err e = { 0 };
+		enum work_outcome end;
 
 		sqlite3_finalize(s);
 		s = NULL;
-		for (size_t i = 0; i < ARRAY_LEN(texts); i++)
-			if (!strcmp(what, texts[i].what))
-				text = texts[i].text;
-		end = put_right(h, uuid, what, done, files);
-		if (end) {
+		end = put_right(h, uuid, what, done, files, &e);
+		if (end == WORK_STUCK)
+			sentence =
+				xasprintf("Machine '%s': %s had been interrupted, and that cannot be put right yet: %s",
+					name, work_text(what), e.text);
+		else
+			sentence = xasprintf("Machine '%s': %s had been interrupted and was %s", name, work_text(what),
+				end == WORK_FINISHED ? "finished" : "undone");
+		if (end != WORK_STUCK)
 			db_run(h, NULL, "DELETE FROM work WHERE uuid = ?", "s", uuid);
-			sentence = xasprintf("Machine '%s': %s had been interrupted and %s", name, text, end);
-			if (say)
-				say(opaque, sentence);
-			free(sentence);
-		}
+		if (say)
+			say(opaque, sentence);
+		free(sentence);
 		json_decref(files);
 		free(what);
 		free(name);

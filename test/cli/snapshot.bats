@@ -285,7 +285,7 @@ killed_during() { # SECONDS COMMAND...
 		esac
 		[ "$(mr web1 VMState)" = running ]
 	done
-	for s in 0.005 0.02 0.05; do
+	for s in 0.005 0.01 0.02 0.03 0.05 0.08; do
 		killed_during $s lodge fork web1 --count 2
 		VBoxManage showvminfo web1 >/dev/null 2>>said
 	done
@@ -304,14 +304,16 @@ killed_during() { # SECONDS COMMAND...
 	needs_machines
 	with_disk web1
 	VBoxManage startvm web1 >/dev/null
-	pid=$(head -n1 "$LODGE_HOME/run/$(mr web1 UUID)/lock")
-	VBoxManage snapshot web1 take s1 >/dev/null 2>&1 &
-	sleep 0.03
-	kill -9 "$pid"
-	wait $! || true
-	timeout 20 tail --pid="$pid" -f /dev/null # killed is not yet gone: its memory is given back first
-	[ "$(mr web1 VMState)" = aborted ]
-	VBoxManage startvm web1 >/dev/null
+	for s in 0.01 0.03 0.06; do
+		pid=$(head -n1 "$LODGE_HOME/run/$(mr web1 UUID)/lock")
+		VBoxManage snapshot web1 take "at $s" >/dev/null 2>&1 &
+		sleep $s
+		kill -9 "$pid"
+		wait $! || true
+		timeout 20 tail --pid="$pid" -f /dev/null # killed is not yet gone: its memory is given back first
+		[ "$(mr web1 VMState)" = aborted ]
+		VBoxManage startvm web1 >/dev/null
+	done
 	VBoxManage snapshot web1 take s2 2>/dev/null
 	VBoxManage controlvm web1 poweroff 2>/dev/null
 	VBoxManage snapshot web1 restore s2 2>/dev/null
@@ -476,6 +478,57 @@ shows() {
 	[ "$code" = 0 ] && grep -q "cannot be taken back any more" said
 	qemu-img compare -q -f raw -F qcow2 m2.raw "$HOME/a.qcow2"
 	qemu-img compare -q -f raw -F qcow2 m4.raw "${layer[4]}"
+}
+
+inventory() { # SQL
+	python3 -c 'import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute(sys.argv[2]); db.commit()' \
+		"$LODGE_HOME/inventory.db" "$1"
+}
+
+@test "a snapshot of a running machine that the inventory cannot take in is finished when it can" {
+	needs_machines
+	with_disk web1
+	VBoxManage startvm web1 --type headless >/dev/null
+	inventory "CREATE TRIGGER full BEFORE INSERT ON snapshot BEGIN SELECT RAISE(ABORT, 'there is no room'); END"
+	vbm snapshot web1 take s1
+	fails_with 1 "there is no room"
+	VBoxManage controlvm web1 poweroff 2>/dev/null
+	vbm startvm web1
+	fails_with 1 "Machine 'web1': taking a snapshot had been interrupted, and that cannot be put right yet:"
+	[[ $stderr == *"taking a snapshot was interrupted, and that has to be put right first"* ]]
+	vbm clonevm web1 --name c --register
+	fails_with 1 "taking a snapshot was interrupted, and that has to be put right first"
+	inventory "DROP TRIGGER full"
+	vbm snapshot web1 list
+	[ "$status" = 0 ]
+	[[ $stderr == *"Machine 'web1': taking a snapshot had been interrupted and was finished"* ]]
+	[[ $output == *"Name: s1 "* ]]
+	VBoxManage startvm web1 --type headless >/dev/null
+	VBoxManage controlvm web1 poweroff 2>/dev/null
+}
+
+@test "a snapshot whose deletion has no room for its merge is not used, and goes when there is" {
+	make_vm web1
+	VBoxManage createmedium disk --filename "$HOME/a.qcow2" --format QCOW2 --size 64 >/dev/null 2>&1
+	VBoxManage storagectl web1 --name SATA --add sata --portcount 1
+	VBoxManage storageattach web1 --storagectl SATA --port 0 --device 0 --type hdd --medium "$HOME/a.qcow2"
+	qemu-io -f qcow2 -c "write -P 1 0 8M" "$HOME/a.qcow2" >/dev/null
+	VBoxManage snapshot web1 take s1 2>/dev/null
+	qemu-io -f qcow2 -c "write -P 2 4M 40M" "$(mr web1 SATA-0-0)" >/dev/null
+	trap '' XFSZ # a file that grows over the limit is told EFBIG then
+	run --separate-stderr bash -c 'ulimit -f 20000; VBoxManage snapshot web1 delete s1'
+	echo "$stderr"
+	fails_with 1 "The snapshot cannot be used any more; each command goes on deleting it"
+	run --separate-stderr bash -c 'ulimit -f 20000; VBoxManage snapshot web1 restore s1'
+	echo "$stderr"
+	fails_with 1 "deleting a snapshot had been interrupted, and that cannot be put right yet:"
+	[[ $stderr == *"deleting a snapshot was interrupted, and that has to be put right first"* ]]
+	vbm snapshot web1 list
+	[ "$output" = "This machine does not have any snapshots" ]
+	[[ $stderr == *"deleting a snapshot had been interrupted and was finished"* ]]
+	[ "$(mr web1 SATA-0-0)" = "$HOME/a.qcow2" ]
+	qemu-io -f qcow2 -c "read -P 1 0 4M" -c "read -P 2 4M 40M" "$HOME/a.qcow2" | grep -c "verification failed" && false
+	[ -z "$(ls "$HOME/VirtualBox VMs/web1/Snapshots")" ]
 }
 
 @test "killed at any moment, deleting snapshots and cloning leave a disk what it held" {
