@@ -171,7 +171,7 @@ wait_readable(int fd, struct host *h, const struct host_vm *vm, const struct hos
 	do
 		if (is_stopped(p))
 			json_decref(vm_call(h, vm, "cancel", json_object(), NULL));
-	while (p && p->stopped && poll(&w, 1, 100) <= 0);
+	while (p && p->stopped && poll(&w, 1, STOP_LOOK_MS) <= 0);
 }
 
 /* The answer, after what may come before it of how far the machine's process is. */

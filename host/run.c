@@ -36,7 +36,6 @@
 #define READY_FD 3
 #define START_TIMEOUT_MS 120000
 #define STOP_TIMEOUT_MS 2000 /* a start takes less */
-#define STOP_LOOK_MS 50
 
 char *
 vm_run_dir(struct host *h, const char *uuid)

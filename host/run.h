@@ -7,6 +7,8 @@
 
 #include <jansson.h>
 
+#define STOP_LOOK_MS 50 /* how often who waits looks whether it is to stop */
+
 #include "host/host.h"
 
 /* The document of vm/protocol.h for this machine. */

@@ -441,8 +441,8 @@ shows() {
 	truncate -s 1G m.raw
 	for i in 1 2 3 4; do
 		layer[i]=$(mr web1 SATA-0-0)
-		qemu-io -f qcow2 -c "write -P $i $((i * 100 - 100))M $((i * 50 + 250))M" "${layer[i]}" >/dev/null
-		qemu-io -f raw -c "write -P $i $((i * 100 - 100))M $((i * 50 + 250))M" m.raw >/dev/null
+		qemu-io -f qcow2 -c "write -P $i $((i * 150 - 150))M $((i * 10 + 200))M" "${layer[i]}" >/dev/null
+		qemu-io -f raw -c "write -P $i $((i * 150 - 150))M $((i * 10 + 200))M" m.raw >/dev/null
 		cp --sparse=always m.raw "m$i.raw"
 		[ "$i" = 4 ] || VBoxManage snapshot web1 take "s$i" 2>/dev/null
 	done

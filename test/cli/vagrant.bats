@@ -1,6 +1,10 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
 # Debian's own Vagrant with a guest that is up in seconds: the whole of a machine's life. test/guest/vagrant.bats has the rest.
+#
+# Two Vagrants at once would want the same ports of the host.
+# Runs beside the others.
+
 load common
 
 @test "vagrant up, status, ssh, port, suspend, resume, halt and destroy, with nothing of Vagrant's changed" {

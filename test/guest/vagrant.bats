@@ -1,8 +1,10 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
-# Runs beside the others.
 # Debian's own Vagrant, not a line changed, drives our VBoxManage with a box that tools/make-box made. The tests of one
 # project follow each other: a machine that is up is what the next test begins with.
+#
+# Two Vagrants at once would want the same ports of the host.
+# Runs beside the others.
 
 load common
 
