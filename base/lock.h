@@ -44,6 +44,18 @@ fair_lock(struct fair_lock *l)
 		&l->depth, atomic_load_explicit(&l->depth, memory_order_relaxed) + 1, memory_order_relaxed);
 }
 
+/* False: somebody has it, or sleeps for it. */
+static inline bool
+fair_trylock(struct fair_lock *l)
+{
+	if (atomic_load_explicit(&l->waiting, memory_order_relaxed) || pthread_mutex_trylock(&l->mutex))
+		return false;
+	atomic_store_explicit(&l->last, (uintptr_t)pthread_self(), memory_order_relaxed);
+	atomic_store_explicit(
+		&l->depth, atomic_load_explicit(&l->depth, memory_order_relaxed) + 1, memory_order_relaxed);
+	return true;
+}
+
 static inline void
 fair_unlock(struct fair_lock *l)
 {

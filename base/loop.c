@@ -374,8 +374,14 @@ take(struct loop *l)
 		pthread_mutex_lock(l->lock);
 }
 
-static void
-release(struct loop *l)
+bool
+loop_try_lock(struct loop *l)
+{
+	return l->fair ? fair_trylock(l->fair) : !pthread_mutex_trylock(l->lock);
+}
+
+void
+loop_unlock(struct loop *l)
 {
 	if (l->fair)
 		fair_unlock(l->fair);
@@ -412,6 +418,6 @@ loop_run(struct loop *l)
 				w->fn(w->opaque, ready);
 		}
 		free_dead(l);
-		release(l);
+		loop_unlock(l);
 	}
 }

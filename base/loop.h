@@ -31,6 +31,10 @@ void loop_close(struct loop *l);
 void loop_run(struct loop *l);
 void loop_stop(struct loop *l); /* any thread, also a signal handler */
 
+/* For another thread that has to do what a callback would: its lock, when it is free at this moment. */
+bool loop_try_lock(struct loop *l);
+void loop_unlock(struct loop *l);
+
 /*
  * Call fn(opaque, ready) whenever `fd` is ready for one of `events`. The fd stays the caller's. Returns NULL when the
  * kernel refuses. loop_watch_set() changes `events` (0: none for now). After loop_watch_remove() fn is not called

@@ -9,6 +9,10 @@
  *
  * A short read of what the host has in its page cache does not travel at all: it is done at once (read_at_once()).
  *
+ * To wake a thread takes longer than a short write. So a guest that does one thing after the other is spared it: a worker that
+ * got its last request soon after the one before watches for WATCH_NS before it sleeps, and the only request in flight is
+ * given to done() by its worker when the machine lock is free.
+ *
  * Workers are started when a loop is attached, so that all threads exist before the process gives up its privileges,
  * and when there is no loop at the first submit. They block every signal. One of them, after a second without work,
  * writes metadata that is still only in memory (vdi), so that a process that dies loses little of a guest that never
@@ -36,7 +40,8 @@
 #define WORKERS_MAX 4
 #define WORKER_STACK (512 << 10)
 #define AT_ONCE_MAX 65536 /* bytes of a read that is not given to a worker */
-#define JOB_SHARE 8	  /* of so many requests one is followed by a piece of the merge */
+#define WATCH_NS 50000
+#define JOB_SHARE 8 /* of so many requests one is followed by a piece of the merge */
 
 struct block *
 block_open_with(const char *path, const char *format, int flags, const struct block_finder *finder, struct err *e)
@@ -434,6 +439,26 @@ do_job(struct block *b)
 	return true;
 }
 
+/* For a moment, if the last time was worth it. Lock held, not meanwhile: the caller looks at everything anew. */
+static bool
+watch_for_work(struct block *b)
+{
+	uint64_t until;
+
+	if (!b->worth_watching || b->watching)
+		return false;
+	b->watching = true;
+	pthread_mutex_unlock(&b->lock);
+	until = loop_now() + WATCH_NS;
+	while (b->watching && loop_now() < until)
+		for (int i = 0; i < 16; i++)
+			__builtin_ia32_pause();
+	pthread_mutex_lock(&b->lock);
+	b->worth_watching = !b->watching;
+	b->watching = false;
+	return true;
+}
+
 /* Wait for work, at most a second when there is metadata to write. Lock held. */
 static void
 wait_for_work(struct block *b)
@@ -441,6 +466,7 @@ wait_for_work(struct block *b)
 	struct timespec until;
 
 	b->sleeping++;
+	b->idle_since = loop_now();
 	if (!is_dirty(b)) {
 		pthread_cond_wait(&b->work, &b->lock);
 		b->sleeping--;
@@ -457,57 +483,8 @@ wait_for_work(struct block *b)
 	b->sleeping--;
 }
 
-static void *
-worker(void *opaque)
-{
-	struct block *b = opaque;
-
-	rights_drop_capabilities(); /* the files are open; what a guest's image makes of this thread needs no more */
-	pthread_mutex_lock(&b->lock);
-	while (!b->stop) {
-		struct block_req *r = take_request(b);
-
-		if (!r) {
-			if (!do_job(b))
-				wait_for_work(b);
-			continue;
-		}
-		pthread_mutex_unlock(&b->lock);
-		if (b->limit && (r->op == BLOCK_READ || r->op == BLOCK_WRITE))
-			block_limit_take(b->limit, iov_length(r->iov, r->iovcnt));
-		r->result = carry_out(b, r);
-		pthread_mutex_lock(&b->lock);
-		if (!hold(b, r))
-			finish(b, r);
-		if (++b->taken % JOB_SHARE == 0)
-			do_job(b);
-	}
-	pthread_mutex_unlock(&b->lock);
-	return NULL;
-}
-
-/* Threads that take no signal: those are for the process's own threads. */
-static void
-start_workers(struct block *b, int wanted)
-{
-	pthread_attr_t attr;
-	sigset_t all, old;
-
-	if (b->workers >= wanted)
-		return;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, WORKER_STACK);
-	while (b->workers < wanted && !pthread_create(&b->threads[b->workers], &attr, worker, b))
-		pthread_setname_np(b->threads[b->workers++], "block");
-	pthread_attr_destroy(&attr);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-}
-
-/* *last: nothing is in flight any more, and done() of the one returned may close the image. */
 static struct block_req *
-take_finished(struct block *b, bool *last)
+take_finished(struct block *b)
 {
 	struct block_req *r;
 
@@ -517,8 +494,7 @@ take_finished(struct block *b, bool *last)
 		b->finished = r->next;
 		if (!b->finished)
 			b->finished_tail = &b->finished;
-		/* Before done(): the owner may free the request, submit it again, or drain. */
-		*last = --b->in_flight == 0;
+		b->in_flight--; /* before done(): the owner may free the request, submit it again, or drain */
 	}
 	pthread_mutex_unlock(&b->lock);
 	return r;
@@ -545,15 +521,82 @@ deliver(struct block *b)
 {
 	struct block_req *r;
 	uint64_t count;
-	bool last = false;
 
 	/* Before the list is looked at, so that what comes later rings again. */
 	if (b->bell >= 0 && read(b->bell, &count, sizeof(count)) < 0 && errno != EAGAIN)
 		log_error("block", "'%s': the completion eventfd cannot be read (%s)", b->top->path, strerror(errno));
 	if (take_full_due(b))
 		b->full(b->full_opaque);
-	while (!last && (r = take_finished(b, &last)))
+	while ((r = take_finished(b)))
 		r->done(r, r->result);
+}
+
+/*
+ * The only request in flight goes to done() from its worker, without a way through the loop. Lock held, not meanwhile. False: the
+ * machine lock is not free.
+ */
+static bool
+hand_over(struct block *b, struct block_req *r)
+{
+	struct loop *loop = b->loop; /* as long as something is in flight */
+
+	if (!loop || b->in_flight != 1 || !loop_try_lock(loop))
+		return false;
+	b->in_flight = 0;
+	pthread_cond_broadcast(&b->idle);
+	pthread_mutex_unlock(&b->lock);
+	r->done(r, r->result);
+	loop_unlock(loop);
+	pthread_mutex_lock(&b->lock);
+	return true;
+}
+
+static void *
+worker(void *opaque)
+{
+	struct block *b = opaque;
+
+	rights_drop_capabilities(); /* the files are open; what a guest's image makes of this thread needs no more */
+	pthread_mutex_lock(&b->lock);
+	while (!b->stop) {
+		struct block_req *r = take_request(b);
+
+		if (!r) {
+			if (!do_job(b) && !watch_for_work(b))
+				wait_for_work(b);
+			continue;
+		}
+		pthread_mutex_unlock(&b->lock);
+		if (b->limit && (r->op == BLOCK_READ || r->op == BLOCK_WRITE))
+			block_limit_take(b->limit, iov_length(r->iov, r->iovcnt));
+		r->result = carry_out(b, r);
+		pthread_mutex_lock(&b->lock);
+		if (!hold(b, r) && !hand_over(b, r))
+			finish(b, r);
+		if (++b->taken % JOB_SHARE == 0)
+			do_job(b);
+	}
+	pthread_mutex_unlock(&b->lock);
+	return NULL;
+}
+
+/* Threads that take no signal: those are for the process's own threads. */
+static void
+start_workers(struct block *b, int wanted)
+{
+	pthread_attr_t attr;
+	sigset_t all, old;
+
+	if (b->workers >= wanted)
+		return;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, WORKER_STACK);
+	while (b->workers < wanted && !pthread_create(&b->threads[b->workers], &attr, worker, b))
+		pthread_setname_np(b->threads[b->workers++], "block");
+	pthread_attr_destroy(&attr);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
 static void
@@ -609,6 +652,19 @@ read_at_once(struct block *b, const struct block_req *r)
 	return true;
 }
 
+/* Lock held. */
+static void
+wake_worker(struct block *b)
+{
+	if (b->watching) {
+		b->watching = false;
+		return;
+	}
+	if (b->in_flight == 1 && loop_now() - b->idle_since < WATCH_NS)
+		b->worth_watching = true;
+	pthread_cond_signal(&b->work);
+}
+
 void
 block_submit(struct block *b, struct block_req *r)
 {
@@ -625,7 +681,7 @@ block_submit(struct block *b, struct block_req *r)
 	if (b->workers) {
 		*b->queue_tail = r;
 		b->queue_tail = &r->next;
-		pthread_cond_signal(&b->work);
+		wake_worker(b);
 	} else {
 		/* The host has no thread for us: slower, but the guest's request is not lost. */
 		r->result = carry_out(b, r);
@@ -643,7 +699,7 @@ block_drain(struct block *b)
 	b->draining++;
 	unhold(b);
 	while (b->in_flight) {
-		while (!b->finished)
+		while (!b->finished && b->in_flight)
 			pthread_cond_wait(&b->idle, &b->lock);
 		pthread_mutex_unlock(&b->lock);
 		deliver(b);

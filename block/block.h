@@ -92,7 +92,10 @@ struct block_req {
 	uint64_t off, len; /* len: for discard and write zeroes */
 	struct iovec *iov;
 	int iovcnt;
-	/* On the loop, machine lock held; a read that needs no waiting is done before block_submit() returns. */
+	/*
+	 * Machine lock held, mostly on the loop; a read that needs no waiting is done before block_submit() returns. It may
+	 * submit and drain; it must not close the image.
+	 */
 	void (*done)(struct block_req *r, int result);
 	/* private */
 	struct block *b;

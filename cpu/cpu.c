@@ -9,6 +9,9 @@
  * A requester sets bits first and looks at `sleeping` afterwards; a sleeper sets `sleeping` first and looks at the bits
  * afterwards (both sequentially consistent), so no request is slept through.
  *
+ * To wake a thread costs more than what many a guest halts for: one answer of a disk or of a neighbour. After a halt that was
+ * short a CPU that halts again watches for a request for WATCH_NS before it sleeps; once in vain, and it does not the next time.
+ *
  * Pausing: REQ_PAUSE parks every thread with its whole state in v->state. While parked, anyone may change the state
  * (reset, load, debugger); it is put back into the engine when the thread goes on.
  */
@@ -22,11 +25,14 @@
 #include <sys/mman.h>
 
 #include "base/log.h"
+#include "base/loop.h"
 #include "base/str.h"
 #include "cpu/debug.h"
 #include "cpu/trace.h"
 #include "cpu/x86/x86.h"
 
+#define WATCH_NS 50000
+#define SHORT_HALT_NS 150000 /* with the time that waking takes */
 #define LARGE_PAGE ((size_t)2 << 20)
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25 /* Linux 6.1 */
@@ -106,13 +112,16 @@ void
 cpu_request(struct vcpu *v, uint32_t bits)
 {
 	atomic_fetch_or(&v->requests, bits);
-	if (v->sleeping) {
-		pthread_mutex_lock(&v->cpus->park_lock);
-		pthread_cond_signal(&v->wake);
-		pthread_mutex_unlock(&v->cpus->park_lock);
-	} else {
+	switch (v->sleeping) {
+	case VCPU_AWAKE:
 		v->engine->kick(v);
+		return;
+	case VCPU_WATCHES:
+		return;
 	}
+	pthread_mutex_lock(&v->cpus->park_lock);
+	pthread_cond_signal(&v->wake);
+	pthread_mutex_unlock(&v->cpus->park_lock);
 }
 
 /* bus/intc.h: what the interrupt controllers call. */
@@ -161,17 +170,34 @@ wake_mask(struct vcpu *v)
 	return mask;
 }
 
+/* True: a request came. */
+static bool
+watch(struct vcpu *v, uint32_t mask, uint64_t until)
+{
+	v->sleeping = VCPU_WATCHES;
+	while (!(v->requests & mask) && loop_now() < until)
+		for (int i = 0; i < 16; i++)
+			__builtin_ia32_pause();
+	return v->requests & mask;
+}
+
 static void
 sleep_for_request(struct vcpu *v)
 {
+	uint64_t start = loop_now();
 	uint32_t mask = wake_mask(v);
 
+	if (v->worth_watching && watch(v, mask, start + WATCH_NS)) {
+		v->sleeping = VCPU_AWAKE;
+		return;
+	}
 	pthread_mutex_lock(&v->cpus->park_lock);
-	v->sleeping = true;
+	v->sleeping = VCPU_SLEEPS;
 	while (!(v->requests & mask))
 		pthread_cond_wait(&v->wake, &v->cpus->park_lock);
-	v->sleeping = false;
+	v->sleeping = VCPU_AWAKE;
 	pthread_mutex_unlock(&v->cpus->park_lock);
+	v->worth_watching = !v->worth_watching && loop_now() - start < SHORT_HALT_NS;
 }
 
 static void
@@ -182,11 +208,11 @@ park(struct vcpu *v)
 	v->engine->get_state(v);
 	pthread_mutex_lock(&c->park_lock);
 	c->parked_count++;
-	v->sleeping = true;
+	v->sleeping = VCPU_SLEEPS;
 	pthread_cond_broadcast(&c->parked);
 	while ((v->requests & REQ_PAUSE) && !(v->requests & REQ_STOP))
 		pthread_cond_wait(&v->wake, &c->park_lock);
-	v->sleeping = false;
+	v->sleeping = VCPU_AWAKE;
 	c->parked_count--;
 	pthread_mutex_unlock(&c->park_lock);
 	if (v->requests & REQ_STOP)
@@ -202,10 +228,10 @@ static void
 rest(struct vcpu *v)
 {
 	pthread_mutex_lock(&v->cpus->park_lock);
-	v->sleeping = true;
+	v->sleeping = VCPU_SLEEPS;
 	while ((v->requests & REQ_REST) && !(v->requests & (REQ_FLUSH | REQ_PAUSE | REQ_STOP | REQ_INIT)))
 		pthread_cond_wait(&v->wake, &v->cpus->park_lock);
-	v->sleeping = false;
+	v->sleeping = VCPU_AWAKE;
 	pthread_mutex_unlock(&v->cpus->park_lock);
 }
 

@@ -82,6 +82,8 @@ struct cpu_counters {
 #undef CPU_COUNTER_MEMBER
 };
 
+enum vcpu_sleep { VCPU_AWAKE, VCPU_WATCHES /* its requests, by itself */, VCPU_SLEEPS };
+
 /* An engine's own vCPU structure starts with this (engine->vcpu_size bytes are allocated, zeroed, 4096-byte aligned). */
 struct vcpu {
 	struct x86_state state; /* software engines run on it in place; see get_state */
@@ -95,9 +97,10 @@ struct vcpu {
 	struct cpus *cpus;
 	const struct cpu_engine *engine;
 	pthread_t thread;
-	pthread_cond_t wake; /* with cpus->park_lock: sleeping vCPUs wait here */
-	_Atomic bool sleeping;
-	bool started; /* the thread exists */
+	pthread_cond_t wake;	  /* with cpus->park_lock: sleeping vCPUs wait here */
+	_Atomic uint8_t sleeping; /* enum vcpu_sleep */
+	bool worth_watching;	  /* its last halt was short */
+	bool started;		  /* the thread exists */
 	struct cpu_counters count;
 	char error[256];	 /* text of CPU_EXIT_ERROR */
 	struct cpu_trace *trace; /* cpu/trace.h; NULL: exits are not traced */

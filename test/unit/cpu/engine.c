@@ -303,6 +303,32 @@ interrupts_wait_for_if_and_wake_a_halted_cpu(void **state)
 	}
 }
 
+/* Before it watches for one, while it does, while it goes to sleep, and asleep. */
+static void
+an_interrupt_at_any_moment_of_a_halt_is_taken(void **state)
+{
+	struct fixture *f = *state;
+
+	GUEST(f, 0x40 * 4, 0x00, 0x11, 0, 0);		/* vector 0x40 -> 0:0x1100 */
+	GUEST(f, 0x1100, 0xff, 0x06, 0x00, 0x05, 0xcf); /* inc word [0x500]; iret */
+	GUEST(f, CODE_AT, 0xfb, 0xf4, 0xeb, 0xfd);	/* sti; hlt; jmp to hlt */
+	go(f);
+	wait_for_halt(f);
+	for (uint16_t i = 1; i < 4000; i++) {
+		uint64_t until = loop_now() + i * 37u % 120u * 1000u;
+
+		while (loop_now() < until)
+			;
+		machine_lock(&f->m);
+		f->m.intc.cpu[0].signal(f->m.intc.cpu[0].opaque, CPU_INTR, 1);
+		machine_unlock(&f->m);
+		until = loop_now() + 2000000000u;
+		while ((uint16_t)word_at(f, 0x500) != i && loop_now() < until)
+			;
+		assert_int_equal((uint16_t)word_at(f, 0x500), i);
+	}
+}
+
 static void
 a_busy_cpu_stops_when_asked_and_goes_on_where_it_was(void **state)
 {
@@ -571,6 +597,7 @@ the_dirty_log_has_the_pages_the_guest_wrote(void **state)
 static const struct CMUnitTest tests[] = {
 	TEST(ports_and_registers_in_memory_are_reached_in_every_way),
 	TEST(interrupts_wait_for_if_and_wake_a_halted_cpu),
+	TEST(an_interrupt_at_any_moment_of_a_halt_is_taken),
 	TEST(a_busy_cpu_stops_when_asked_and_goes_on_where_it_was),
 	TEST(the_whole_state_goes_in_and_comes_out),
 	TEST(the_local_apics_msrs_are_the_local_apics),
