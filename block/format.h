@@ -227,11 +227,12 @@ struct block {
 	struct block_req *finished, **finished_tail;
 	unsigned in_flight; /* submitted and not yet given to done() */
 	unsigned sleeping;  /* workers waiting for work */
-	_Atomic bool watching; /* one of them looks at this for a moment, and need not be woken: cleared, there is work */
+	_Atomic bool
+		watching; /* one of them looks at this for a moment, and need not be woken: cleared, there is work */
 	bool worth_watching;
 	uint64_t idle_since; /* ns; when a worker last had none */
-	unsigned taken;	    /* requests, for the share of the background job */
-	bool job_busy;	    /* a worker is at the merge */
+	unsigned taken;	     /* requests, for the share of the background job */
+	bool job_busy;	     /* a worker is at the merge */
 	bool stop;
 	int workers;
 	pthread_t threads[4];
