@@ -56,6 +56,7 @@ block_open_with(const char *path, const char *format, int flags, const struct bl
 		free(b);
 		return NULL;
 	}
+	b->direct = b->top->direct;
 	b->detect_zeroes = flags & BLOCK_DETECT_ZEROES;
 	b->queue_tail = &b->queue;
 	b->finished_tail = &b->finished;
@@ -543,11 +544,13 @@ hand_over(struct block *b, struct block_req *r)
 	if (!loop || b->in_flight != 1 || !loop_try_lock(loop))
 		return false;
 	b->in_flight = 0;
+	b->writing++; /* a write that done() submits is this worker's */
 	pthread_cond_broadcast(&b->idle);
 	pthread_mutex_unlock(&b->lock);
 	r->done(r, r->result);
 	loop_unlock(loop);
 	pthread_mutex_lock(&b->lock);
+	b->writing--;
 	return true;
 }
 
@@ -566,11 +569,13 @@ worker(void *opaque)
 				wait_for_work(b);
 			continue;
 		}
+		b->writing += r->op == BLOCK_WRITE;
 		pthread_mutex_unlock(&b->lock);
 		if (b->limit && (r->op == BLOCK_READ || r->op == BLOCK_WRITE))
 			block_limit_take(b->limit, iov_length(r->iov, r->iovcnt));
 		r->result = carry_out(b, r);
 		pthread_mutex_lock(&b->lock);
+		b->writing -= r->op == BLOCK_WRITE;
 		if (!hold(b, r) && !hand_over(b, r))
 			finish(b, r);
 		if (++b->taken % JOB_SHARE == 0)
@@ -652,10 +657,12 @@ read_at_once(struct block *b, const struct block_req *r)
 	return true;
 }
 
-/* Lock held. */
+/* Lock held. Writes through the page cache take turns in the host's kernel anyway: who is at one takes the next as well. */
 static void
-wake_worker(struct block *b)
+wake_worker(struct block *b, const struct block_req *r)
 {
+	if (r->op == BLOCK_WRITE && b->writing && !b->direct)
+		return;
 	if (b->watching) {
 		b->watching = false;
 		return;
@@ -681,7 +688,7 @@ block_submit(struct block *b, struct block_req *r)
 	if (b->workers) {
 		*b->queue_tail = r;
 		b->queue_tail = &r->next;
-		wake_worker(b);
+		wake_worker(b, r);
 	} else {
 		/* The host has no thread for us: slower, but the guest's request is not lost. */
 		r->result = carry_out(b, r);

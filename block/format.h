@@ -217,6 +217,7 @@ struct block {
 	pthread_rwlock_t chain; /* held for reading by who does I/O, for writing by who changes the chain */
 	struct block_merge *merge;
 	bool detect_zeroes;
+	bool direct; /* the top's files without the page cache */
 	struct block_finder finder;
 
 	/* The queue; see block.c. */
@@ -230,6 +231,7 @@ struct block {
 	_Atomic bool
 		watching; /* one of them looks at this for a moment, and need not be woken: cleared, there is work */
 	bool worth_watching;
+	unsigned writing;    /* workers at a write */
 	uint64_t idle_since; /* ns; when a worker last had none */
 	unsigned taken;	     /* requests, for the share of the background job */
 	bool job_busy;	     /* a worker is at the merge */
