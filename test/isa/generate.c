@@ -1159,6 +1159,14 @@ written_flags(const struct insn *i)
 {
 	const ZydisAccessedFlags *f = i->in.cpu_flags;
 
+	switch (i->in.mnemonic) { /* the decoder's tables leave their flags out */
+	case ZYDIS_MNEMONIC_VPTEST:
+	case ZYDIS_MNEMONIC_VTESTPS:
+	case ZYDIS_MNEMONIC_VTESTPD:
+		return ARITH_FLAGS;
+	default:
+		break;
+	}
 	if (!f || i->in.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE))
 		return 0;
 	if (i->in.meta.category == ZYDIS_CATEGORY_SHIFT || i->in.meta.category == ZYDIS_CATEGORY_ROTATE)
