@@ -246,7 +246,10 @@ vec_run_masked(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base
 		vec_written(c, e);
 }
 
-/* MASKMOVQ and MASKMOVDQU: bytes of a register; no alignment, no fault where the mask is 0. */
+/*
+ * MASKMOVQ and MASKMOVDQU: bytes of a register; no fault where the mask is 0. With alignment checks on, processors want 8 bytes
+ * of all three forms, whatever the mask (tried; SDM 1 14.4.1 leaves it out).
+ */
 void
 vec_run_maskmov(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base)
 {
@@ -261,6 +264,8 @@ vec_run_maskmov(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_bas
 		data = s->x87.st[(op->vsib.dst - top) & 7];
 		select = s->x87.st[(op->mask_reg - top) & 7];
 	}
+	if (c->ac_check && a & 7)
+		x86_raise_error(c, EXC_AC, 0);
 	mask = sign_bits(select, 1, op->elem_count);
 	memcpy(c->vec->bounce, data, op->elem_count);
 	each_element(c, op, a, mask, probe_element);
