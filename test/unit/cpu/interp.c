@@ -789,6 +789,23 @@ alignment_checks_apply_in_user_mode_when_armed(void **state)
 	assert_int_equal(frame(0, true), CODE + 3);
 }
 
+static void
+a_masked_store_wants_eight_bytes_when_alignment_checks_are_armed(void **state)
+{
+	long_mode(3);
+	S.cr0 |= CR0_AM;
+	S.cr4 |= CR4_OSFXSR;
+	S.rflags |= FLAG_AC;
+	S.gpr[RDI] = 0x10008;
+	S.gpr[RBX] = 0x1000c;
+	cpu_engine_interp.put_state(&c->v);
+	/* maskmovdqu xmm6,xmm4; mov rdi,rbx; maskmovdqu xmm6,xmm4: its mask is all 0 */
+	CODE_AT(CODE, 0x66, 0x0f, 0xf7, 0xf4, 0x48, 0x89, 0xdf, 0x66, 0x0f, 0xf7, 0xf4);
+	run_to_halt();
+	assert_int_equal(vector(), EXC_AC);
+	assert_int_equal(frame(0, true), CODE + 7);
+}
+
 /* ---- the rest ---- */
 
 static void
@@ -885,6 +902,7 @@ main(void)
 		T(cmpxchg16b_checks_alignment_and_compares_both_halves),
 		T(user_mode_cannot_halt_or_touch_ports_or_system_registers),
 		T(alignment_checks_apply_in_user_mode_when_armed),
+		T(a_masked_store_wants_eight_bytes_when_alignment_checks_are_armed),
 		T(enter_and_leave_build_and_drop_frames),
 		T(bit_strings_reach_beyond_their_word),
 		T(absolute_addresses_of_64_bits_are_reached),
