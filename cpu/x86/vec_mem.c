@@ -274,7 +274,7 @@ vec_run_maskmov(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_bas
 	each_element(c, op, a, mask, store_element);
 }
 
-/* ---- gathers and scatters ---- */
+/* ---- gathers and scatters: their elements are not checked for alignment (tried; SDM 2 table 2-27 says they are) ---- */
 
 static gva_t
 element_address(struct soft_cpu *c, struct vec_op *op, unsigned i, enum x86_access access)
@@ -352,8 +352,10 @@ vec_run_gather(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base
 	for (unsigned i = 0; i < op->elem_count; i++) {
 		if (!element_enabled(c, op, i))
 			continue;
-		uint64_t v = x86_load(c, element_address(c, op, i, X86_READ), op->elem_size, c->mmu);
-		memcpy(dst + i * op->elem_size, &v, op->elem_size);
+		uint8_t v[8];
+
+		x86_load_bytes(c, element_address(c, op, i, X86_READ), v, op->elem_size, c->mmu);
+		memcpy(dst + i * op->elem_size, v, op->elem_size);
 		memset(dst + bytes, 0, 64 - bytes);
 		element_done(c, op, i);
 	}
@@ -365,11 +367,10 @@ void
 vec_run_scatter(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base)
 {
 	for (unsigned i = 0; i < op->elem_count; i++) {
-		uint64_t v = 0;
 		if (!element_enabled(c, op, i))
 			continue;
-		memcpy(&v, c->v.state.zmm[op->vsib.dst] + i * op->elem_size, op->elem_size);
-		x86_store(c, element_address(c, op, i, X86_WRITE), v, op->elem_size, c->mmu);
+		x86_store_bytes(c, element_address(c, op, i, X86_WRITE),
+			c->v.state.zmm[op->vsib.dst] + i * op->elem_size, op->elem_size, c->mmu);
 		element_done(c, op, i);
 	}
 	mask_done(c, op);
