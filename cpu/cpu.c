@@ -112,7 +112,7 @@ void
 cpu_request(struct vcpu *v, uint32_t bits)
 {
 	atomic_fetch_or(&v->requests, bits);
-	switch (v->sleeping) {
+	switch (atomic_load(&v->sleeping)) {
 	case VCPU_AWAKE:
 		v->engine->kick(v);
 		return;
