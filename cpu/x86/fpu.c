@@ -142,6 +142,8 @@ store_x87(struct soft_cpu *c, struct vec_op *op, gva_t a)
 
 	if (!op->x87_control && (host_fcw() & FSW_EXCEPTIONS) != FSW_EXCEPTIONS && !try_store(c, op))
 		return;
+	if (c->ac_check)
+		vec_check_aligned(c, op, a);
 	p = vec_direct(c, a, op->mem_size, X86_WRITE, &e);
 	if (p) {
 		vec_call(c, op, p);
@@ -157,8 +159,11 @@ static void
 load_x87(struct soft_cpu *c, struct vec_op *op, gva_t a)
 {
 	struct soft_tlb_entry *e = NULL;
-	void *p = vec_direct(c, a, op->mem_size, X86_READ, &e);
+	void *p;
 
+	if (c->ac_check)
+		vec_check_aligned(c, op, a);
+	p = vec_direct(c, a, op->mem_size, X86_READ, &e);
 	if (!p) {
 		p = c->vec->bounce;
 		x86_load_bytes(c, a, p, op->mem_size, c->mmu);
@@ -178,8 +183,6 @@ vec_run_x87(struct soft_cpu *c, struct vec_op *op, gva_t a, uint64_t seg_base)
 		vec_check_pending(c);
 	else if (op->mnemonic == ZYDIS_MNEMONIC_FNCLEX && host_fsw() & FSW_ES)
 		commit_pointers(c);
-	if (c->ac_check && op->mem_size)
-		vec_check_aligned(c, op, a);
 	if (op->mem_write)
 		store_x87(c, op, a);
 	else if (op->mem_size)
